@@ -1,0 +1,1 @@
+"""The array libraries that emroute ships plug-ins for; one module each, found by entry point."""

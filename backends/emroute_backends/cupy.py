@@ -1,0 +1,62 @@
+"""CuPy: eager on one CUDA device."""
+
+from __future__ import annotations
+
+import cupy as cp
+import numpy as np
+
+from emroute_backends.portable import Array, compile, detach, eigh, loop, map_blocks, namespace
+
+__all__ = [
+    "chunk_size",
+    "compile",
+    "detach",
+    "digamma",
+    "eigh",
+    "from_numpy",
+    "gammaln",
+    "loop",
+    "map_blocks",
+    "namespace",
+    "segment_sum",
+    "to_numpy",
+]
+
+_DEVICE_BYTES = 2**28
+
+
+def gammaln(x: Array, /) -> Array:
+    from cupyx.scipy.special import gammaln as native
+
+    return native(x)
+
+
+def digamma(x: Array, /) -> Array:
+    from cupyx.scipy.special import digamma as native
+
+    return native(x)
+
+
+def segment_sum(values: Array, segments: Array, n_segments: int) -> Array:
+    from cupyx import scatter_add
+
+    batch, (n, d) = values.shape[:-2], values.shape[-2:]
+    flat = cp.broadcast_to(segments, (*batch, n)).reshape(-1, n)
+    flat = flat + cp.arange(flat.shape[0])[:, None] * n_segments
+    total = cp.zeros((flat.shape[0] * n_segments, d), values.dtype)
+    scatter_add(total, flat.ravel(), values.reshape(-1, d))
+    return total.reshape(*batch, n_segments, d)
+
+
+def to_numpy(x: Array, /) -> np.ndarray:
+    return cp.asnumpy(x)
+
+
+def from_numpy(value: np.ndarray, like: Array) -> Array:
+    floating = value.dtype.kind == "f" and like.dtype.kind == "f"
+    with like.device:
+        return cp.asarray(value, dtype=like.dtype if floating else None)
+
+
+def chunk_size(bytes_per_row: int) -> int:
+    return max(1024, _DEVICE_BYTES // max(1, bytes_per_row))

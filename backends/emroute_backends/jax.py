@@ -1,0 +1,75 @@
+"""JAX: what other libraries do step by step is compiled whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from emroute_backends.portable import Array, namespace
+
+__all__ = [
+    "chunk_size",
+    "compile",
+    "detach",
+    "digamma",
+    "eigh",
+    "from_numpy",
+    "gammaln",
+    "loop",
+    "map_blocks",
+    "namespace",
+    "segment_sum",
+    "to_numpy",
+]
+
+compile = jax.jit
+detach = jax.lax.stop_gradient
+loop = jax.lax.while_loop
+gammaln = jax.scipy.special.gammaln
+digamma = jax.scipy.special.digamma
+to_numpy = np.asarray
+
+_CPU_BYTES = 2**22
+_DEVICE_BYTES = 2**28
+
+
+def eigh(x: Array, /) -> tuple[Array, Array]:
+    return tuple(jnp.linalg.eigh(x))  # NaN where it fails
+
+
+def segment_sum(values: Array, segments: Array, n_segments: int) -> Array:
+    batch, (n, d) = values.shape[:-2], values.shape[-2:]
+    segments = jnp.broadcast_to(segments, (*batch, n)).reshape(-1, n)
+    one = jax.vmap(lambda v, s: jax.ops.segment_sum(v, s, num_segments=n_segments))
+    return one(values.reshape(-1, n, d), segments).reshape(*batch, n_segments, d)
+
+
+def from_numpy(value: np.ndarray, like: Array) -> Array:
+    floating = value.dtype.kind == "f" and jnp.issubdtype(like.dtype, jnp.floating)
+    placed = not isinstance(like, jax.core.Tracer) and len(like.devices()) == 1
+    return jnp.asarray(value, dtype=like.dtype if floating else None, device=like.device if placed else None)
+
+
+def chunk_size(bytes_per_row: int) -> int:
+    budget = _CPU_BYTES if jax.default_backend() == "cpu" else _DEVICE_BYTES
+    return max(256, budget // max(1, bytes_per_row))
+
+
+def map_blocks(function: Callable[..., Any], arrays: Sequence[Array], size: int, recompute: bool = False) -> Any:
+    """`lax.map` over the full blocks; the rest, shorter, is traced once more."""
+    function = jax.checkpoint(function) if recompute else function
+    n = arrays[0].shape[0]
+    if n <= size:
+        return function(*arrays)
+    whole = n // size
+    stacked = [x[: whole * size].reshape(whole, size, *x.shape[1:]) for x in arrays]
+    parts = jax.lax.map(lambda block: function(*block), stacked)
+    parts = [part.reshape(-1, *part.shape[2:]) for part in parts]
+    if whole * size < n:
+        tail = function(*(x[whole * size :] for x in arrays))
+        parts = [jnp.concat([part, last]) for part, last in zip(parts, tail, strict=True)]
+    return tuple(parts)

@@ -1,0 +1,68 @@
+"""Torch: eager, its own threads inside each operation, so blocks are large and run one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from emroute_backends.portable import Array, blocks, compile, eigh, join, loop, namespace
+
+__all__ = [
+    "chunk_size",
+    "compile",
+    "detach",
+    "digamma",
+    "eigh",
+    "from_numpy",
+    "gammaln",
+    "loop",
+    "map_blocks",
+    "namespace",
+    "segment_sum",
+    "to_numpy",
+]
+
+gammaln = torch.lgamma
+digamma = torch.digamma
+
+_CPU_BYTES = 2**23
+_DEVICE_BYTES = 2**28
+
+
+def segment_sum(values: Array, segments: Array, n_segments: int) -> Array:
+    index = segments.expand(values.shape[:-1])[..., None].expand(values.shape)
+    shape = (*values.shape[:-2], n_segments, values.shape[-1])
+    return values.new_zeros(shape).scatter_add(-2, index, values)
+
+
+def detach(x: Array, /) -> Array:
+    return x.detach()
+
+
+def to_numpy(x: Array, /) -> np.ndarray:
+    return x.detach().cpu().numpy()
+
+
+def from_numpy(value: np.ndarray, like: Array) -> Array:
+    floating = value.dtype.kind == "f" and like.dtype.is_floating_point
+    return torch.tensor(value, dtype=like.dtype if floating else None, device=like.device)
+
+
+def chunk_size(bytes_per_row: int) -> int:
+    budget = _DEVICE_BYTES if torch.accelerator.is_available() else _CPU_BYTES
+    return max(1024, budget // max(1, bytes_per_row))
+
+
+def map_blocks(function: Callable[..., Any], arrays: Sequence[Array], size: int, recompute: bool = False) -> Any:
+    recompute = recompute and torch.is_grad_enabled()
+
+    def run(*block: Array) -> Any:
+        return checkpoint(function, *block, use_reentrant=False) if recompute else function(*block)
+
+    if arrays[0].shape[0] <= size:
+        return run(*arrays)
+    return join([run(*block) for block in blocks(arrays, size)])

@@ -1,0 +1,164 @@
+"""What the Array API standard lacks, from the standard alone; each works on every library and under tracing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import array_api_extra as xpx
+import numpy as np
+
+from emroute.backend import Array, get, namespace
+
+__all__ = [
+    "concrete",
+    "constant",
+    "eps",
+    "full",
+    "itemsize",
+    "leaves",
+    "logsumexp",
+    "map_leaves",
+    "normalize",
+    "one_hot",
+    "rebuild",
+    "safe_log",
+    "set_at",
+    "softmax",
+    "swap",
+    "tiny",
+]
+
+
+def eps(x: Array) -> float:
+    """Spacing of the floating numbers at 1 in the dtype of `x`."""
+    return float(namespace(x).finfo(x.dtype).eps)
+
+
+def tiny(x: Array) -> float:
+    """Return the smallest normal number in the dtype of `x`."""
+    return float(namespace(x).finfo(x.dtype).smallest_normal)
+
+
+def itemsize(x: Array) -> int:
+    """Bytes a number in the dtype of floating `x`."""
+    return namespace(x).finfo(x.dtype).bits // 8
+
+
+def logsumexp(x: Array, *, axis: int = -1, keepdims: bool = False) -> Array:
+    """Logarithm of the sum of exponentials along an axis, safe for rows of any size, ±inf included.
+
+    >>> import numpy as np
+    >>> round(float(logsumexp(np.asarray([1000.0, 1000.0]))), 6)
+    1000.693147
+    """
+    xp = namespace(x)
+    top = xp.max(x, axis=axis, keepdims=True)
+    top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
+    total = xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
+    return total if keepdims else xp.squeeze(total, axis=axis)
+
+
+def normalize(log_joint: Array, *, axis: int) -> tuple[Array, Array]:
+    """Return the softmax along an axis and the logsumexp (that axis kept), from one pass of exponentials.
+
+    >>> import numpy as np
+    >>> share, log_norm = normalize(np.asarray([[0.0, 0.0]]), axis=-1)
+    >>> share.tolist(), round(float(log_norm[0, 0]), 6)
+    ([[0.5, 0.5]], 0.693147)
+    """
+    xp = namespace(log_joint)
+    top = xp.max(log_joint, axis=axis, keepdims=True)
+    top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
+    share = xp.exp(log_joint - top)
+    total = xp.sum(share, axis=axis, keepdims=True)
+    return share / total, xp.log(total) + top
+
+
+def softmax(x: Array, *, axis: int = -1) -> Array:
+    """Exponentials of `x` scaled to sum to one along an axis.
+
+    >>> import numpy as np
+    >>> softmax(np.asarray([0.0, 0.0])).tolist()
+    [0.5, 0.5]
+    """
+    return namespace(x).exp(x - logsumexp(x, axis=axis, keepdims=True))
+
+
+def safe_log(x: Array) -> Array:
+    """Logarithm of non-negative `x` in which 0 counts as the smallest normal number: finite, also its gradient."""
+    xp = namespace(x)
+    return xp.log(xp.where(x > tiny(x), x, xp.full_like(x, tiny(x))))
+
+
+def one_hot(labels: Array, n_classes: int, *, like: Array) -> Array:
+    """Rows of zeros with a one at each label, in the dtype of `like`; classes along a new second-last axis.
+
+    >>> import numpy as np
+    >>> one_hot(np.asarray([0, 2]), 3, like=np.ones(1)).tolist()
+    [[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]
+    """
+    xp = namespace(labels)
+    classes = constant(np.arange(n_classes), like=labels)
+    return xp.astype(labels[..., None, :] == classes[:, None], like.dtype)
+
+
+def constant(value: Any, *, like: Array) -> Array:
+    """Return a small host value as an array of `like`'s library, device and dtype."""
+    return namespace(like).astype(get(like).from_numpy(np.asarray(value), like), like.dtype, copy=False)
+
+
+def full(shape: tuple[int, ...], value: float, *, like: Array) -> Array:
+    """Return a small array of one value, of `like`'s library, device and dtype."""
+    return constant(np.full(shape, value), like=like)
+
+
+def set_at(x: Array, index: Any, value: Array) -> Array:
+    """`x` with one entry along its first axis replaced; in place where the library allows, so use the result."""
+    return xpx.at(x)[index, ...].set(value)
+
+
+def swap(x: Array) -> Array:
+    """Exchange the last two axes."""
+    return namespace(x).matrix_transpose(x)
+
+
+def concrete(flag: Array) -> bool | None:
+    """Return a truth value, or None where a compiler is tracing and there are no values yet."""
+    try:
+        return bool(flag)
+    except (TypeError, RuntimeError):  # jax and torch.func refuse in these two ways
+        return None
+
+
+def leaves(tree: Any) -> list[Array]:
+    """Arrays of a nest of tuples, in order; None is passed over.
+
+    >>> leaves((1, (2, None), 3))
+    [1, 2, 3]
+    """
+    if isinstance(tree, tuple):
+        return [leaf for branch in tree for leaf in leaves(branch)]
+    return [] if tree is None else [tree]
+
+
+def rebuild(tree: Any, arrays: Iterable[Array]) -> Any:
+    """Return a nest of the same structure over other arrays, in the order of `leaves`.
+
+    >>> rebuild((1, (2,)), [10, 20])
+    (10, (20,))
+    """
+    following = iter(arrays)
+    return map_leaves(lambda _: next(following), tree)
+
+
+def map_leaves(function: Callable[..., Array], tree: Any, *rest: Any) -> Any:
+    """Apply a function to the matching arrays of nests of tuples (named ones keep their type).
+
+    >>> map_leaves(lambda a, b: a + b, (1, (2,)), (10, (20,)))
+    (11, (22,))
+    """
+    if isinstance(tree, tuple):
+        branches = [map_leaves(function, *group) for group in zip(tree, *rest, strict=True)]
+        return type(tree)(*branches) if hasattr(tree, "_fields") else tuple(branches)
+    return None if tree is None else function(tree, *rest)

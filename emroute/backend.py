@@ -1,0 +1,185 @@
+"""What an array library must bring beside the Array API standard, and how its plug-in is found.
+
+A backend is any object (a module will do) with the members of `Backend`. It is announced in the entry-point
+group ``emroute.backends`` under the top-level module of its array type (``numpy``, ``torch``, ``jaxlib``, ...)
+and loaded when the first such array is seen, so nothing imports a framework that the caller has not imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+import array_api_compat
+import numpy as np
+
+from emroute.errors import BackendError, InputTypeError
+
+__all__ = ["Array", "Backend", "get", "installed", "is_array", "namespace"]
+
+Array: TypeAlias = Any
+"""An array of any library that has a backend (the standard has no nominal type for one)."""
+
+State = TypeVar("State")
+
+_GROUP = "emroute.backends"
+
+
+class Backend(Protocol):
+    """What the standard lacks, or what must differ between libraries. Everything else is `namespace`."""
+
+    def namespace(self, x: Array, /) -> Any:
+        """Return the functions of the Array API standard for this array."""
+        ...
+
+    def loop(self, condition: Callable[[State], Array], body: Callable[[State], State], state: State) -> State:
+        """Apply `body` to `state` while `condition` holds; one compiled loop where the library has one."""
+        ...
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a compiled `function`; on eager libraries the very same function."""
+        ...
+
+    def eigh(self, x: Array, /) -> tuple[Array, Array]:
+        """Eigenvalues and eigenvectors of symmetric ``(..., d, d)``; NaN for a matrix that fails."""
+        ...
+
+    def gammaln(self, x: Array, /) -> Array:
+        """Return the logarithm of the gamma function for positive `x`."""
+        ...
+
+    def digamma(self, x: Array, /) -> Array:
+        """Return the derivative of `gammaln` for positive `x`."""
+        ...
+
+    def segment_sum(self, values: Array, segments: Array, n_segments: int) -> Array:
+        """Sum rows ``(..., n, d)`` by their segment ``(..., n)`` into ``(..., n_segments, d)``."""
+        ...
+
+    def detach(self, x: Array, /) -> Array:
+        """Return the same values, outside any gradient."""
+        ...
+
+    def to_numpy(self, x: Array, /) -> np.ndarray:
+        """Copy to the host."""
+        ...
+
+    def from_numpy(self, value: np.ndarray, like: Array) -> Array:
+        """Carry a host array to `like`'s device; floating values take `like`'s dtype if it is floating."""
+        ...
+
+    def chunk_size(self, bytes_per_row: int) -> int:
+        """How many rows of working memory fit the cache (CPU) or a fair part of the device."""
+        ...
+
+    def map_blocks(
+        self, function: Callable[..., Any], arrays: Sequence[Array], size: int, recompute: bool = False
+    ) -> Any:
+        """Apply `function` to blocks of `size` along the first axis and join its arrays along theirs.
+
+        `function` returns a tuple of arrays. The last block may be shorter. With `recompute` the backward pass
+        runs each block again instead of keeping its intermediate arrays.
+        """
+        ...
+
+
+@cache
+def _plugins() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=_GROUP)}
+
+
+def installed() -> tuple[str, ...]:
+    """Return the top-level modules that have a backend, whether or not they are themselves installed.
+
+    >>> "numpy" in installed()
+    True
+    """
+    return tuple(sorted(_plugins()))
+
+
+@cache
+def _library(kind: type) -> str | None:
+    """The array library a type belongs to, its base classes included."""
+    modules = (base.__module__.partition(".")[0] for base in kind.__mro__)
+    return next((name for name in modules if name in _plugins()), None)
+
+
+@cache
+def _load(name: str) -> Backend:
+    return _plugins()[name].load()
+
+
+def is_array(x: object) -> bool:
+    """Whether `x` is an array of some library, served by a backend or not."""
+    return hasattr(x, "shape") and hasattr(x, "dtype")
+
+
+def _name(x: Array) -> str:
+    name = _library(type(x))
+    if name is not None:
+        return name
+    kind = f"{type(x).__module__}.{type(x).__qualname__}"
+    if not is_array(x):
+        raise InputTypeError(f"got {kind}, expected an array; convert it first, e.g. with numpy.asarray")
+    found = ", ".join(installed()) or "none"
+    raise BackendError(
+        f"no backend for {kind} (found: {found}); install a plug-in for its library, or, if this is a source "
+        "checkout, run `pip install -e .` again: entry points are written at installation"
+    )
+
+
+def get(*arrays: Array) -> Backend:
+    """Return the one backend of some arrays.
+
+    Parameters
+    ----------
+    *arrays
+        Arrays of one library, on one device; ``None`` is passed over.
+
+    Raises
+    ------
+    InputTypeError
+        If something is not an array, or two arrays differ in library or device.
+    BackendError
+        If no plug-in serves the library.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> get(np.ones(3)).to_numpy(np.ones(1))
+    array([1.])
+    """
+    present = [x for x in arrays if x is not None]
+    names = [_name(x) for x in present]
+    # jax arrays live in jaxlib, their tracers in jax: one backend, two names
+    first = _load(names[0])
+    for x, name in zip(present[1:], names[1:], strict=True):
+        if name != names[0] and _load(name) is not first:
+            raise InputTypeError(
+                f"arrays of two libraries: {names[0]} and {name}; convert one of them, emroute moves nothing itself"
+            )
+        here, there = _device(present[0]), _device(x)
+        if here is not None and there is not None and here != there:
+            raise InputTypeError(f"arrays on two devices: {here} and {there}; move one of them, emroute moves nothing")
+    return first
+
+
+def _device(x: Array) -> Any:
+    """The device of an array; None where a compiler is tracing and has not placed it."""
+    try:
+        return array_api_compat.device(x)
+    except (AttributeError, TypeError):
+        return None
+
+
+def namespace(*arrays: Array) -> Any:
+    """Return the standard's functions for some arrays of one library.
+
+    >>> import numpy as np
+    >>> float(namespace(np.ones(3)).sum(np.ones(3)))
+    3.0
+    """
+    present: Iterable[Array] = (x for x in arrays if x is not None)
+    return get(*arrays).namespace(next(iter(present)))

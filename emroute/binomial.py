@@ -1,0 +1,326 @@
+"""Mixtures of binomials: coins whose names were not written down (Do & Batzoglou 2008).
+
+    p(h | t) = sum_k w_k C(t, h) p_k^h (1 - p_k)^(t - h)
+
+T(h, t) = (1, h, t - h), eta_k = (0, log p_k, log(1 - p_k)); the M-step is p_k = sum_n r_nk h_n / sum_n r_nk t_n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from emroute import backend as backends
+from emroute.array import full, one_hot, safe_log, swap
+from emroute.backend import Array, is_array
+from emroute.em import Fit
+from emroute.errors import InputError
+from emroute.family import FamilyModel, as_real, is_count, ratio
+from emroute.fitting import Settings, fit_counts, mixing_weights, split_start
+from emroute.mixture import Mixture
+from emroute.validate import as_parameter, check_count, require
+
+__all__ = ["BinomialMixture", "expected_log_likelihood", "fit", "fit_complete"]
+
+
+class Params(NamedTuple):
+    """Parameters of a binomial mixture."""
+
+    weights: Array
+    probs: Array
+    constant: Array
+    """Sum of the weighted log binomial coefficients of the data."""
+
+
+@dataclass(frozen=True)
+class Binomial:
+    """The binomial family over ``(heads, trials)``."""
+
+    ranks = (0, 0)
+    params = Params
+    param_ranks = (1, 1, 0)
+    complaint = "heads and trials must be whole numbers with 0 <= heads <= trials"
+
+    def features(self, params: Params, data: tuple[Array, Array]) -> Array:
+        """(1, h, t - h)."""
+        heads, trials = self._real(params, data)
+        xp = backends.namespace(heads)
+        return xp.stack([xp.ones_like(heads), heads, trials - heads], axis=-2)
+
+    def natural(self, params: Params) -> Array:
+        """(0, log p, log(1 - p)); 0 counts as the smallest normal number."""
+        xp = backends.namespace(params.probs)
+        return xp.stack([xp.zeros_like(params.probs), safe_log(params.probs), safe_log(1 - params.probs)], axis=-1)
+
+    def estimate(self, sums: Array, params: Params) -> Params:
+        """Heads over tosses."""
+        return params._replace(probs=ratio(sums[..., 1], sums[..., 1] + sums[..., 2], params.probs))
+
+    def base(self, params: Params, data: tuple[Array, Array]) -> Array:
+        """log C(t, h)."""
+        heads, trials = self._real(params, data)
+        gammaln = backends.get(heads).gammaln
+        return gammaln(trials + 1) - gammaln(heads + 1) - gammaln(trials - heads + 1)
+
+    def points(self, params: Params, data: tuple[Array, Array]) -> Array:
+        """The rate of heads."""
+        heads, trials = self._real(params, data)
+        return ratio(heads, trials, 0 * heads + 0.5)[..., None]
+
+    def template(self, like: Array, batch: tuple[int, ...], k: int, heads: Array, trials: Array) -> Params:
+        """Equal weights, fair coins."""
+        return Params(full((*batch, k), 1 / k, like=like), full((*batch, k), 0.5, like=like), full(batch, 0, like=like))
+
+    def start(self, init: Any, params: Params) -> Params:
+        """Probabilities, or (weights, probabilities), as given."""
+        weights, probs = split_start(init, "probs")
+        like, k = params.probs, params.probs.shape[-1]
+        probs = as_parameter("probs", probs, like, (k,))
+        xp = backends.namespace(probs)
+        require(xp.all((probs >= 0) & (probs <= 1)), lambda: "probs must lie between 0 and 1")
+        return params._replace(
+            probs=probs, weights=params.weights if weights is None else mixing_weights(weights, like, k)
+        )
+
+    def good(self, heads: Array, trials: Array) -> Array:
+        """Whether rows are counts, heads no more than trials."""
+        return is_count(heads) & is_count(trials) & (heads <= trials)
+
+    def check(self, params: Params, heads: Array, trials: Array) -> None:
+        """Accept any two arrays of counts."""
+
+    def n_parameters(self, params: Params) -> int:
+        """One a component."""
+        return params.probs.shape[-1]
+
+    def draw(self, rng: np.random.Generator, params: Params, labels: np.ndarray, trials: np.ndarray) -> np.ndarray:
+        """Heads of tosses of the labelled coins, on the host."""
+        return rng.binomial(trials, np.take_along_axis(params.probs, labels, axis=-1))
+
+    def _real(self, params: Params, data: tuple[Array, Array]) -> tuple[Array, Array]:
+        heads, trials = data
+        return as_real(heads, params.weights), as_real(trials, params.weights)
+
+
+@dataclass(frozen=True, repr=False)
+class BinomialMixture(Mixture):
+    """A mixture of binomials; its methods take ``(heads, trials)``, each ``(..., n)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> heads = np.asarray([5, 9, 8, 4, 7])
+    >>> mixture = fit(heads, 10, 2, init=[0.6, 0.5], weights=[0.5, 0.5], tol=0)
+    >>> mixture.probs.round(6).tolist()
+    [0.796789, 0.519583]
+    >>> mixture.predict(heads, 10).tolist()
+    [1, 0, 0, 1, 0]
+    """
+
+    family = Binomial
+
+    @property
+    def probs(self) -> Array:
+        """``(..., k)``: the probability of heads of each component."""
+        return self.params.probs
+
+    @classmethod
+    def from_parameters(cls, weights: Array, probs: Array) -> BinomialMixture:
+        """Return the mixture with these ``(..., k)`` weights and probabilities.
+
+        >>> import numpy as np
+        >>> coins = BinomialMixture.from_parameters(np.asarray([0.5, 0.5]), np.asarray([0.5, 0.5]))
+        >>> np.exp(coins.log_prob(np.asarray([1]), np.asarray([1]))).round(6).tolist()
+        [0.5]
+        """
+        family, k = Binomial(), weights.shape[-1]
+        params = family.template(weights, (), k, weights, weights)
+        return cls.unfitted(FamilyModel(family), family.start((weights, probs), params))
+
+    def data(self, *data: Any) -> Any:
+        """Accept one number of trials for all."""
+        return _pair(*data)
+
+    def sample(self, n: int, trials: int | Array = 1, *, rng: Any = None) -> tuple[Array, Array]:
+        """Draw heads of `trials` tosses, and the coins tossed.
+
+        Parameters
+        ----------
+        n
+            How many observations of each problem.
+        trials
+            Tosses an observation, a number or ``(n,)``.
+        rng
+            None, a seed or a `numpy.random.Generator`.
+
+        Returns
+        -------
+        tuple of Array
+            Heads ``(..., n)`` as floating numbers, and component labels ``(..., n)``.
+        """
+        host = backends.get(trials).to_numpy(trials) if is_array(trials) else np.asarray(trials)
+        return self._sample(n, rng, host)
+
+
+def _pair(heads: Any, trials: Any) -> tuple[Array, Array]:
+    if is_array(heads) and not is_array(trials):
+        backend = backends.get(heads)
+        trials = backend.namespace(heads).broadcast_to(backend.from_numpy(np.asarray(trials), heads), heads.shape)
+    return heads, trials
+
+
+def fit(
+    heads: Array | Any,
+    trials: Array | int | None,
+    n_components: int,
+    *,
+    weights: Any = None,
+    sample_weight: Array | None = None,
+    init: Any = "k-means++",
+    n_init: int = 1,
+    tol: float = 1e-6,
+    max_iter: int = 1000,
+    rng: Any = None,
+    chunk_size: int | None = None,
+    callback: Callable[[int, Fit], object] | None = None,
+    progress: bool = False,
+) -> BinomialMixture:
+    """Fit a mixture of binomials by EM.
+
+    Parameters
+    ----------
+    heads
+        ``(..., n)`` successes, whole numbers of any real dtype; or, with ``trials=None``, a source of
+        ``(heads, trials)`` chunks that can be read again and again.
+    trials
+        ``(..., n)``, or one number for all.
+    n_components
+        How many components, k.
+    weights
+        Mixing weights ``(..., k)`` to keep fixed; by default they are fitted.
+    sample_weight
+        ``(n,)`` or ``(..., n)``.
+    init
+        ``"k-means++"`` or ``"random"`` (over rates), or probabilities ``(..., k)``, or ``(weights, probs)``.
+    n_init
+        Restarts, run in one batch; the best is returned. Not with a given start.
+    tol, max_iter, chunk_size, callback, progress
+        As in `emroute.em.fit`.
+    rng
+        None, a seed or a `numpy.random.Generator`.
+
+    Returns
+    -------
+    BinomialMixture
+        With arrays of the data's library and device; integer data are fitted in float64 where there is one.
+
+    Raises
+    ------
+    InputError
+        If a count is negative, not whole, or heads exceed trials, naming the first such row; if shapes or options
+        cannot be used.
+    InputTypeError
+        If arrays differ in library, device or floating dtype.
+
+    References
+    ----------
+    Do, C. B. and Batzoglou, S. (2008). What is the expectation maximization algorithm? Nature Biotechnology 26.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mixture = fit(np.asarray([5, 9, 8, 4, 7]), 10, 2, init=[0.6, 0.5], weights=[0.5, 0.5], tol=0)
+    >>> float(mixture.log_likelihood.round(6))
+    -9.796924
+    """
+    data = heads if trials is None and not is_array(heads) else _pair(heads, trials)
+    settings = Settings(init, n_init, tol, max_iter, rng, chunk_size, callback, progress)
+    return fit_counts(BinomialMixture, Binomial(), data, n_components, weights, sample_weight, settings)
+
+
+def fit_complete(heads: Array, trials: Array | int, labels: Array, n_components: int) -> BinomialMixture:
+    """Fit by counting, where the component of every observation is known.
+
+    Parameters
+    ----------
+    heads, trials
+        As in `fit`.
+    labels
+        ``(..., n)`` integers from 0 to ``n_components - 1``.
+    n_components
+        How many components, k.
+
+    Returns
+    -------
+    BinomialMixture
+        `weights` are the label frequencies; `log_likelihood` is that of the heads given their coins.
+
+    Raises
+    ------
+    InputError
+        If counts are impossible, or a label is out of range or absent.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> coins = fit_complete(np.asarray([7, 9, 2, 6, 0]), 10, np.asarray([0, 0, 1, 0, 1]), 2)
+    >>> coins.probs.round(6).tolist(), float(coins.log_likelihood.round(9))
+    ([0.733333, 0.1], -7.655267754)
+    """
+    k = check_count("n_components", n_components)
+    heads, trials = _pair(heads, trials)
+    xp = backends.namespace(heads, trials, labels)
+    if not xp.isdtype(labels.dtype, "integral"):
+        raise InputError(f"labels have dtype {labels.dtype}, expected integers")
+    if tuple(labels.shape) != tuple(heads.shape):
+        raise InputError(f"labels have shape {tuple(labels.shape)}, expected that of heads, {tuple(heads.shape)}")
+    require(xp.all((labels >= 0) & (labels < k)), lambda: f"labels must lie from 0 to {k - 1}")
+    family = Binomial()
+    settings = Settings(init=[0.5] * k, max_iter=0)
+    start = fit_counts(BinomialMixture, family, (heads, trials), k, None, None, settings)
+    coins = one_hot(labels, k, like=start.params.weights)
+    sums = xp.matmul(coins, swap(family.features(start.params, (heads, trials))))
+    require(xp.all(sums[..., 0] > 0), lambda: "every component needs an observation; a label does not occur")
+    params = family.estimate(sums, start.params._replace(weights=sums[..., 0] / labels.shape[-1]))
+    log_likelihood = xp.sum(sums * family.natural(params), axis=(-2, -1)) + params.constant
+    return BinomialMixture(
+        start.model, params, log_likelihood, log_likelihood[..., None], start.n_iter, 0 * start.status
+    )
+
+
+def expected_log_likelihood(
+    mixture: BinomialMixture, heads: Array, trials: Array | int, constant: bool = True
+) -> Array:
+    """Expected complete-data log-likelihood of the heads, sum_nk r_nk log p(h_n | k), without mixing weights.
+
+    Parameters
+    ----------
+    mixture
+        Gives both the responsibilities r and the probabilities.
+    heads, trials
+        As in `fit`.
+    constant
+        Whether to count the binomial coefficients; the tutorials print both sums.
+
+    Returns
+    -------
+    Array
+        ``(...,)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> heads = np.asarray([5, 9, 8, 4, 7])
+    >>> start = fit(heads, 10, 2, init=[0.6, 0.5], weights=[0.5, 0.5], max_iter=0)
+    >>> [round(float(expected_log_likelihood(start, heads, 10, constant=c)), 4) for c in (True, False)]
+    [-10.9139, -32.6872]
+    """
+    data = mixture.data(heads, trials)
+    xp, family = backends.namespace(*data), mixture.model.family
+    shares = mixture.responsibilities(*data)
+    log_prob = xp.matmul(family.natural(mixture.params), family.features(mixture.params, data))
+    total = xp.sum(shares * swap(log_prob), axis=(-2, -1))
+    return total + xp.sum(family.base(mixture.params, data), axis=-1) if constant else total

@@ -1,0 +1,218 @@
+"""Where observations come from: arrays, tuples of arrays, and sources that are read a chunk at a time.
+
+An observation is a row. ``x (..., n, d)`` holds `n` rows of rank 1, ``heads (..., n)`` rows of rank 0; leading
+dimensions are batch. A source of chunks is anything but a tuple that can be iterated again and again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from emroute import backend
+from emroute.backend import Array
+from emroute.errors import InputError, InputTypeError
+
+__all__ = ["Layout", "Rows", "Stream", "open_source"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How arrays hold observations: the rank of one row of each, and whether there is but one array."""
+
+    ranks: tuple[int, ...]
+    single: bool
+
+    @classmethod
+    def of(cls, arrays: tuple[Array, ...], single: bool, ranks: tuple[int, ...] | None) -> Layout:
+        """Return the layout a model declares, or else the usual one.
+
+        The arrays of least rank hold scalars, ``(..., n)``, unless all have the same rank of two or more: then
+        each is ``(..., n, d)``.
+        """
+        if ranks is None:
+            least = min(x.ndim for x in arrays)
+            scalar = least == 1 or any(x.ndim != least for x in arrays)
+            ranks = tuple(x.ndim - least + (not scalar) for x in arrays)
+        return cls(ranks, single)
+
+    def n_batch(self, arrays: tuple[Array, ...]) -> int:
+        """Return the number of leading batch dimensions."""
+        return max(x.ndim - 1 - rank for x, rank in zip(arrays, self.ranks, strict=True))
+
+    def pack(self, arrays: tuple[Array, ...]) -> Any:
+        """Return the arrays as the user handed them: one array, or a tuple."""
+        return arrays[0] if self.single else arrays
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Observations in memory (or in a memory map), every array with the same batch dimensions."""
+
+    arrays: tuple[Array, ...]
+    weight: Array | None
+    layout: Layout
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        """The leading dimensions."""
+        return self.arrays[0].shape[: self.layout.n_batch(self.arrays)]
+
+    @property
+    def n(self) -> int:
+        """Number of rows of one problem."""
+        return self.arrays[0].shape[len(self.batch)]
+
+    @property
+    def held(self) -> list[Array]:
+        """Every array, the weights last where there are any."""
+        return [*self.arrays] if self.weight is None else [*self.arrays, self.weight]
+
+    def like(self, held: list[Array]) -> Rows:
+        """Return other rows of the same kind, from their arrays as `held` lists them."""
+        n = len(self.arrays)
+        return Rows(tuple(held[:n]), held[n] if len(held) > n else None, self.layout)
+
+    def with_restarts(self) -> Rows:
+        """Give batched rows one more batch dimension of 1, along which restarts share them."""
+        axis = len(self.batch)
+        return self.like([backend.namespace(x).expand_dims(x, axis=axis) for x in self.held]) if axis else self
+
+    def first(self) -> Rows:
+        """One row, to learn shapes from."""
+        rows = (slice(None),) * len(self.batch) + (slice(0, 1), ...)
+        return self.like([x[rows] for x in self.held])
+
+    def total_weight(self, index: Array | None = None) -> Array | float:
+        """Return the sum of the weights of each problem, or of those problems that `index` names."""
+        if self.weight is None:
+            return float(self.n)
+        xp = backend.namespace(self.weight)
+        total = xp.sum(self.weight, axis=-1)
+        return total if index is None else xp.take(total, index, axis=0)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Observations read a chunk at a time, again in every pass; weights are those of all rows in order."""
+
+    source: Any
+    weight: Array | None
+    layout: Layout
+    arrays: tuple[Array, ...]
+    """The first chunk, which tells library, dtype and width."""
+
+    batch = ()
+
+    def with_restarts(self) -> Stream:
+        """Return the same stream: it has no batch to extend."""
+        return self
+
+    def first(self) -> Rows:
+        """One row, to learn shapes from."""
+        weight = None if self.weight is None else self.weight[:1]
+        return Rows(tuple(x[:1, ...] for x in self.arrays), weight, self.layout)
+
+    def __iter__(self) -> Iterator[Rows]:
+        start = 0
+        for number, chunk in enumerate(self.source):
+            arrays = _as_arrays(chunk)
+            expected = [(x.dtype, *x.shape[1:]) for x in self.arrays]
+            got = [(x.dtype, *x.shape[1:]) for x in arrays]
+            if got != expected:
+                raise InputError(f"chunk {number} has rows {got}, the first chunk has {expected}; make them alike")
+            n = arrays[0].shape[0]
+            if any(x.shape[0] != n for x in arrays):
+                raise InputError(f"chunk {number}: its arrays have {[x.shape[0] for x in arrays]} rows, expected equal")
+            weight = None if self.weight is None else self.weight[start : start + n]
+            start += n
+            if n:
+                yield Rows(arrays, weight, self.layout)
+        if self.weight is not None and self.weight.shape[0] != start:
+            raise InputError(f"sample_weight has {self.weight.shape[0]} entries, the source {start} rows")
+
+
+def _as_arrays(data: Any) -> tuple[Array, ...]:
+    arrays = data if isinstance(data, tuple) else (data,)
+    if not arrays:
+        raise InputError("got an empty tuple, expected at least one array")
+    for x in arrays:
+        if not backend.is_array(x):
+            raise InputTypeError(
+                f"got {type(x).__qualname__}, expected an array, a tuple of arrays or a source of chunks of these; "
+                "convert lists with numpy.asarray"
+            )
+    return arrays
+
+
+def open_source(data: Any, sample_weight: Array | None = None, ranks: tuple[int, ...] | None = None) -> Rows | Stream:
+    """Return data as rows in memory or as a stream.
+
+    Parameters
+    ----------
+    data
+        An array, a tuple of arrays, or an iterable of either that can be read more than once.
+    sample_weight
+        ``(n,)`` or ``(..., n)``; not for streams of unknown order.
+    ranks
+        Rank of one row of each array; see `Layout.of` for the default.
+
+    Raises
+    ------
+    InputError
+        If shapes disagree, nothing is there, or a source can be read only once.
+    InputTypeError
+        If the data are no arrays, or of two libraries or devices.
+    """
+    if isinstance(data, tuple) or backend.is_array(data) or not hasattr(data, "__iter__"):
+        return _open_rows(data, sample_weight, ranks)
+    if isinstance(data, Iterator):
+        raise InputError(
+            f"got {type(data).__qualname__}, which can be read only once; EM reads its data in every iteration: "
+            "pass a list of chunks, or an object whose __iter__ starts again"
+        )
+    chunk = next(iter(data), None)
+    if chunk is None:
+        raise InputError("the source of chunks is empty; expected at least one chunk with one row")
+    arrays = _as_arrays(chunk)
+    backend.get(*arrays, sample_weight)
+    layout = Layout.of(arrays, not isinstance(chunk, tuple), ranks)
+    wrong = [x.shape for x, rank in zip(arrays, layout.ranks, strict=False) if x.ndim != 1 + rank]
+    if wrong or len(arrays) != len(layout.ranks):
+        raise InputError(f"a chunk has shapes {[x.shape for x in arrays]}, expected rows of ranks {layout.ranks}")
+    return Stream(data, sample_weight, layout, arrays)
+
+
+def _open_rows(data: Any, sample_weight: Array | None, ranks: tuple[int, ...] | None) -> Rows:
+    arrays = _as_arrays(data)
+    xp = backend.get(*arrays, sample_weight).namespace(arrays[0])
+    layout = Layout.of(arrays, not isinstance(data, tuple), ranks)
+    shapes = [tuple(x.shape) for x in arrays]
+    if len(arrays) != len(layout.ranks) or any(
+        len(shape) <= rank for shape, rank in zip(shapes, layout.ranks, strict=False)
+    ):
+        expected = [f"(..., n{', d' * rank})" for rank in layout.ranks]
+        raise InputError(f"got shapes {shapes}, expected {', '.join(expected)}")
+    lead = [shape[: len(shape) - rank] for shape, rank in zip(shapes, layout.ranks, strict=True)]
+    if sample_weight is not None:
+        if not sample_weight.ndim:
+            raise InputError("got a scalar sample_weight, expected one weight a row, shape (n,) or (..., n)")
+        lead.append(tuple(sample_weight.shape))
+    if len({shape[-1] for shape in lead}) > 1:
+        what = "arrays" if sample_weight is None else "arrays and sample_weight"
+        raise InputError(f"the {what} have {[shape[-1] for shape in lead]} rows; expected equal numbers")
+    if not lead[0][-1]:
+        raise InputError(f"got no rows (shapes {shapes}); expected at least one")
+    try:
+        batch = np.broadcast_shapes(*lead)
+    except ValueError:
+        raise InputError(f"batch dimensions {[shape[:-1] for shape in lead]} do not broadcast") from None
+    arrays = tuple(
+        xp.broadcast_to(x, batch + shape[len(shape) - rank :])
+        for x, shape, rank in zip(arrays, shapes, layout.ranks, strict=True)
+    )
+    weight = None if sample_weight is None else xp.broadcast_to(sample_weight, batch)
+    return Rows(arrays, weight, layout)

@@ -1,0 +1,365 @@
+"""The one loop: expectation-maximization of any model whose statistics merge (Dempster, Laird & Rubin 1977).
+
+    repeat   params     <- maximize(statistics, params)        M-step
+             statistics <- expect(params, rows), merged        E-step
+    until the objective of every problem stands still
+
+The loop knows nothing of mixtures. A model's E-step sees some rows at a time; because statistics of two sets of
+rows merge into those of their union, the same model fits arrays, chunks, memory maps and streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from enum import IntEnum
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from emroute import backend as backends
+from emroute.array import eps, leaves, map_leaves, set_at
+from emroute.backend import Array, Backend
+from emroute.batch import Batch, rejoin, select, take, unmoved
+from emroute.blocks import Cascade, expect_rows, expectation
+from emroute.data import Layout, Rows, Stream, open_source
+from emroute.errors import InputError, MissingDependencyError
+
+__all__ = ["Fit", "Model", "Status", "fit"]
+
+_RUNNING = -1
+_ULPS = 8  # spacings of the objective within which two values are the same
+
+
+class Status(IntEnum):
+    """How a fit ended."""
+
+    CONVERGED = 0
+    MAX_ITER = 1
+    NON_FINITE = 2
+
+
+class Model(Protocol):
+    """What can be fitted: hashable, static settings only; arrays live in `params`.
+
+    `Params` and `Statistics` are (nests of) NamedTuples of arrays. Every array in them begins with the problem's
+    batch dimensions; one that all problems share may have 1 there. Three more members are optional:
+
+    - ``merge(a, b)``: the statistics of two sets of rows; without it, every field is added;
+    - ``ranks``: the rank of one row of each data array, e.g. ``(1, 0)`` for ``(x, y)``;
+    - ``bytes_per_row(params)``: working memory of the E-step, from which chunks are sized.
+    """
+
+    def expect(self, params: Any, data: Any, sample_weight: Array, /) -> Any:
+        """E-step: the statistics of some rows under `params`."""
+        ...
+
+    def maximize(self, statistics: Any, params: Any, /) -> Any:
+        """M-step: better parameters."""
+        ...
+
+    def objective(self, statistics: Any, params: Any, /) -> Array:
+        """Return what never decreases, one number a problem, at the `params` that gave `statistics`."""
+        ...
+
+
+class Fit(NamedTuple):
+    """The end of a fit. A NamedTuple, so JAX can return it from compiled functions."""
+
+    params: Any
+    objective: Array
+    """``(...,)``, at `params`: the total over observations."""
+    trace: Array
+    """``(..., t)``: the objective at the start and after each M-step, NaN where a problem had ended."""
+    n_iter: Array
+    """``(...,)``: M-steps that led to `params`."""
+    status: Array
+    """``(...,)``: a `Status` each."""
+
+    @property
+    def converged(self) -> Array:
+        """Whether each problem's objective came to rest."""
+        return self.status == int(Status.CONVERGED)
+
+
+class _State(NamedTuple):
+    params: Any
+    statistics: Any
+    objective: Array
+    n_iter: Array
+    status: Array
+
+
+def fit(
+    model: Model,
+    data: Any,
+    params: Any,
+    *,
+    sample_weight: Array | None = None,
+    tol: float = 1e-6,
+    max_iter: int = 1000,
+    chunk_size: int | None = None,
+    callback: Callable[[int, Fit], object] | None = None,
+    progress: bool = False,
+) -> Fit:
+    """Fit a model by EM from given parameters.
+
+    Parameters
+    ----------
+    model
+        Any `Model`.
+    data
+        An array ``(..., n, d)``, a tuple of arrays with `n` rows each, or a source of chunks that can be read
+        again and again (a list of arrays, an object with ``__iter__``). Memory maps are read in chunks.
+    params
+        Where to start; its arrays begin with the batch dimensions.
+    sample_weight
+        ``(n,)`` or ``(..., n)``, a weight a row.
+    tol
+        A problem has converged when its objective changes by no more than this per unit of weight; never asked
+        below what the dtype resolves. 0 runs on until nothing changes.
+    max_iter
+        The most M-steps.
+    chunk_size
+        Rows an E-step holds at once; by default what fits the cache.
+    callback
+        Called as ``callback(iteration, fit_so_far)`` after every iteration.
+    progress
+        Show a progress bar (needs tqdm).
+
+    Returns
+    -------
+    Fit
+        Arrays of the data's library, dtype and device.
+
+    Raises
+    ------
+    InputError
+        If shapes or options cannot be used, or a source can be read only once.
+    InputTypeError
+        If arrays differ in library or device.
+
+    Notes
+    -----
+    Each problem of a batch stops for itself and then keeps its parameters. A step that meets a non-finite
+    objective is undone and its problem ends as ``NON_FINITE``. On JAX the whole fit is one compiled loop, unless
+    a callback, a progress bar or a stream needs Python between the steps.
+
+    Examples
+    --------
+    The mean of a normal sample, as a model of its own:
+
+    >>> import numpy as np
+    >>> from typing import NamedTuple
+    >>> class Params(NamedTuple):
+    ...     mean: np.ndarray
+    >>> class Sums(NamedTuple):
+    ...     weight: np.ndarray
+    ...     first: np.ndarray
+    ...     second: np.ndarray
+    >>> class Mean:
+    ...     def expect(self, params, x, w):
+    ...         r = x[:, 0] - params.mean
+    ...         return Sums(w.sum(), (w * r).sum(), (w * r * r).sum())
+    ...     def maximize(self, sums, params):
+    ...         return Params(params.mean + sums.first / sums.weight)
+    ...     def objective(self, sums, params):
+    ...         return -sums.second / 2
+    >>> result = fit(Mean(), np.asarray([[1.0], [2.0], [6.0]]), Params(np.asarray(0.0)))
+    >>> float(result.params.mean), int(result.n_iter), Status(int(result.status)).name
+    (3.0, 2, 'CONVERGED')
+    """
+    if not tol >= 0:
+        raise InputError(f"got tol={tol!r}, expected a number of at least 0")
+    if int(max_iter) != max_iter or max_iter < 0:
+        raise InputError(f"got max_iter={max_iter!r}, expected an integer of at least 0")
+    if chunk_size is not None and (int(chunk_size) != chunk_size or chunk_size < 1):
+        raise InputError(f"got chunk_size={chunk_size!r}, expected a positive integer or None")
+    source = open_source(data, sample_weight, getattr(model, "ranks", None))
+    backend = backends.get(*leaves(params), *source.arrays)
+    params = map_leaves(backend.detach, params)
+    source = replace(
+        source,
+        arrays=map_leaves(backend.detach, source.arrays),
+        weight=map_leaves(backend.detach, source.weight),
+    )
+    first = source.first()
+    objective = model.objective(expect_rows(model, params, first), params)  # of one row: it tells the batch
+    batch = Batch.of(tuple(objective.shape), source.batch)
+    steps = _Steps(model, backend, source.layout, chunk_size, tol == 0)
+    params, source = batch.flatten_params(params), batch.flatten(source)
+    if isinstance(source, Rows) and callback is None and not progress and backend.compile(fit) is not fit:
+        whole = _compiled(_Whole(steps, int(max_iter)), "__call__")
+        return _finish(*whole(params, source.arrays, source.weight, float(tol)), batch)
+    return _from_python(steps, params, source, batch, float(tol), int(max_iter), callback, progress)
+
+
+class _Steps(NamedTuple):
+    """The steps of a fit and all that is static about them: the key under which compiled ones are kept."""
+
+    model: Any
+    backend: Backend
+    layout: Layout
+    chunk_size: int | None
+    exact: bool
+
+    def maximize(self, statistics: Any, params: Any) -> Any:
+        return self.model.maximize(statistics, params)
+
+    def expect(self, params: Any, arrays: tuple[Array, ...], weight: Array | None, index: Array | None = None) -> Any:
+        rows = Rows(arrays, weight, self.layout)
+        return expectation(self.model, self.backend, params, rows, self.chunk_size, index)
+
+    def begin(self, params: Any, statistics: Any) -> _State:
+        objective = self.model.objective(statistics, params)
+        xp = self.backend.namespace(objective)
+        zero = xp.zeros_like(objective, dtype=xp.int32)
+        status = xp.where(xp.isfinite(objective), zero + _RUNNING, zero + int(Status.NON_FINITE))
+        return _State(params, statistics, objective, zero, status)
+
+    def judge(self, state: _State, params: Any, statistics: Any, total: Array | float, tol: Array | float) -> _State:
+        """Accept the step where its objective is finite; end the problems that stand still or went astray."""
+        xp = self.backend.namespace(state.objective)
+        objective = self.model.objective(statistics, params)
+        running = state.status == _RUNNING
+        accept = running & xp.isfinite(objective)
+        change = xp.abs(objective - state.objective)
+        resolution = _ULPS * eps(objective) * xp.abs(objective)
+        if self.exact:
+            still = (change <= resolution) & unmoved(params, state.params, objective.ndim, _ULPS * eps(objective))
+        else:
+            still = change <= xp.maximum(resolution, xp.zeros_like(objective) + tol * total)
+        status = xp.where(still, xp.full_like(state.status, int(Status.CONVERGED)), state.status)
+        status = xp.where(accept, status, xp.full_like(status, int(Status.NON_FINITE)))
+        return _State(
+            select(accept, params, state.params),
+            select(accept, statistics, state.statistics),
+            xp.where(accept, objective, state.objective),
+            xp.where(accept, state.n_iter + 1, state.n_iter),
+            xp.where(running, status, state.status),
+        )
+
+
+class _Whole(NamedTuple):
+    """A whole fit as one function, for libraries that compile."""
+
+    steps: _Steps
+    max_iter: int
+
+    def __call__(self, params: Any, arrays: Any, weight: Array | None, tol: Array) -> tuple[_State, Array]:
+        steps, xp = self.steps, self.steps.backend.namespace(arrays[0])
+        total = Rows(arrays, weight, steps.layout).total_weight()
+        state = steps.begin(params, steps.expect(params, arrays, weight))
+        trace = xp.full((self.max_iter + 1, *state.objective.shape), xp.nan, dtype=state.objective.dtype)
+
+        def unfinished(carry: tuple[Array, _State, Array]) -> Array:
+            iteration, state, _ = carry
+            return (iteration < self.max_iter) & xp.any(state.status == _RUNNING)
+
+        def step(carry: tuple[Array, _State, Array]) -> tuple[Array, _State, Array]:
+            iteration, state, trace = carry
+            params = steps.maximize(state.statistics, state.params)
+            after = steps.judge(state, params, steps.expect(params, arrays, weight), total, tol)
+            moved = xp.where(after.n_iter > state.n_iter, after.objective, xp.full_like(after.objective, xp.nan))
+            return iteration + 1, after, set_at(trace, iteration + 1, moved)
+
+        zero = xp.zeros((), dtype=xp.int32)
+        _, state, trace = steps.backend.loop(unfinished, step, (zero, state, set_at(trace, 0, state.objective)))
+        return state._replace(statistics=None), trace
+
+
+@lru_cache(maxsize=512)
+def _compiled(steps: _Steps | _Whole, name: str) -> Callable[..., Any]:
+    backend = steps.backend if isinstance(steps, _Steps) else steps.steps.backend
+    return backend.compile(getattr(steps, name))
+
+
+def _from_python(
+    steps: _Steps,
+    params: Any,
+    source: Rows | Stream,
+    batch: Batch,
+    tol: float,
+    max_iter: int,
+    callback: Callable[[int, Fit], object] | None,
+    progress: bool,
+) -> Fit:
+    """Fit a step at a time. Problems that have ended leave the batch, unless someone is watching."""
+    backend = steps.backend
+    expect, maximize, judge = (_compiled(steps, name) for name in ("expect", "maximize", "judge"))
+    watched = callback is not None or progress
+
+    def e_step(params: Any, index: Array | None) -> tuple[Any, Array | float]:
+        if isinstance(source, Rows):
+            return expect(params, source.arrays, source.weight, index), source.total_weight(index)
+        merged, total = Cascade(steps.model), 0.0
+        for rows in source:
+            merged.add(expect(params, rows.arrays, rows.weight))
+            total = rows.total_weight() + total
+        if merged.total() is None:
+            raise InputError("the source gave no rows in this pass; it must give all of them in every pass")
+        return merged.total(), total
+
+    state = steps.begin(params, e_step(params, None)[0])
+    history = [backend.to_numpy(state.objective)]
+    alive = np.arange(batch.n_problems)
+    gone: list[tuple[np.ndarray, _State]] = []
+    index = None
+
+    def so_far() -> Fit:
+        whole = state
+        if gone:
+            parts = [*gone, (alive, state)]
+            order = backend.from_numpy(np.argsort(np.concatenate([who for who, _ in parts])), state.objective)
+            states = [part._replace(statistics=None) for _, part in parts]
+            whole = rejoin(states, [len(who) for who, _ in parts], order)
+        return _finish(whole, backend.from_numpy(np.stack(history), state.objective), batch)
+
+    bar = _bar(max_iter) if progress else None
+    for iteration in range(1, max_iter + 1):
+        running = backend.to_numpy(state.status) == _RUNNING
+        if not running.any():
+            break
+        stay = running.reshape(len(alive), -1).any(axis=1)
+        if not (watched or stay.all()):
+            left, here = (backend.from_numpy(np.flatnonzero(who), state.objective) for who in (~stay, stay))
+            gone.append((alive[~stay], take(state, left, len(alive))))
+            state, alive = take(state, here, len(alive)), alive[stay]
+            index = backend.from_numpy(alive, state.objective) if batch.by_problem else None
+        params = maximize(state.statistics, state.params)
+        statistics, total = e_step(params, index)
+        after = judge(state, params, statistics, total, tol)
+        moved = backend.to_numpy(after.n_iter > state.n_iter)
+        state, reached = after, np.full_like(history[0], np.nan)
+        reached[alive if batch.shape else ...] = np.where(moved, backend.to_numpy(state.objective), np.nan)
+        history.append(reached)
+        if callback is not None:
+            callback(iteration, so_far())
+        if bar is not None:
+            bar.set_postfix_str(f"objective {np.mean(backend.to_numpy(state.objective)):.6g}", refresh=False)
+            bar.update()
+    if bar is not None:
+        bar.close()
+    return so_far()
+
+
+def _bar(max_iter: int) -> Any:
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        raise MissingDependencyError("progress=True needs tqdm; `pip install tqdm`, or leave progress off") from None
+    return tqdm(total=max_iter, desc="EM", unit="it")
+
+
+def _finish(state: _State, trace: Array, batch: Batch) -> Fit:
+    """Give every array its batch dimensions back, call what still runs cut short, and trim the trace."""
+    params, objective, n_iter, status = batch.restore((state.params, state.objective, state.n_iter, state.status))
+    xp = backends.namespace(objective)
+    status = xp.where(status == _RUNNING, xp.full_like(status, int(Status.MAX_ITER)), status)
+    trace = xp.moveaxis(xp.reshape(trace, (trace.shape[0], *batch.shape)), 0, -1)
+    try:
+        trace = trace[..., : int(xp.max(n_iter)) + 1]
+    except (TypeError, RuntimeError):  # traced by the caller's own compiler: lengths cannot depend on values
+        pass
+    return Fit(params, objective, trace, n_iter, status)

@@ -1,0 +1,209 @@
+"""What the mixtures of all families share: the E-step, the start, and the fitted mixture.
+
+A family is exponential: log p(x | component k) = eta_k . T(x) + h(x), the first entry of T being 1. Then
+
+    E-step    r_nk = softmax_k(log w_k + eta_k . T(x_n))          one matrix product and one logsumexp
+              S_k  = sum_n r_nk T(x_n)                            one matrix product; statistics add
+    M-step    w_k  = S_k0 / sum_k S_k0,    eta_k from S_k / S_k0
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple, Protocol
+
+from emroute import backend as backends
+from emroute.array import itemsize, normalize, one_hot, safe_log, swap, tiny
+from emroute.backend import Array
+from emroute.validate import check_rows
+
+__all__ = [
+    "Family",
+    "FamilyModel",
+    "Nearest",
+    "Statistics",
+    "as_real",
+    "distances",
+    "is_count",
+    "nearest",
+    "ratio",
+    "share",
+]
+
+
+class Statistics(NamedTuple):
+    """What an E-step leaves behind."""
+
+    counts: Array
+    """``(..., k)``: the weight each component answers for."""
+    moments: tuple[Array, ...]
+    """Weighted sums a component."""
+    log_likelihood: Array
+    """``(...,)``."""
+
+
+class Family(Protocol):
+    """An exponential family on count data; its parameters are a NamedTuple that holds `weights` and `constant`."""
+
+    ranks: tuple[int, ...]
+
+    def features(self, params: Any, data: Any) -> Array:
+        """T(x), ``(..., f, n)``, in the dtype of `params`; the first row is ones."""
+        ...
+
+    def natural(self, params: Any) -> Array:
+        """Return eta, ``(..., k, f)``."""
+        ...
+
+    def estimate(self, sums: Array, params: Any) -> Any:
+        """Maximum-likelihood parameters from S, ``(..., k, f)``; a component without weight keeps its own."""
+        ...
+
+    def base(self, params: Any, data: Any) -> Array:
+        """h(x), ``(..., n)``."""
+        ...
+
+    def points(self, params: Any, data: Any) -> Array:
+        """Coordinates ``(..., n, p)`` in which starts are drawn."""
+        ...
+
+    def n_parameters(self, params: Any) -> int:
+        """Free parameters of all components, the mixing weights not counted."""
+        ...
+
+
+@dataclass(frozen=True)
+class FamilyModel:
+    """EM of a mixture of one family, for `emroute.em.fit`."""
+
+    family: Family
+    fixed_weights: bool = False
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The ranks of one row of each data array."""
+        return self.family.ranks
+
+    def bytes_per_row(self, params: Any) -> int:
+        """Features and responsibilities."""
+        eta = self.family.natural(params)
+        return itemsize(eta) * (eta.shape[-1] + 3 * _size(eta.shape[:-1]))
+
+    def log_joint(self, params: Any, data: Any) -> Array:
+        """log w_k + log p(x | k) without h(x), ``(..., k, n)``."""
+        xp = backends.namespace(params.weights)
+        joint = xp.matmul(self.family.natural(params), self.family.features(params, data))
+        return joint + safe_log(params.weights)[..., None]
+
+    def gather(self, params: Any, data: Any, responsibilities: Array, log_likelihood: Array) -> Statistics:
+        """Sums of the features, weighted by responsibilities ``(..., k, n)``."""
+        xp = backends.namespace(responsibilities)
+        sums = xp.matmul(responsibilities, swap(self.family.features(params, data)))
+        return Statistics(sums[..., 0], (sums,), log_likelihood)
+
+    def expect(self, params: Any, data: Any, sample_weight: Array) -> Statistics:
+        """E-step."""
+        xp = backends.namespace(sample_weight)
+        responsibilities, log_norm = normalize(self.log_joint(params, data), axis=-2)
+        log_likelihood = xp.sum(sample_weight * log_norm[..., 0, :], axis=-1)
+        return self.gather(params, data, responsibilities * sample_weight[..., None, :], log_likelihood)
+
+    def maximize(self, statistics: Statistics, params: Any) -> Any:
+        """M-step."""
+        params = self.family.estimate(statistics.moments[0], params)
+        return params if self.fixed_weights else params._replace(weights=share(statistics.counts))
+
+    def objective(self, statistics: Statistics, params: Any) -> Array:
+        """Return the total log-likelihood, with every constant."""
+        return statistics.log_likelihood + params.constant
+
+    def log_prob(self, params: Any, data: Any) -> Array:
+        """log p(x), ``(..., n)``."""
+        _, log_norm = normalize(self.log_joint(params, data), axis=-2)
+        return log_norm[..., 0, :] + self.family.base(params, data)
+
+    def responsibilities(self, params: Any, data: Any) -> Array:
+        """p(k | x), ``(..., n, k)``."""
+        return swap(normalize(self.log_joint(params, data), axis=-2)[0])
+
+    def predict(self, params: Any, data: Any) -> Array:
+        """Return the likeliest component, ``(..., n)``."""
+        joint = self.log_joint(params, data)
+        return backends.namespace(joint).argmax(joint, axis=-2)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a saved mixture must know beside its arrays."""
+        return {"fixed_weights": self.fixed_weights, **asdict(self.family)}
+
+    def check(self, params: Any, source: Any) -> None:
+        """Raise `InputError` for data that the family cannot score."""
+        self.family.check(params, *source.arrays)
+        check_rows(source, self.family.good, self.family.complaint)
+
+    def points(self, params: Any, data: Any) -> Array:
+        """Coordinates ``(..., n, p)`` in which starts are drawn."""
+        return self.family.points(params, data)
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The start of a mixture: each row goes to the nearest of some points; one M-step then gives parameters."""
+
+    model: Any
+
+    def expect(self, params: tuple[Any, Array], data: Any, sample_weight: Array) -> Statistics:
+        """Statistics under hard assignments."""
+        start, seeds = params
+        labels = nearest(self.model.points(start, data), seeds)[0]
+        responsibilities = one_hot(labels, seeds.shape[-2], like=seeds) * sample_weight[..., None, :]
+        return self.model.gather(start, data, responsibilities, 0 * responsibilities[..., 0, 0])
+
+    def bytes_per_row(self, params: tuple[Any, Array]) -> int:
+        """As the model itself."""
+        return self.model.bytes_per_row(params[0])
+
+
+def distances(points: Array, centres: Array) -> Array:
+    """Half the squared distances ``(..., n, k)`` of points to centres, less half the points' own squares."""
+    xp = backends.namespace(points, centres)
+    return xp.matmul(points, -swap(centres)) + xp.sum(centres * centres, axis=-1)[..., None, :] / 2
+
+
+def nearest(points: Array, centres: Array) -> tuple[Array, Array]:
+    """Index of the nearest centre, ``(..., n)``, and the least of `distances`."""
+    half = distances(points, centres)
+    xp = backends.namespace(half)
+    labels = xp.argmin(half, axis=-1, keepdims=True)
+    return labels[..., 0], xp.take_along_axis(half, labels, axis=-1)[..., 0]
+
+
+def as_real(x: Array, like: Array) -> Array:
+    """Return counts in the dtype of the parameters."""
+    return backends.namespace(x).astype(x, like.dtype, copy=False)
+
+
+def is_count(x: Array) -> Array:
+    """Whether each entry is a whole number that is not negative."""
+    xp = backends.namespace(x)
+    good = x >= 0
+    return good & xp.isfinite(x) & (xp.floor(x) == x) if xp.isdtype(x.dtype, "real floating") else good
+
+
+def ratio(part: Array, whole: Array, otherwise: Array) -> Array:
+    """Return `part` over `whole`, and `otherwise` where there is next to nothing to divide by."""
+    xp = backends.namespace(part, whole)
+    some = whole > tiny(whole)
+    return xp.where(some, part / xp.where(some, whole, xp.ones_like(whole)), otherwise)
+
+
+def share(counts: Array) -> Array:
+    """Mixing weights from the weight each component answers for."""
+    xp = backends.namespace(counts)
+    return ratio(counts, xp.sum(counts, axis=-1, keepdims=True), counts)
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    product = 1
+    for length in shape:
+        product *= length
+    return product

@@ -1,0 +1,267 @@
+"""The way from data to a fitted mixture: check, start, iterate, keep the best restart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from emroute import backend as backends
+from emroute import em
+from emroute.array import concrete, eps, leaves, map_leaves, rebuild
+from emroute.backend import Array
+from emroute.data import Rows, Stream, open_source
+from emroute.errors import InputError
+from emroute.family import FamilyModel, Nearest
+from emroute.init import STARTS, seeds
+from emroute.sweep import Moments, summarize, sweep
+from emroute.validate import (
+    as_generator,
+    as_parameter,
+    check_choice,
+    check_count,
+    check_floating,
+    check_rows,
+    check_total,
+    check_weights,
+    require,
+)
+
+__all__ = [
+    "Settings",
+    "align",
+    "fit_counts",
+    "iterate",
+    "mixing_weights",
+    "prepare",
+    "restart",
+    "run",
+    "split_start",
+]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options that all fits share."""
+
+    init: Any = "k-means++"
+    n_init: int = 1
+    tol: float = 1e-6
+    max_iter: int = 1000
+    rng: Any = None
+    chunk_size: int | None = None
+    callback: Callable[[int, em.Fit], object] | None = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        check_count("n_init", self.n_init)
+        if isinstance(self.init, str):
+            check_choice("init", self.init, STARTS)
+        elif self.n_init > 1:
+            raise InputError(f"got n_init={self.n_init} with a given start: every restart would be the same")
+
+    @property
+    def named(self) -> bool:
+        """Whether the start is drawn from the data."""
+        return isinstance(self.init, str)
+
+
+def mixing_weights(value: Any, like: Array, n_components: int) -> Array:
+    """Return mixing weights ``(..., k)`` that are not negative and sum to one, or raise `InputError`."""
+    weights = as_parameter("weights", value, like, (n_components,))
+    xp = backends.namespace(weights)
+    total = xp.sum(weights, axis=-1)
+    require(xp.all(weights >= 0), lambda: "mixing weights must not be negative")
+    require(xp.all(xp.abs(total - 1) < 1e-4), lambda: "mixing weights must sum to 1")
+    return weights / total[..., None]
+
+
+def restart(source: Rows | Stream, params: Any, n_batch: int) -> tuple[Rows | Stream, Any]:
+    """Make room behind the batch dimensions for restarts, which share rows."""
+    return source.with_restarts(), map_leaves(lambda x: backends.namespace(x).expand_dims(x, axis=n_batch), params)
+
+
+def iterate(
+    kind: Callable[..., Any], model: Any, params: Any, source: Rows | Stream, drawn: Array | None, settings: Settings
+) -> Any:
+    """Fit a mixture from parameters, or from starting points: nearest-point assignment, then one M-step.
+
+    Parameters
+    ----------
+    kind
+        What to return, made of model, parameters and history.
+    model
+        A mixture's model.
+    params
+        The start; under starting points, what a component that gets none of the data shall keep.
+    source
+        The data.
+    drawn
+        Starting points ``(..., k, p)``, with restarts ``(..., R, k, p)``; None where `params` are the start.
+    settings
+        The fit's options.
+    """
+    if settings.n_init > 1:
+        source, params = restart(source, params, params.weights.ndim - 1)
+    if drawn is not None:
+        xp = backends.namespace(drawn)
+        batch = np.broadcast_shapes(source.batch, drawn.shape[:-2])
+        drawn = xp.broadcast_to(drawn, (*batch, *drawn.shape[-2:]))
+        n_lead = len(batch) - (params.weights.ndim - 1)
+        params = map_leaves(lambda x: xp.reshape(x, (1,) * n_lead + tuple(x.shape)), params)
+        statistics = sweep(Nearest(model), (params, drawn), source, batch, settings.chunk_size)
+        params = model.maximize(statistics, params)
+    return kind(model, *run(model, params, source, settings))
+
+
+def run(model: Any, params: Any, source: Rows | Stream, settings: Settings) -> em.Fit:
+    """Run the loop; of restarts, which are the last batch dimension, keep the best."""
+    fit = em.fit(
+        model,
+        source.layout.pack(source.arrays) if isinstance(source, Rows) else source.source,
+        params,
+        sample_weight=source.weight,
+        tol=settings.tol,
+        max_iter=settings.max_iter,
+        chunk_size=settings.chunk_size,
+        callback=settings.callback,
+        progress=settings.progress,
+    )
+    return _best(fit, fit.objective.ndim - 1) if settings.n_init > 1 else fit
+
+
+def _best(fit: em.Fit, axis: int) -> em.Fit:
+    """Keep the restart of the highest objective along a batch axis."""
+    xp = backends.namespace(fit.objective)
+    finite = xp.isfinite(fit.objective)
+    objective = xp.where(finite, fit.objective, xp.full_like(fit.objective, -xp.inf))
+    top = xp.max(objective, axis=axis, keepdims=True)
+    # equal but for rounding is equal: the first such restart wins on every library
+    near = objective >= top - 128 * eps(top) * xp.abs(xp.where(xp.isfinite(top), top, xp.zeros_like(top)))
+    best = xp.argmax(xp.astype(near, objective.dtype), axis=axis)
+
+    def choose(x: Array) -> Array:
+        if x.shape[axis] == 1:
+            return xp.squeeze(x, axis=axis)
+        wide = xp.reshape(best, (*best.shape, *(1,) * (x.ndim - best.ndim)))
+        wide = xp.broadcast_to(wide, (*best.shape, 1, *x.shape[axis + 1 :]))
+        return xp.squeeze(xp.take_along_axis(x, wide, axis=axis), axis=axis)
+
+    params, objective, trace, n_iter, status = map_leaves(choose, tuple(fit))
+    if concrete(xp.any(finite)) is not None:
+        trace = trace[..., : int(xp.max(n_iter)) + 1]
+    return em.Fit(params, objective, trace, n_iter, status)
+
+
+def align(params: Any, ranks: Sequence[int], batch: tuple[int, ...], n_own: int) -> Any:
+    """Give all arrays of the parameters the same batch dimensions.
+
+    Parameters
+    ----------
+    params
+        A nest of NamedTuples of arrays.
+    ranks
+        The arrays' ranks without batch, in order.
+    batch
+        Batch dimensions of the data; a start may add more in front.
+    n_own
+        How many arrays, from the first, each problem has for itself; the others have 1 where all share them.
+    """
+    arrays = leaves(params)
+    own = [tuple(x.shape[: x.ndim - rank]) for x, rank in zip(arrays, ranks, strict=True)]
+    try:
+        joint = np.broadcast_shapes(batch, *own)
+    except ValueError:
+        raise InputError(f"batch dimensions of the start and the data do not broadcast: {own} and {batch}") from None
+
+    def widen(place: int, x: Array) -> Array:
+        xp, event = backends.namespace(x), tuple(x.shape[x.ndim - ranks[place] :])
+        if place < n_own:
+            return xp.broadcast_to(x, joint + event)
+        return xp.reshape(x, (1,) * (len(joint) - len(own[place])) + tuple(x.shape))
+
+    return rebuild(params, [widen(place, x) for place, x in enumerate(arrays)])
+
+
+class _Tally(NamedTuple):
+    constant: Array
+    bad: Array
+
+
+@dataclass(frozen=True)
+class _Census:
+    """One pass over count data: the constant of their log-likelihood, and how many rows are impossible."""
+
+    family: Any
+
+    def expect(self, params: Any, data: Any, sample_weight: Array) -> _Tally:
+        xp = backends.namespace(sample_weight)
+        arrays = data if isinstance(data, tuple) else (data,)
+        good = self.family.good(*arrays)
+        kept = [
+            xp.where(xp.reshape(good, (*good.shape, *(1,) * (x.ndim - good.ndim))), x, xp.zeros_like(x)) for x in arrays
+        ]
+        base = self.family.base(params, tuple(kept) if isinstance(data, tuple) else kept[0])
+        bad = xp.sum(xp.astype(~good, sample_weight.dtype), axis=-1)
+        return _Tally(xp.sum(sample_weight * base, axis=-1), bad)
+
+
+def fit_counts(
+    kind: type[Any], family: Any, data: Any, n_components: int, weights: Any, sample_weight: Any, settings: Settings
+) -> Any:
+    """Fit a mixture of a family on counts; see the families' own `fit`."""
+    k = check_count("n_components", n_components)
+    source = open_source(data, sample_weight, family.ranks)
+    like = backends.get(*source.arrays).from_numpy(np.zeros(()), source.arrays[0])
+    check_floating("the data", like)
+    check_weights("sample_weight", sample_weight, like)
+    model = FamilyModel(family, fixed_weights=weights is not None)
+    params = family.template(like, source.batch, k, *source.arrays)
+    census = sweep(_Census(family), params, source, source.batch)
+    xp = backends.namespace(like)
+    if concrete(xp.any(census.bad > 0)):
+        check_rows(source, family.good, family.complaint)
+    n = source.n if isinstance(source, Rows) else sum(rows.n for rows in source)
+    check_total(n, k, "n_components")
+    params = params._replace(constant=census.constant)
+    drawn = None
+    if settings.named:
+
+        def points(*arrays: Array) -> Array:
+            return family.points(params, source.layout.pack(arrays))
+
+        drawn = seeds(points, source, n, settings.init, k, settings.n_init, as_generator(settings.rng))
+    else:
+        params = family.start(settings.init, params)
+    if weights is not None:
+        params = params._replace(weights=mixing_weights(weights, like, k))
+    params = align(params, family.param_ranks, source.batch, 2)
+    return iterate(kind, model, params, source, drawn, settings)
+
+
+def split_start(init: Any, names: str) -> tuple[Any, Any]:
+    """Return a start's ``(weights or None, parameters)``."""
+    given = init if isinstance(init, tuple) else (None, init)
+    if len(given) != 2:
+        raise InputError(f"got a start of {len(given)} parts, expected {names} or (weights, {names})")
+    return given
+
+
+def prepare(x: Any, sample_weight: Any, k: int, name: str) -> tuple[Rows | Stream, int, Moments]:
+    """Check floating data; return them with their number of rows and the moments of their features."""
+    source = open_source(x, sample_weight, (1,))
+    (first,) = source.arrays
+    check_floating("x", first)
+    check_weights("sample_weight", sample_weight, first)
+    if not first.shape[-1]:
+        raise InputError(f"x has shape {tuple(first.shape)}; expected at least one feature")
+    xp = backends.namespace(first)
+    moments = summarize(source)
+    if concrete(xp.all(xp.isfinite(moments.mean) & xp.isfinite(moments.square))) is False:
+        check_rows(source, lambda x: xp.all(xp.isfinite(x), axis=-1), "x holds NaN or infinity")
+        raise InputError(f"the variance of x overflows {first.dtype}; scale the data down")
+    n = source.n if isinstance(source, Rows) else sum(rows.n for rows in source)
+    check_total(n, k, name)
+    return source, n, moments

@@ -1,0 +1,380 @@
+"""Covariance types: what each makes of the moments, one class a type.
+
+All works in standard coordinates z = (x - centre) / scale, in which the floor's D is the identity. With the
+precision P = Sigma^-1 a component's log-density is linear in the monomials of z,
+
+    log N(z | m, Sigma) = -d/2 log 2 pi + 1/2 log det P - 1/2 m'P m  +  (P m)'z  -  1/2 z'P z,
+
+so an E-step is one matrix product with the monomials' coefficients, and the products of the responsibilities with
+the monomials are the moments. About the components' own means the same is done with differences; it costs
+more, and holds where components are narrow beside their distance from the centre.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from emroute import backend as backends
+from emroute.array import constant, swap
+from emroute.backend import Array
+
+__all__ = ["COVARIANCES", "Covariance", "Spread"]
+
+_LOG_2PI = math.log(2 * math.pi)
+
+
+class Spread(NamedTuple):
+    """Covariances and what the E-step needs of them, of one type's shape."""
+
+    covariances: Array
+    factors: Array
+    """Symmetric inverse square roots: unlike triangular ones, continuous functions of the covariance."""
+    log_det: Array
+    """Log-determinants of the precisions, ``(..., k)``; for tied ``(..., 1)``."""
+    narrowest: Array
+    """Least eigenvalues of the covariances, like `log_det`."""
+    trace: Array
+    """Traces of the covariances, like `log_det`."""
+
+
+class Covariance(Protocol):
+    """One covariance type. Shapes: means ``(..., k, d)``, z ``(..., d, n)``, monomials ``(..., f, n)``."""
+
+    rank: int
+    """Rank of the covariances without batch."""
+
+    def shape(self, k: int, d: int) -> tuple[int, ...]:
+        """Shape of the covariances without batch."""
+        ...
+
+    def monomials(self, z: Array) -> Array:
+        """The functions of z in which the log-densities are linear; 1 and z come first."""
+        ...
+
+    def common(self, spread: Spread, z: Array) -> Array | float:
+        """The part of the log-density that all components share, ``(..., n)``."""
+        ...
+
+    def natural(self, means: Array, spread: Spread) -> Array:
+        """Coefficients of the monomials, ``(..., k, f)``."""
+        ...
+
+    def second(self, raw: Array, means: Array, z: Array, weight: Array) -> Array:
+        """Second moments about the means, from the responsibilities' products with the monomials, `raw`."""
+        ...
+
+    def squares(self, spread: Spread, gaps: Array) -> Array:
+        """Squared Mahalanobis lengths ``(..., k, n)`` of differences ``(..., k, d, n)``."""
+        ...
+
+    def second_of(self, gaps: Array, responsibilities: Array) -> Array:
+        """Second moments from differences to the means."""
+        ...
+
+    def moment(self, counts: Array, shift: Array, second: Array) -> Array:
+        """Covariances about new means, which lie `shift` from the old; `counts` are positive."""
+        ...
+
+    def spread(self, covariances: Array, floor: Array, d: int) -> Spread:
+        """Floor covariances at ``floor (...,)`` times the identity and decompose them."""
+        ...
+
+    def least(self, covariances: Array) -> Array:
+        """Least variances in any direction."""
+        ...
+
+    def scaled(self, covariances: Array, scale: Array) -> Array:
+        """Covariances of z times `scale`, ``(..., d)``."""
+        ...
+
+    def n_parameters(self, k: int, d: int) -> int:
+        """Free parameters of all covariances."""
+        ...
+
+    def dense(self, covariances: np.ndarray, k: int, d: int) -> np.ndarray:
+        """Full matrices ``(..., k, d, d)``, on the host."""
+        ...
+
+
+def _ones_and(z: Array) -> Array:
+    xp = backends.namespace(z)
+    return xp.concat([xp.ones_like(z[..., :1, :]), z], axis=-2)
+
+
+def _outer(a: Array, b: Array) -> Array:
+    return a[..., :, None] * b[..., None, :]
+
+
+def _eigen(covariances: Array, floor: Array) -> Spread:
+    """Truncate eigenvalues at the floor: the exact maximum of the likelihood under that constraint."""
+    backend = backends.get(covariances)
+    xp = backend.namespace(covariances)
+    values, vectors = backend.eigh((covariances + swap(covariances)) / 2)
+    values = xp.maximum(values, xp.zeros_like(values) + floor[..., None])
+    scaled = xp.concat([vectors * values[..., None, :], vectors * values[..., None, :] ** -0.5], axis=-2)
+    both = xp.matmul(scaled, swap(vectors))
+    d = values.shape[-1]
+    return Spread(
+        both[..., :d, :],
+        both[..., d:, :],
+        -xp.sum(xp.log(values), axis=-1),
+        xp.min(values, axis=-1),
+        xp.sum(values, axis=-1),
+    )
+
+
+@cache
+def _pairs(d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Upper triangle of a matrix of d rows: its row and column indices, its flat indices, and where each entry is."""
+    i, j = np.triu_indices(d)
+    place = np.zeros((d, d), dtype=np.int64)
+    place[i, j] = place[j, i] = np.arange(len(i))
+    return i, j, i * d + j, place.ravel()
+
+
+@dataclass(frozen=True)
+class Full:
+    """A matrix for each component: ``(..., k, d, d)``. Monomials are the products of (1, z) with itself."""
+
+    rank = 3
+
+    def shape(self, k: int, d: int) -> tuple[int, ...]:
+        return (k, d, d)
+
+    def monomials(self, z: Array) -> Array:
+        z = _ones_and(z)
+        xp, backend = backends.namespace(z), backends.get(z)
+        i, j, _, _ = _pairs(z.shape[-2])
+        left, right = (xp.take(z, backend.from_numpy(rows, z), axis=-2) for rows in (i, j))
+        return left * right
+
+    def common(self, spread: Spread, z: Array) -> float:
+        return 0.0
+
+    def natural(self, means: Array, spread: Spread) -> Array:
+        """The matrix of the quadratic form in (1, z), its upper triangle with off-diagonal entries doubled."""
+        xp, backend = backends.namespace(means), backends.get(means)
+        d = means.shape[-1]
+        precision = xp.matmul(spread.factors, spread.factors)
+        linear = xp.matmul(precision, means[..., None])
+        offset = spread.log_det - d * _LOG_2PI - xp.sum(linear[..., 0] * means, axis=-1)
+        top = xp.concat([offset[..., None, None], swap(linear)], axis=-1)
+        form = xp.concat([top, xp.concat([linear, -precision], axis=-1)], axis=-2)
+        i, j, flat, _ = _pairs(d + 1)
+        form = xp.reshape(form, (*form.shape[:-2], (d + 1) ** 2))
+        upper = xp.take(form, backend.from_numpy(flat, means), axis=-1)
+        return upper * constant(np.where(i == j, 0.5, 1.0), like=means)
+
+    def second(self, raw: Array, means: Array, z: Array, weight: Array) -> Array:
+        xp, backend, d = backends.namespace(raw), backends.get(raw), means.shape[-1]
+        square = xp.take(raw, backend.from_numpy(_pairs(d + 1)[3], raw), axis=-1)
+        square = xp.reshape(square, (*raw.shape[:-1], d + 1, d + 1))[..., 1:, 1:]
+        sums = raw[..., 1 : d + 1]
+        cross = _outer(sums, means)
+        return square - cross - swap(cross) + raw[..., 0, None, None] * _outer(means, means)
+
+    def squares(self, spread: Spread, gaps: Array) -> Array:
+        xp = backends.namespace(gaps)
+        return xp.sum(xp.matmul(spread.factors, gaps) ** 2, axis=-2)
+
+    def second_of(self, gaps: Array, responsibilities: Array) -> Array:
+        return backends.namespace(gaps).matmul(gaps * responsibilities[..., None, :], swap(gaps))
+
+    def moment(self, counts: Array, shift: Array, second: Array) -> Array:
+        return second / counts[..., None, None] - _outer(shift, shift)
+
+    def spread(self, covariances: Array, floor: Array, d: int) -> Spread:
+        return _eigen(covariances, floor[..., None])
+
+    def least(self, covariances: Array) -> Array:
+        return backends.get(covariances).eigh(covariances)[0]
+
+    def scaled(self, covariances: Array, scale: Array) -> Array:
+        return covariances * _outer(scale, scale)[..., None, :, :]
+
+    def n_parameters(self, k: int, d: int) -> int:
+        return k * d * (d + 1) // 2
+
+    def dense(self, covariances: np.ndarray, k: int, d: int) -> np.ndarray:
+        return covariances
+
+
+@dataclass(frozen=True)
+class Tied:
+    """One matrix for all components: ``(..., d, d)``. z'P z is common, so the monomials are 1 and z alone."""
+
+    rank = 2
+
+    def shape(self, k: int, d: int) -> tuple[int, ...]:
+        return (d, d)
+
+    def monomials(self, z: Array) -> Array:
+        return _ones_and(z)
+
+    def common(self, spread: Spread, z: Array) -> Array:
+        xp = backends.namespace(z)
+        return -0.5 * xp.sum(xp.matmul(spread.factors, z) ** 2, axis=-2)
+
+    def natural(self, means: Array, spread: Spread) -> Array:
+        xp, d = backends.namespace(means), means.shape[-1]
+        linear = xp.matmul(means, xp.matmul(spread.factors, spread.factors))
+        offset = 0.5 * (spread.log_det - d * _LOG_2PI - xp.sum(linear * means, axis=-1))
+        return xp.concat([offset[..., None], linear], axis=-1)
+
+    def second(self, raw: Array, means: Array, z: Array, weight: Array) -> Array:
+        xp = backends.namespace(raw)
+        square = xp.matmul(z * weight[..., None, :], swap(z))
+        cross = xp.matmul(swap(raw[..., 1:]), means)
+        return square - cross - swap(cross) + xp.matmul(swap(raw[..., :1] * means), means)
+
+    def squares(self, spread: Spread, gaps: Array) -> Array:
+        xp = backends.namespace(gaps)
+        return xp.sum(xp.matmul(spread.factors[..., None, :, :], gaps) ** 2, axis=-2)
+
+    def second_of(self, gaps: Array, responsibilities: Array) -> Array:
+        xp = backends.namespace(gaps)
+        return xp.sum(xp.matmul(gaps * responsibilities[..., None, :], swap(gaps)), axis=-3)
+
+    def moment(self, counts: Array, shift: Array, second: Array) -> Array:
+        xp = backends.namespace(shift)
+        between = xp.matmul(swap(counts[..., None] * shift), shift)
+        return (second - between) / xp.sum(counts, axis=-1)[..., None, None]
+
+    def spread(self, covariances: Array, floor: Array, d: int) -> Spread:
+        spread = _eigen(covariances, floor)
+        return Spread(*spread[:2], *(x[..., None] for x in spread[2:]))
+
+    def least(self, covariances: Array) -> Array:
+        return backends.get(covariances).eigh(covariances)[0]
+
+    def scaled(self, covariances: Array, scale: Array) -> Array:
+        return covariances * _outer(scale, scale)
+
+    def n_parameters(self, k: int, d: int) -> int:
+        return d * (d + 1) // 2
+
+    def dense(self, covariances: np.ndarray, k: int, d: int) -> np.ndarray:
+        return np.broadcast_to(covariances[..., None, :, :], (*covariances.shape[:-2], k, d, d))
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """A variance for each feature of each component: ``(..., k, d)``. Monomials are 1, z and z²."""
+
+    rank = 2
+
+    def shape(self, k: int, d: int) -> tuple[int, ...]:
+        return (k, d)
+
+    def monomials(self, z: Array) -> Array:
+        return backends.namespace(z).concat([_ones_and(z), z * z], axis=-2)
+
+    def common(self, spread: Spread, z: Array) -> float:
+        return 0.0
+
+    def natural(self, means: Array, spread: Spread) -> Array:
+        xp, d = backends.namespace(means), means.shape[-1]
+        precision = spread.factors**2
+        linear = precision * means
+        offset = 0.5 * (spread.log_det - d * _LOG_2PI - xp.sum(linear * means, axis=-1))
+        return xp.concat([offset[..., None], linear, -0.5 * precision], axis=-1)
+
+    def second(self, raw: Array, means: Array, z: Array, weight: Array) -> Array:
+        d = means.shape[-1]
+        counts, sums, squares = raw[..., :1], raw[..., 1 : d + 1], raw[..., d + 1 :]
+        return squares - 2 * sums * means + counts * means**2
+
+    def squares(self, spread: Spread, gaps: Array) -> Array:
+        return backends.namespace(gaps).sum((spread.factors[..., None] * gaps) ** 2, axis=-2)
+
+    def second_of(self, gaps: Array, responsibilities: Array) -> Array:
+        return backends.namespace(gaps).matmul(gaps**2, responsibilities[..., None])[..., 0]
+
+    def moment(self, counts: Array, shift: Array, second: Array) -> Array:
+        return second / counts[..., None] - shift**2
+
+    def spread(self, covariances: Array, floor: Array, d: int) -> Spread:
+        xp = backends.namespace(covariances)
+        variances = xp.maximum(covariances, xp.zeros_like(covariances) + floor[..., None, None])
+        log_det = -xp.sum(xp.log(variances), axis=-1)
+        return Spread(variances, variances**-0.5, log_det, xp.min(variances, axis=-1), xp.sum(variances, axis=-1))
+
+    def least(self, covariances: Array) -> Array:
+        return covariances
+
+    def scaled(self, covariances: Array, scale: Array) -> Array:
+        return covariances * scale[..., None, :] ** 2
+
+    def n_parameters(self, k: int, d: int) -> int:
+        return k * d
+
+    def dense(self, covariances: np.ndarray, k: int, d: int) -> np.ndarray:
+        return covariances[..., None] * np.eye(d)
+
+
+@dataclass(frozen=True)
+class Spherical:
+    """A variance for each component: ``(..., k)``. Monomials are 1, z and |z|²."""
+
+    rank = 1
+
+    def shape(self, k: int, d: int) -> tuple[int, ...]:
+        return (k,)
+
+    def monomials(self, z: Array) -> Array:
+        xp = backends.namespace(z)
+        return xp.concat([_ones_and(z), xp.sum(z * z, axis=-2, keepdims=True)], axis=-2)
+
+    def common(self, spread: Spread, z: Array) -> float:
+        return 0.0
+
+    def natural(self, means: Array, spread: Spread) -> Array:
+        xp, d = backends.namespace(means), means.shape[-1]
+        precision = spread.factors[..., None] ** 2
+        linear = precision * means
+        offset = 0.5 * (spread.log_det - d * _LOG_2PI - xp.sum(linear * means, axis=-1))
+        return xp.concat([offset[..., None], linear, -0.5 * precision], axis=-1)
+
+    def second(self, raw: Array, means: Array, z: Array, weight: Array) -> Array:
+        xp, sums = backends.namespace(raw), raw[..., 1:-1]
+        return raw[..., -1] - 2 * xp.sum(sums * means, axis=-1) + raw[..., 0] * xp.sum(means**2, axis=-1)
+
+    def squares(self, spread: Spread, gaps: Array) -> Array:
+        return backends.namespace(gaps).sum((spread.factors[..., None, None] * gaps) ** 2, axis=-2)
+
+    def second_of(self, gaps: Array, responsibilities: Array) -> Array:
+        xp = backends.namespace(gaps)
+        return xp.sum(xp.sum(gaps**2, axis=-2) * responsibilities, axis=-1)
+
+    def moment(self, counts: Array, shift: Array, second: Array) -> Array:
+        return (second / counts - backends.namespace(shift).sum(shift**2, axis=-1)) / shift.shape[-1]
+
+    def spread(self, covariances: Array, floor: Array, d: int) -> Spread:
+        xp = backends.namespace(covariances)
+        variances = xp.maximum(covariances, xp.zeros_like(covariances) + floor[..., None])
+        return Spread(variances, variances**-0.5, -d * xp.log(variances), variances, d * variances)
+
+    def least(self, covariances: Array) -> Array:
+        return covariances
+
+    def scaled(self, covariances: Array, scale: Array) -> Array:
+        return covariances * scale[..., :1] ** 2
+
+    def n_parameters(self, k: int, d: int) -> int:
+        return k
+
+    def dense(self, covariances: np.ndarray, k: int, d: int) -> np.ndarray:
+        return covariances[..., None, None] * np.eye(d)
+
+
+COVARIANCES: dict[str, Covariance] = {
+    "full": Full(),
+    "tied": Tied(),
+    "diag": Diagonal(),
+    "spherical": Spherical(),
+}

@@ -1,0 +1,416 @@
+"""EM for mixtures of Gaussians (Dempster, Laird & Rubin 1977; Bishop 2006, section 9.2).
+
+    E-step   r_nk = w_k N(x_n | m_k, S_k) / sum_j w_j N(x_n | m_j, S_j)
+    M-step   w_k = N_k / N,   m_k = sum_n r_nk x_n / N_k,   S_k = sum_n r_nk (x_n - m_k)(x_n - m_k)' / N_k
+
+in standard coordinates, S_k kept above a floor by truncating its eigenvalues: the likelihood's maximum under that
+constraint, so the trace stays monotone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from emroute import backend as backends
+from emroute.array import eps, full, itemsize, normalize, safe_log, swap, tiny
+from emroute.backend import Array
+from emroute.data import Rows
+from emroute.em import Fit
+from emroute.errors import InputError
+from emroute.family import Statistics, share
+from emroute.fitting import Settings, align, iterate, mixing_weights, prepare
+from emroute.gmm.covariance import COVARIANCES, Covariance, Spread
+from emroute.init import seeds
+from emroute.mixture import Mixture
+from emroute.validate import (
+    as_generator,
+    as_parameter,
+    check_choice,
+    check_count,
+    check_floating,
+    check_width,
+    require,
+)
+
+__all__ = ["GaussianMixture", "GaussianModel", "Params", "fit"]
+
+_TOLERATED = {4: 1e-4, 8: 1e-8}  # error of a log-density in float32 and float64 that the fast E-step may make
+
+
+class Params(NamedTuple):
+    """Parameters in standard coordinates, ``x = centre + scale * z``."""
+
+    weights: Array
+    means: Array
+    spread: Spread
+    centre: Array
+    scale: Array
+    floor: Array
+
+
+@dataclass(frozen=True)
+class GaussianModel:
+    """EM of a Gaussian mixture of one covariance type, for `emroute.em.fit`."""
+
+    covariance_type: str = "full"
+
+    ranks = (1,)
+    fixed_weights = False
+
+    @property
+    def covariance(self) -> Covariance:
+        """What the covariance type makes of moments."""
+        return COVARIANCES[self.covariance_type]
+
+    def bytes_per_row(self, params: Params) -> int:
+        """Monomials and responsibilities."""
+        k, d = params.means.shape[-2:]
+        monomials = (d + 1) * (d + 2) // 2 if self.covariance_type == "full" else 2 * d + 1
+        restarts = int(np.prod(params.weights.shape[:-1], dtype=int))
+        return itemsize(params.means) * (monomials + 3 * k * restarts)
+
+    def expect(self, params: Params, x: Array, sample_weight: Array) -> Statistics:
+        """E-step: about the common centre where that loses no digits, else about each component's mean."""
+        backend, z = backends.get(x), standardize(params, x)
+        xp = backend.namespace(x)
+        narrow = xp.any(condition(params) * eps(x) > _TOLERATED[itemsize(x)])
+        fast = self._about_centre(params, z, sample_weight)
+
+        def careful(state: tuple[Array, Statistics]) -> tuple[Array, Statistics]:
+            return ~state[0], self._about_means(params, z, sample_weight)
+
+        return backend.loop(lambda state: state[0], careful, (narrow, fast))[1]
+
+    def _about_centre(self, params: Params, z: Array, sample_weight: Array) -> Statistics:
+        xp, covariance = backends.namespace(z), self.covariance
+        monomials = covariance.monomials(z)
+        natural = covariance.natural(params.means, params.spread)
+        joint = xp.matmul(natural, monomials) + safe_log(params.weights)[..., None]
+        shares, log_norm = normalize(joint, axis=-2)
+        log_prob = log_norm[..., 0, :] + covariance.common(params.spread, z)
+        raw = xp.matmul(shares * sample_weight[..., None, :], swap(monomials))
+        counts, sums = raw[..., 0], raw[..., 1 : params.means.shape[-1] + 1]
+        first = sums - counts[..., None] * params.means
+        second = covariance.second(raw, params.means, z, sample_weight)
+        return Statistics(counts, (first, second), self._total(params, log_prob, sample_weight))
+
+    def _about_means(self, params: Params, z: Array, sample_weight: Array) -> Statistics:
+        gaps = z[..., None, :, :] - params.means[..., None]
+        shares, log_norm = normalize(self._joint(params, gaps), axis=-2)
+        log_likelihood = self._total(params, log_norm[..., 0, :], sample_weight)
+        return self._moments(gaps, shares * sample_weight[..., None, :], log_likelihood)
+
+    def _joint(self, params: Params, gaps: Array) -> Array:
+        """log w_k N(z | m_k, S_k) from differences to the means, ``(..., k, n)``."""
+        offset = params.spread.log_det / 2 - params.means.shape[-1] * np.log(2 * np.pi).item() / 2
+        squares = self.covariance.squares(params.spread, gaps)
+        return (safe_log(params.weights) + offset)[..., None] - squares / 2
+
+    def _moments(self, gaps: Array, responsibilities: Array, log_likelihood: Array) -> Statistics:
+        xp = backends.namespace(gaps)
+        first = xp.matmul(gaps, responsibilities[..., None])[..., 0]
+        second = self.covariance.second_of(gaps, responsibilities)
+        return Statistics(xp.sum(responsibilities, axis=-1), (first, second), log_likelihood)
+
+    def _total(self, params: Params, log_prob: Array, sample_weight: Array) -> Array:
+        xp = backends.namespace(log_prob)
+        jacobian = xp.sum(xp.log(params.scale), axis=-1)
+        return xp.sum(sample_weight * (log_prob - jacobian[..., None]), axis=-1)
+
+    def maximize(self, statistics: Statistics, params: Params) -> Params:
+        """M-step; a component without weight keeps its mean and covariance."""
+        counts, (first, second), _ = statistics
+        xp = backends.namespace(counts)
+        held = counts > tiny(counts) / eps(counts)
+        safe = xp.where(held, counts, xp.ones_like(counts))
+        shift = xp.where(held[..., None], first / safe[..., None], xp.zeros_like(first))
+        moment = self.covariance.moment(
+            xp.where(held, counts, xp.zeros_like(counts)) if self.tied else safe, shift, second
+        )
+        spread = self.covariance.spread(moment, params.floor, shift.shape[-1])
+        if not self.tied:
+            spread = _keep(held, spread, params.spread)
+        return params._replace(weights=share(counts), means=params.means + shift, spread=spread)
+
+    @property
+    def tied(self) -> bool:
+        """Whether components share one covariance."""
+        return self.covariance_type == "tied"
+
+    def objective(self, statistics: Statistics, params: Params) -> Array:
+        """Return the total log-likelihood."""
+        return statistics.log_likelihood
+
+    def gather(self, params: Params, x: Array, responsibilities: Array, log_likelihood: Array) -> Statistics:
+        """Moments under given responsibilities ``(..., k, n)``."""
+        gaps = standardize(params, x)[..., None, :, :] - params.means[..., None]
+        return self._moments(gaps, responsibilities, log_likelihood)
+
+    def points(self, params: Params, x: Array) -> Array:
+        """Standard coordinates ``(..., n, d)``, in which starts are drawn."""
+        return swap(standardize(params, x))
+
+    def log_prob(self, params: Params, x: Array) -> Array:
+        """log p(x), ``(..., n)``."""
+        xp = backends.namespace(x)
+        jacobian = xp.sum(xp.log(params.scale), axis=-1)
+        return normalize(self._joint_of(params, x), axis=-2)[1][..., 0, :] - jacobian[..., None]
+
+    def responsibilities(self, params: Params, x: Array) -> Array:
+        """p(k | x), ``(..., n, k)``."""
+        return swap(normalize(self._joint_of(params, x), axis=-2)[0])
+
+    def predict(self, params: Params, x: Array) -> Array:
+        """Return the likeliest component, ``(..., n)``."""
+        return backends.namespace(x).argmax(self._joint_of(params, x), axis=-2)
+
+    def _joint_of(self, params: Params, x: Array) -> Array:
+        return self._joint(params, standardize(params, x)[..., None, :, :] - params.means[..., None])
+
+    def check(self, params: Params, rows: Rows) -> None:
+        """Raise an error for data that cannot be scored."""
+        (x,) = rows.arrays
+        check_floating("x", params.means, x)
+        check_width(x, params.means.shape[-1])
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a saved mixture must know beside its arrays."""
+        return {"covariance_type": self.covariance_type}
+
+
+def _keep(held: Array, new: Spread, old: Spread) -> Spread:
+    xp = backends.namespace(held)
+
+    def choose(a: Array, b: Array) -> Array:
+        return xp.where(xp.reshape(held, (*held.shape, *(1,) * (a.ndim - held.ndim))), a, b)
+
+    return Spread(*map(choose, new, old))
+
+
+def standardize(params: Params, x: Array) -> Array:
+    """z, features first: ``(..., d, n)``."""
+    return swap((x - params.centre[..., None, :]) / params.scale[..., None, :])
+
+
+def condition(params: Params) -> Array:
+    """How much wider the data lie about the centre than a component is narrow, ``(..., k)``."""
+    xp = backends.namespace(params.means)
+    far = xp.sum(params.means**2, axis=-1) + params.spread.trace
+    return far / params.spread.narrowest
+
+
+@dataclass(frozen=True, repr=False)
+class GaussianMixture(Mixture):
+    """A mixture of Gaussians over ``x (..., n, d)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.asarray([[0.0], [1.0], [10.0], [11.0]])
+    >>> mixture = fit(x, 2, rng=0)
+    >>> sorted(mixture.means[:, 0].round(3).tolist())
+    [0.5, 10.5]
+    >>> mixture.score(x).round(3)
+    np.float64(-1.419)
+    """
+
+    @property
+    def covariance_type(self) -> str:
+        """One of ``"full"``, ``"tied"``, ``"diag"``, ``"spherical"``."""
+        return self.model.covariance_type
+
+    @property
+    def means(self) -> Array:
+        """``(..., k, d)``: the components' means."""
+        return self.params.means * self.params.scale[..., None, :] + self.params.centre[..., None, :]
+
+    @property
+    def covariances(self) -> Array:
+        """Full ``(..., k, d, d)``, tied ``(..., d, d)``, diag ``(..., k, d)``, spherical ``(..., k)``."""
+        return self.model.covariance.scaled(self.params.spread.covariances, self.params.scale)
+
+    @property
+    def n_parameters(self) -> int:
+        """Free parameters of one problem."""
+        k, d = self.params.means.shape[-2:]
+        return k - 1 + k * d + self.model.covariance.n_parameters(k, d)
+
+    @classmethod
+    def from_parameters(
+        cls, weights: Array, means: Array, covariances: Array, *, covariance_type: str = "full"
+    ) -> GaussianMixture:
+        """Return the mixture with these parameters, shaped as the properties of the same names.
+
+        >>> import numpy as np
+        >>> one = GaussianMixture.from_parameters(np.ones(1), np.zeros((1, 2)), np.ones((1, 2)), covariance_type="diag")
+        >>> one.log_prob(np.zeros((1, 2))).round(6).tolist()
+        [-1.837877]
+        """
+        check_choice("covariance_type", covariance_type, tuple(COVARIANCES))
+        model = GaussianModel(covariance_type)
+        k, d = means.shape[-2:] if means.ndim > 1 else (1, 1)
+        nothing = full((*weights.shape[:-1], d), 0, like=means)
+        params = _begin(model, nothing, nothing + 1, full((), 0, like=means), k)
+        return cls.unfitted(model, _given(model, params, (weights, means, covariances)))
+
+    def sample(self, n: int, *, rng: Any = None) -> tuple[Array, Array]:
+        """Draw `n` rows ``(..., n, d)`` and their component labels ``(..., n)``.
+
+        `rng` is None, a seed or a `numpy.random.Generator`; draws are made on the host.
+        """
+        return self._sample(n, rng)
+
+    def _draw(self, rng: np.random.Generator, params: Any, labels: np.ndarray, *extra: Any) -> np.ndarray:
+        backend = backends.get(self.weights)
+        means, covariances = (backend.to_numpy(x).astype(np.float64) for x in (self.means, self.covariances))
+        k, d = means.shape[-2:]
+        root = np.linalg.cholesky(self.model.covariance.dense(covariances, k, d))
+        noise = rng.standard_normal((*labels.shape, d, 1))
+        chosen = np.take_along_axis(root, labels[..., None, None], axis=-3)
+        return np.take_along_axis(means, labels[..., None], axis=-2) + (chosen @ noise)[..., 0]
+
+    @classmethod
+    def restored(cls, **description: Any) -> tuple[Any, Callable[..., Any]]:
+        """Return the model of a saved description, and what makes its parameters."""
+
+        def make(weights: Array, means: Array, *rest: Array) -> Params:
+            return Params(weights, means, Spread(*rest[:5]), *rest[5:])
+
+        return GaussianModel(**description), make
+
+
+def _begin(model: GaussianModel, centre: Array, scale: Array, floor: Array, k: int) -> Params:
+    """Equal weights, means at the centre, unit covariances: what a component without data keeps."""
+    batch, d = tuple(centre.shape[:-1]), centre.shape[-1]
+    identity = np.eye(d) if model.covariance_type in ("full", "tied") else np.ones(1)
+    shape = (*batch, *model.covariance.shape(k, d))
+    covariances = full(shape, 0, like=centre) + backends.get(centre).from_numpy(
+        identity if shape else identity[0], centre
+    )
+    spread = model.covariance.spread(covariances, floor, d)
+    weights, means = full((*batch, k), 1 / k, like=centre), full((*batch, k, d), 0, like=centre)
+    return Params(weights, means, spread, centre, scale, floor)
+
+
+def _given(model: GaussianModel, params: Params, init: tuple[Any, ...]) -> Params:
+    """A start of weights, means and covariances, as users see them."""
+    if len(init) != 3:
+        raise InputError(f"got a start of {len(init)} parts, expected (weights, means, covariances)")
+    like, (k, d), covariance = params.means, params.means.shape[-2:], model.covariance
+    weights = mixing_weights(init[0], like, k)
+    means = as_parameter("means", init[1], like, (k, d))
+    covariances = as_parameter("covariances", init[2], like, covariance.shape(k, d))
+    xp = backends.namespace(like)
+    if covariance.rank > 1 and covariances.shape[-1] == covariances.shape[-2] and model.covariance_type != "diag":
+        uneven = xp.max(xp.abs(covariances - swap(covariances)))
+        even = uneven <= eps(like) ** 0.5 * xp.max(xp.abs(covariances))
+        require(even, lambda: "covariances must be symmetric")
+    covariances = covariance.scaled(covariances, 1 / params.scale)
+    require(
+        xp.all(covariance.least(covariances) > 0),
+        lambda: "covariances must be positive definite; add a small multiple of the identity",
+    )
+    means = (means - params.centre[..., None, :]) / params.scale[..., None, :]
+    return params._replace(weights=weights, means=means, spread=covariance.spread(covariances, params.floor, d))
+
+
+def fit(
+    x: Array | Any,
+    n_components: int,
+    *,
+    covariance_type: str = "full",
+    sample_weight: Array | None = None,
+    init: Any = "k-means++",
+    n_init: int = 1,
+    tol: float = 1e-6,
+    max_iter: int = 1000,
+    covariance_floor: float = 1e-6,
+    rng: Any = None,
+    chunk_size: int | None = None,
+    callback: Callable[[int, Fit], object] | None = None,
+    progress: bool = False,
+) -> GaussianMixture:
+    """Fit a mixture of Gaussians by EM.
+
+    Parameters
+    ----------
+    x
+        ``(..., n, d)`` in float32 or float64; leading dimensions are separate problems. Or a source of chunks
+        ``(rows, d)`` that can be read again and again. Memory maps are read in chunks.
+    n_components
+        How many components, k.
+    covariance_type
+        ``"full"``, ``"tied"``, ``"diag"`` or ``"spherical"``.
+    sample_weight
+        ``(n,)`` or ``(..., n)``; an integer weight equals repeating the row.
+    init
+        ``"k-means++"`` or ``"random"`` (rows of the data), or means ``(..., k, d)``: nearest-mean assignment in
+        coordinates scaled to unit variance, then one M-step, gives weights and covariances. Or a tuple
+        ``(weights, means, covariances)``.
+    n_init
+        Restarts, run in one batch; the best is returned. Not with a given start.
+    tol, max_iter, chunk_size, callback, progress
+        As in `emroute.em.fit`.
+    covariance_floor
+        Least variance in any direction, as a share of the features' variances (spherical: of their mean; a
+        constant feature counts as variance 1). Never below ``10 d`` spacings of the dtype.
+    rng
+        None, a seed or a `numpy.random.Generator`.
+
+    Returns
+    -------
+    GaussianMixture
+        With arrays of the data's library, dtype and device.
+
+    Raises
+    ------
+    InputError
+        If the data hold NaN or infinity, naming the first such row; if there are fewer rows than components; if
+        shapes, weights, starting values or options cannot be used.
+    InputTypeError
+        If the dtype is not float32 or float64, or arrays differ in library, device or dtype.
+
+    References
+    ----------
+    Dempster, A. P., Laird, N. M. and Rubin, D. B. (1977). Maximum likelihood from incomplete data via the EM
+    algorithm. JRSS B 39. Bishop, C. M. (2006). Pattern Recognition and Machine Learning, equations 9.23-9.27.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.concatenate([np.random.default_rng(0).normal(m, 1, (100, 2)) for m in (0, 8)])
+    >>> mixture = fit(x, 2, rng=0)
+    >>> sorted(mixture.means[:, 0].round(1).tolist())
+    [-0.1, 7.9]
+    >>> mixture.predict(x).shape, mixture.responsibilities(x).shape
+    ((200,), (200, 2))
+    """
+    k = check_count("n_components", n_components)
+    check_choice("covariance_type", covariance_type, tuple(COVARIANCES))
+    if not covariance_floor >= 0 or not np.isfinite(covariance_floor):
+        raise InputError(f"got covariance_floor={covariance_floor!r}, expected a number of at least 0")
+    settings = Settings(init, n_init, tol, max_iter, rng, chunk_size, callback, progress)
+    source, n, moments = prepare(x, sample_weight, k, "n_components")
+    centre, variance = moments.mean, moments.variance
+    xp, d = backends.namespace(centre), centre.shape[-1]
+    if covariance_type == "spherical":
+        variance = xp.zeros_like(variance) + xp.mean(variance, axis=-1, keepdims=True)
+    scale = xp.sqrt(xp.where(variance > 0, variance, xp.ones_like(variance)))
+    floor = xp.zeros_like(centre[..., 0]) + max(covariance_floor, 10 * d * eps(centre))
+    model = GaussianModel(covariance_type)
+    params, drawn = _begin(model, centre, scale, floor, k), None
+    if settings.named:
+        drawn = seeds(partial(model.points, params), source, n, settings.init, k, n_init, as_generator(rng))
+    elif isinstance(init, tuple):
+        params = _given(model, params, init)
+    else:
+        drawn = as_parameter("starting means", init, centre, (k, d))
+        drawn = (drawn - centre[..., None, :]) / scale[..., None, :]
+    own, rank = [params.weights, params.means, *params.spread], model.covariance.rank
+    params = align(params, [1, 2, rank, rank, 1, 1, 1, 1, 1, 0], source.batch, len(own))
+    return iterate(GaussianMixture, model, params, source, drawn, settings)

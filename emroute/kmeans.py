@@ -1,0 +1,302 @@
+"""k-means (Lloyd 1982): the hard-assignment limit of a Gaussian mixture, on the same loop.
+
+    E-step   z_n = argmin_k |x_n - c_k|²
+    M-step   c_k = sum_n w_n [z_n = k] x_n / sum_n w_n [z_n = k]
+
+The objective is minus the inertia, sum_n w_n |x_n - c_{z_n}|². A cluster that loses its points moves to the point
+farthest from its centroid, which cannot raise the inertia.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from emroute import backend as backends
+from emroute.array import concrete, eps, itemsize
+from emroute.backend import Array
+from emroute.batch import select
+from emroute.data import Stream, open_source
+from emroute.em import Fit, Status
+from emroute.errors import InputTypeError
+from emroute.family import distances, nearest, ratio
+from emroute.fitting import Settings, align, prepare, restart, run
+from emroute.init import seeds
+from emroute.sweep import each_row
+from emroute.validate import as_generator, as_parameter, check_count, check_floating, check_width
+
+__all__ = ["KMeans", "KMeansModel", "Params", "Statistics", "fit"]
+
+_TOLERATED = {4: 1e-5, 8: 1e-9}  # relative error of the inertia that the product form may make
+
+
+class Params(NamedTuple):
+    """Centroids about a centre."""
+
+    centroids: Array
+    careful: Array
+    """``(...,)``: whether the next E-step computes differences row by row, and looks for the farthest row."""
+    centre: Array
+    scatter: Array
+    """``(...,)``: weighted squared distances of all rows to the centre."""
+
+
+class Statistics(NamedTuple):
+    """What an assignment of the rows leaves behind."""
+
+    counts: Array
+    sums: Array
+    """``(..., k, d)``, about the centroids."""
+    inertia: Array
+    """Less the scatter, unless the E-step was careful."""
+    farthest: Array
+    """``(..., d)``: the row of positive weight farthest from its centroid, if the E-step was careful."""
+    distance: Array
+    """Its squared distance, else 0."""
+
+
+@dataclass(frozen=True)
+class KMeansModel:
+    """k-means for `emroute.em.fit`."""
+
+    ranks = (1,)
+
+    def bytes_per_row(self, params: Params) -> int:
+        """Distances to the centroids, and the row."""
+        *restarts, k, d = params.centroids.shape
+        return itemsize(params.centroids) * (2 * k * int(np.prod(restarts, dtype=int)) + 2 * d)
+
+    def expect(self, params: Params, x: Array, sample_weight: Array) -> Statistics:
+        """Assign rows to their nearest centroids."""
+        xp, backend, z = backends.namespace(x), backends.get(x), self.points(params, x)
+        k, d = params.centroids.shape[-2:]
+        labels, half = nearest(z, params.centroids)
+        share = xp.broadcast_to(sample_weight[..., None], (*labels.shape, 1))
+        counts = backend.segment_sum(share, labels, k)
+        sums = backend.segment_sum(xp.broadcast_to(z, (*labels.shape, d)) * share, labels, k)
+        nowhere = xp.zeros_like(sums[..., 0, :])
+        inertia = 2 * xp.sum(sample_weight * half, axis=-1)
+        fast = Statistics(counts[..., 0], sums - counts * params.centroids, inertia, nowhere, 0 * inertia)
+
+        def carefully(state: tuple[Array, Statistics]) -> tuple[Array, Statistics]:
+            gaps = self._gaps(params, z, labels)
+            square = xp.sum(gaps * gaps, axis=-1)
+            present = xp.where(share[..., 0] > 0, square, xp.zeros_like(square))
+            far = xp.argmax(present, axis=-1, keepdims=True)
+            rows = xp.broadcast_to(z, gaps.shape)
+            row = xp.take_along_axis(rows, xp.broadcast_to(far[..., None], (*far.shape, d)), axis=-2)
+            exact = Statistics(
+                counts[..., 0],
+                backend.segment_sum(gaps * share, labels, k),
+                xp.sum(sample_weight * square, axis=-1),
+                row[..., 0, :],
+                xp.max(present, axis=-1),
+            )
+            careful = xp.broadcast_to(params.careful, inertia.shape) > 0
+            return ~state[0], select(careful, exact, fast)
+
+        return backend.loop(lambda state: state[0], carefully, (xp.any(params.careful > 0), fast))[1]
+
+    def _gaps(self, params: Params, z: Array, labels: Array) -> Array:
+        """Differences of rows to the centroids they are assigned to, ``(..., n, d)``."""
+        xp, d = backends.namespace(z), z.shape[-1]
+        index = xp.broadcast_to(labels[..., None], (*labels.shape, d))
+        return z - xp.take_along_axis(params.centroids, index, axis=-2)
+
+    def merge(self, a: Statistics, b: Statistics) -> Statistics:
+        """Sums add; of two farthest rows the farther stays."""
+        farther = b.distance > a.distance
+        far = select(farther, b[3:], a[3:])
+        return Statistics(*(x + y for x, y in zip(a[:3], b[:3], strict=True)), *far)
+
+    def maximize(self, statistics: Statistics, params: Params) -> Params:
+        """Move centroids to the means of their rows, and the first that has none to the farthest row."""
+        counts, sums, _, farthest, distance = statistics
+        xp = backends.namespace(counts)
+        centroids = params.centroids + ratio(sums, counts[..., None], xp.zeros_like(sums))
+        empty = xp.astype(counts <= 0, counts.dtype)
+        moved = (empty * xp.cumulative_sum(empty, axis=-1) == 1) & (distance > 0)[..., None]
+        centroids = xp.where(moved[..., None], farthest[..., None, :], centroids)
+        inertia = -self.objective(statistics, params)
+        narrow = eps(counts) * params.scatter > _TOLERATED[itemsize(counts)] * inertia
+        careful = xp.astype(narrow | (xp.max(empty, axis=-1) > 0), counts.dtype)
+        return params._replace(centroids=centroids, careful=careful)
+
+    def objective(self, statistics: Statistics, params: Params) -> Array:
+        """Minus the inertia."""
+        return -(statistics.inertia + (1 - params.careful) * params.scatter)
+
+    def points(self, params: Params, x: Array) -> Array:
+        """Rows about the centre."""
+        return x - params.centre[..., None, :]
+
+    def assign(self, params: Params, x: Array) -> tuple[Array, Array]:
+        """Labels ``(..., n)`` and squared distances ``(..., n)``."""
+        z = self.points(params, x)
+        labels, _ = nearest(z, params.centroids)
+        return labels, backends.namespace(z).sum(self._gaps(params, z, labels) ** 2, axis=-1)
+
+    def distances(self, params: Params, x: Array) -> Array:
+        """Distances to all centroids, ``(..., n, k)``; exactly 0, with a finite gradient, at a centroid."""
+        xp, z = backends.namespace(x), self.points(params, x)
+        square = 2 * distances(z, params.centroids) + xp.sum(z * z, axis=-1)[..., None]
+        positive = square > 0
+        return xp.where(positive, xp.sqrt(xp.where(positive, square, xp.ones_like(square))), xp.zeros_like(square))
+
+
+@dataclass(frozen=True, repr=False)
+class KMeans:
+    """A clustering by k-means; made by `fit`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> clusters = fit(np.asarray([[0.0], [1.0], [10.0], [11.0]]), 2, rng=0)
+    >>> sorted(clusters.centroids[:, 0].tolist()), float(clusters.inertia)
+    ([0.5, 10.5], 1.0)
+    """
+
+    params: Params
+    labels: Array
+    """``(..., n)``: the nearest centroid of each row that was fitted."""
+    inertia: Array
+    """``(...,)``: weighted squared distances to the nearest centroids, from differences, not products."""
+    trace: Array
+    """``(..., t)``: minus the inertia, at the start and after each iteration."""
+    n_iter: Array
+    """``(...,)``: iterations made."""
+    status: Array
+    """``(...,)``: an `emroute.em.Status` each."""
+
+    @property
+    def centroids(self) -> Array:
+        """``(..., k, d)``."""
+        return self.params.centroids + self.params.centre[..., None, :]
+
+    @property
+    def converged(self) -> Array:
+        """``(...,)``: whether the inertia came to rest."""
+        return self.status == int(Status.CONVERGED)
+
+    @property
+    def n_clusters(self) -> int:
+        """How many clusters, k."""
+        return self.params.centroids.shape[-2]
+
+    def __repr__(self) -> str:
+        batch = tuple(self.params.centroids.shape[:-2])
+        if batch or concrete(self.inertia == self.inertia) is None:
+            return f"KMeans(n_clusters={self.n_clusters}, batch={batch})"
+        status = Status(int(self.status)).name.lower()
+        return f"KMeans(n_clusters={self.n_clusters}, inertia={float(self.inertia):.6f}, n_iter={int(self.n_iter)}, {status})"
+
+    def predict(self, x: Array) -> Array:
+        """Return the nearest centroid of each row, ``(..., n)`` integers."""
+        return self._each("assign", x)[0]
+
+    def transform(self, x: Array) -> Array:
+        """Distances to all centroids, ``(..., n, k)``."""
+        return self._each("distances", x)
+
+    def _each(self, name: str, x: Array) -> Any:
+        rows = open_source(x, None, (1,))
+        if isinstance(rows, Stream):
+            raise InputTypeError("got a source of chunks, expected an array; call this for each chunk")
+        check_floating("x", self.params.centroids, *rows.arrays)
+        check_width(rows.arrays[0], self.params.centroids.shape[-1])
+        return each_row(_MODEL, name, self.params, rows, tuple(self.params.centroids.shape[:-2]))
+
+
+_MODEL = KMeansModel()
+
+
+def fit(
+    x: Array | Any,
+    n_clusters: int,
+    *,
+    sample_weight: Array | None = None,
+    init: Any = "k-means++",
+    n_init: int = 1,
+    tol: float = 0.0,
+    max_iter: int = 300,
+    rng: Any = None,
+    chunk_size: int | None = None,
+    callback: Callable[[int, Fit], object] | None = None,
+    progress: bool = False,
+) -> KMeans:
+    """Cluster rows by k-means.
+
+    Parameters
+    ----------
+    x
+        ``(..., n, d)`` in float32 or float64; leading dimensions are separate problems. Or a source of chunks
+        ``(rows, d)`` that can be read again and again. Memory maps are read in chunks.
+    n_clusters
+        How many clusters, k.
+    sample_weight
+        ``(n,)`` or ``(..., n)``.
+    init
+        ``"k-means++"`` (greedy) or ``"random"`` rows, or centroids ``(..., k, d)``.
+    n_init
+        Restarts, run in one batch; the best is returned. Not with given centroids.
+    tol
+        Largest change of the inertia per unit of weight that counts as rest; 0 goes on until nothing changes.
+    max_iter, chunk_size, callback, progress
+        As in `emroute.em.fit`.
+    rng
+        None, a seed or a `numpy.random.Generator`.
+
+    Returns
+    -------
+    KMeans
+        With arrays of the data's library, dtype and device.
+
+    Raises
+    ------
+    InputError
+        If the data hold NaN or infinity, naming the first such row; if there are fewer rows than clusters; if
+        shapes, weights, centroids or options cannot be used.
+    InputTypeError
+        If the dtype is not float32 or float64, or arrays differ in library, device or dtype.
+
+    References
+    ----------
+    Lloyd, S. P. (1982). Least squares quantization in PCM. IEEE Transactions on Information Theory 28. Arthur, D.
+    and Vassilvitskii, S. (2007). k-means++: the advantages of careful seeding. SODA.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> clusters = fit(np.asarray([[0.0], [1.0], [10.0], [11.0]]), 2, init=np.asarray([[0.0], [1.0]]))
+    >>> clusters.labels.tolist(), clusters.trace.round(3).tolist()
+    ([0, 0, 1, 1], [-181.0, -21.556, -1.0, -1.0])
+    """
+    k = check_count("n_clusters", n_clusters)
+    settings = Settings(init, n_init, tol, max_iter, rng, chunk_size, callback, progress)
+    source, n, moments = prepare(x, sample_weight, k, "n_clusters")
+    centre = moments.mean
+    xp, d = backends.namespace(centre), centre.shape[-1]
+    zero = xp.zeros_like(centre[..., 0])
+    params = Params(zero[..., None, None], zero + 1, centre, xp.sum(moments.square, axis=-1))
+    if settings.named:
+        points = partial(_MODEL.points, params)
+        centroids = seeds(points, source, n, settings.init, k, n_init, as_generator(rng))
+    else:
+        centroids = as_parameter("starting centroids", init, centre, (k, d)) - centre[..., None, :]
+    if n_init > 1:
+        source, params = restart(source, params, len(source.batch))
+    start = align(params._replace(centroids=centroids), (2, 0, 1, 0), source.batch, 2)
+    result = run(_MODEL, start, source, settings)
+    if isinstance(source, Stream):
+        parts = [each_row(_MODEL, "assign", result.params, rows, ()) for rows in source]
+        labels, square = (xp.concat(list(pieces), axis=-1) for pieces in zip(*parts, strict=True))
+    else:
+        if n_init > 1 and len(source.batch):
+            source = source.like([xp.squeeze(x, axis=len(source.batch) - 1) for x in source.held])
+        labels, square = each_row(_MODEL, "assign", result.params, source, tuple(result.objective.shape))
+    inertia = xp.sum(square if source.weight is None else square * source.weight, axis=-1)
+    return KMeans(result.params, labels, inertia, *result[2:])

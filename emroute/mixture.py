@@ -1,0 +1,254 @@
+"""Fitted mixtures: what every family's result can do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from emroute import backend as backends
+from emroute import em
+from emroute.array import concrete, map_leaves, safe_log
+from emroute.backend import Array
+from emroute.data import Rows, Stream, open_source
+from emroute.errors import InputError, InputTypeError, MissingDependencyError
+from emroute.family import FamilyModel
+from emroute.sweep import each_row
+from emroute.validate import as_generator, check_count, check_weights
+
+__all__ = ["Mixture"]
+
+
+@dataclass(frozen=True, repr=False)
+class Mixture:
+    """A mixture of `k` components, fitted or given; made by a family's `fit`.
+
+    Methods take the family's data: ``x (..., n, d)``, or ``heads, trials (..., n)`` for binomials.
+    """
+
+    model: Any
+    params: Any
+    log_likelihood: Array
+    """``(...,)``: the total over observations, with every constant."""
+    trace: Array
+    """``(..., t)``: the log-likelihood at the start and after each iteration."""
+    n_iter: Array
+    """``(...,)``: iterations made."""
+    status: Array
+    """``(...,)``: an `emroute.em.Status` each."""
+
+    family: ClassVar[Any]
+    families: ClassVar[dict[str, type[Mixture]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        Mixture.families[cls.__name__] = cls
+
+    @property
+    def weights(self) -> Array:
+        """``(..., k)``: mixing weights."""
+        return self.params.weights
+
+    @property
+    def converged(self) -> Array:
+        """``(...,)``: whether the log-likelihood came to rest."""
+        return self.status == int(em.Status.CONVERGED)
+
+    @property
+    def n_components(self) -> int:
+        """How many components, k."""
+        return self.weights.shape[-1]
+
+    @property
+    def n_parameters(self) -> int:
+        """Free parameters of one problem."""
+        free = 0 if self.model.fixed_weights else self.n_components - 1
+        return free + self.model.family.n_parameters(self.params)
+
+    def __repr__(self) -> str:
+        fields = [f"n_components={self.n_components}"]
+        if self.weights.ndim > 1:
+            fields.append(f"batch={tuple(self.weights.shape[:-1])}")
+        elif concrete(self.log_likelihood == self.log_likelihood) is not None:
+            status = em.Status(int(self.status)).name.lower()
+            fields += [f"log_likelihood={float(self.log_likelihood):.6f}", f"n_iter={int(self.n_iter)}", status]
+        return f"{type(self).__name__}({', '.join(fields)})"
+
+    @classmethod
+    def unfitted(cls, model: Any, params: Any) -> Self:
+        """Wrap parameters in a mixture without a history."""
+        xp = backends.namespace(params.weights)
+        nothing = xp.full_like(params.weights[..., 0], xp.nan)
+        count = xp.zeros_like(nothing, dtype=xp.int32)
+        return cls(model, params, nothing, nothing[..., None], count, count + int(em.Status.MAX_ITER))
+
+    def data(self, *data: Any) -> Any:
+        """Arrange what a method was given as the family's data."""
+        return data[0] if len(data) == 1 else data
+
+    def log_prob(self, *data: Array) -> Array:
+        """Log-density (or log-probability) of each observation, ``(..., n)``; differentiable."""
+        return self._each("log_prob", data)
+
+    def responsibilities(self, *data: Array) -> Array:
+        """Probability of each component given each observation, ``(..., n, k)``."""
+        return self._each("responsibilities", data)
+
+    def predict(self, *data: Array) -> Array:
+        """Return the likeliest component of each observation, ``(..., n)`` integers."""
+        return self._each("predict", data)
+
+    def score(self, *data: Array, sample_weight: Array | None = None) -> Array:
+        """Mean log-density of an observation, ``(...,)``, weighted where weights are given."""
+        total, weight = self._total(data, sample_weight)
+        return total / weight
+
+    def bic(self, *data: Array, sample_weight: Array | None = None) -> Array:
+        """Bayesian information criterion, −2 L + p ln n, n the sum of weights: the lower, the better."""
+        total, weight = self._total(data, sample_weight)
+        return -2 * total + self.n_parameters * backends.namespace(total).log(weight)
+
+    def aic(self, *data: Array, sample_weight: Array | None = None) -> Array:
+        """Akaike's information criterion, −2 L + 2 p: the lower, the better."""
+        total, _ = self._total(data, sample_weight)
+        return -2 * total + 2 * self.n_parameters
+
+    def icl(self, *data: Array, sample_weight: Array | None = None) -> Array:
+        """Integrated completed likelihood, BIC − 2 sum_n log max_k r_nk (Biernacki, Celeux & Govaert 2000)."""
+        unsure, _ = self._total(data, sample_weight, self._certainty)
+        return self.bic(*data, sample_weight=sample_weight) - 2 * unsure
+
+    def _certainty(self, *data: Array) -> Array:
+        shares = self.responsibilities(*data)
+        return safe_log(backends.namespace(shares).max(shares, axis=-1))
+
+    def _rows(self, data: Any) -> Rows:
+        rows = open_source(self.data(*data), None, self.model.ranks)
+        if isinstance(rows, Stream):
+            raise InputTypeError("got a source of chunks, expected arrays; call this for each chunk")
+        backends.get(self.weights, *rows.arrays)
+        self.model.check(self.params, rows)
+        return rows
+
+    def _each(self, name: str, data: tuple[Array, ...]) -> Array:
+        return each_row(self.model, name, self.params, self._rows(data), tuple(self.weights.shape[:-1]))
+
+    def _total(
+        self, data: tuple[Array, ...], sample_weight: Array | None, function: Callable[..., Array] | None = None
+    ) -> tuple[Array, Array]:
+        """Weighted sum of a function of the rows (log_prob), and the sum of the weights."""
+        value = (function or self.log_prob)(*data)
+        xp = backends.namespace(value, sample_weight)
+        if sample_weight is None:
+            return xp.sum(value, axis=-1), xp.zeros_like(value[..., 0]) + float(value.shape[-1])
+        check_weights("sample_weight", sample_weight, value)
+        if sample_weight.shape[-1] != value.shape[-1]:
+            raise InputError(f"sample_weight has {sample_weight.shape[-1]} entries, the data {value.shape[-1]} rows")
+        return xp.sum(sample_weight * value, axis=-1), xp.sum(sample_weight, axis=-1)
+
+    def _sample(self, n: int, rng: Any, *extra: Any) -> tuple[Array, Array]:
+        """Draw labels and observations on the host, then carry them to the parameters' device."""
+        n, rng = check_count("n", n), as_generator(rng)
+        backend = backends.get(self.weights)
+        params = map_leaves(backend.to_numpy, self.params)
+        cumulative = np.cumsum(params.weights.astype(np.float64), axis=-1)
+        uniform = rng.random((*cumulative.shape[:-1], n, 1)) * cumulative[..., None, -1:]
+        labels = np.minimum((uniform >= cumulative[..., None, :]).sum(axis=-1), self.n_components - 1)
+        drawn = np.asarray(self._draw(rng, params, labels, *extra), dtype=np.float64)
+        return backend.from_numpy(drawn, self.weights), backend.from_numpy(labels, self.weights)
+
+    def _draw(self, rng: np.random.Generator, params: Any, labels: np.ndarray, *extra: Any) -> np.ndarray:
+        return self.model.family.draw(rng, params, labels, *extra)
+
+    def save(self, path: str | Path) -> None:
+        """Write the mixture to ``.npz``, or ``.safetensors`` (needs that package); nothing is pickled.
+
+        Raises
+        ------
+        InputError
+            If the suffix is neither.
+        """
+        arrays = {f"params.{name}": value for name, value in _named(self.params).items()}
+        arrays |= {name: getattr(self, name) for name in ("log_likelihood", "trace", "n_iter", "status")}
+        host = {name: np.ascontiguousarray(backends.get(x).to_numpy(x)) for name, x in arrays.items()}
+        # np.ascontiguousarray makes scalars 1-d
+        host = {name: x.reshape(arrays[name].shape) for name, x in host.items()}
+        header = json.dumps({"kind": type(self).__name__, **self.model.describe()})
+        path = Path(path)
+        if path.suffix == ".safetensors":
+            _safetensors().save_file(host, path, metadata={"emroute": header})
+        elif path.suffix == ".npz":
+            with path.open("wb") as file:
+                np.savez(file, allow_pickle=False, emroute=np.asarray(header), **host)
+        else:
+            raise InputError(f"got suffix {path.suffix!r}, expected '.npz' or '.safetensors'")
+
+    @classmethod
+    def load(cls, path: str | Path, *, like: Array | None = None) -> Self:
+        """Read a mixture written by `save`.
+
+        Parameters
+        ----------
+        path
+            The file.
+        like
+            An array of the library, device and floating dtype to load into; NumPy as saved by default.
+
+        Raises
+        ------
+        InputError
+            If the file is not a mixture of this class.
+        """
+        path = Path(path)
+        try:
+            header, host = _read(path)
+            description = json.loads(header)
+            kind = Mixture.families[description.pop("kind")]
+            names = [name for name in host if name.startswith("params.")]
+        except (KeyError, ValueError, EOFError) as error:
+            raise InputError(f"{path.name} is not a mixture saved by emroute ({error})") from None
+        if not issubclass(kind, cls):
+            raise InputError(f"{path.name} holds a {kind.__name__}, expected a {cls.__name__}")
+        if like is not None:
+            backend = backends.get(like)
+            host = {name: backend.from_numpy(x, like) for name, x in host.items()}
+        model, make = kind.restored(**description)
+        params = make(*(host[name] for name in names))
+        return kind(model, params, *(host[name] for name in ("log_likelihood", "trace", "n_iter", "status")))  # type: ignore[return-value]
+
+    @classmethod
+    def restored(cls, fixed_weights: bool, **family: Any) -> tuple[Any, Callable[..., Any]]:
+        """Return the model of a saved description, and what makes its parameters."""
+        family = cls.family(**family)
+        return FamilyModel(family, fixed_weights), family.params
+
+
+def _named(params: Any) -> dict[str, Array]:
+    """Arrays of nested NamedTuples by dotted name, in order."""
+    named = {}
+    for name, value in params._asdict().items():
+        inner = _named(value) if isinstance(value, tuple) else {"": value}
+        named |= {f"{name}.{below}".rstrip("."): x for below, x in inner.items()}
+    return named
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError:
+        raise MissingDependencyError("`.safetensors` files need that package: `pip install safetensors`") from None
+    return safetensors.numpy
+
+
+def _read(path: Path) -> tuple[str, dict[str, np.ndarray]]:
+    if path.suffix == ".safetensors":
+        arrays = _safetensors().load_file(path)
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        return header["__metadata__"]["emroute"], arrays
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    return str(arrays.pop("emroute")), arrays

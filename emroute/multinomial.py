@@ -1,0 +1,202 @@
+"""Mixtures of multinomials: rows of counts, such as words in documents.
+
+    p(x) = sum_k w_k (sum_j x_j)! prod_j p_kj^x_j / x_j!
+
+T(x) = (1, x), eta_k = (0, log p_k); the M-step is p_k in proportion to sum_n r_nk x_n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from emroute import backend as backends
+from emroute.array import full, safe_log, swap
+from emroute.backend import Array
+from emroute.em import Fit
+from emroute.family import FamilyModel, as_real, is_count, ratio
+from emroute.fitting import Settings, fit_counts, mixing_weights, split_start
+from emroute.mixture import Mixture
+from emroute.validate import as_parameter, check_width, require
+
+__all__ = ["MultinomialMixture", "fit"]
+
+
+class Params(NamedTuple):
+    """Parameters of a multinomial mixture."""
+
+    weights: Array
+    probs: Array
+    constant: Array
+    """Sum of the weighted log multinomial coefficients of the data."""
+
+
+@dataclass(frozen=True)
+class Multinomial:
+    """The multinomial family over ``x (..., n, d)``."""
+
+    ranks = (1,)
+    params = Params
+    param_ranks = (1, 2, 0)
+    complaint = "counts must be whole numbers that are not negative"
+
+    def features(self, params: Params, data: Array) -> Array:
+        """(1, x)."""
+        xp, x = backends.namespace(data), swap(as_real(data, params.weights))
+        return xp.concat([xp.ones_like(x[..., :1, :]), x], axis=-2)
+
+    def natural(self, params: Params) -> Array:
+        """(0, log p); 0 counts as the smallest normal number."""
+        xp, eta = backends.namespace(params.probs), safe_log(params.probs)
+        return xp.concat([xp.zeros_like(eta[..., :1]), eta], axis=-1)
+
+    def estimate(self, sums: Array, params: Params) -> Params:
+        """Share of each category."""
+        xp, counts = backends.namespace(sums), sums[..., 1:]
+        return params._replace(probs=ratio(counts, xp.sum(counts, axis=-1, keepdims=True), params.probs))
+
+    def base(self, params: Params, data: Array) -> Array:
+        """Log multinomial coefficient."""
+        xp, x, gammaln = backends.namespace(data), as_real(data, params.weights), backends.get(data).gammaln
+        return gammaln(xp.sum(x, axis=-1) + 1) - xp.sum(gammaln(x + 1), axis=-1)
+
+    def points(self, params: Params, data: Array) -> Array:
+        """Shares of the categories in each row."""
+        xp, x = backends.namespace(data), as_real(data, params.weights)
+        return ratio(x, xp.sum(x, axis=-1, keepdims=True), x)
+
+    def template(self, like: Array, batch: tuple[int, ...], k: int, x: Array) -> Params:
+        """Equal weights, equal shares."""
+        d = x.shape[-1]
+        weights, probs = full((*batch, k), 1 / k, like=like), full((*batch, k, d), 1 / d, like=like)
+        return Params(weights, probs, full(batch, 0, like=like))
+
+    def start(self, init: Any, params: Params) -> Params:
+        """Probabilities, or (weights, probabilities), as given."""
+        weights, probs = split_start(init, "probs")
+        like, (k, d) = params.probs, params.probs.shape[-2:]
+        probs = as_parameter("probs", probs, like, (k, d))
+        xp = backends.namespace(probs)
+        total = xp.sum(probs, axis=-1, keepdims=True)
+        require(xp.all(probs >= 0), lambda: "probs must not be negative")
+        require(xp.all(xp.abs(total - 1) < 1e-4), lambda: "each component's probs must sum to 1")
+        weights = params.weights if weights is None else mixing_weights(weights, like, k)
+        return params._replace(probs=probs / total, weights=weights)
+
+    def good(self, x: Array) -> Array:
+        """Whether rows are counts."""
+        return backends.namespace(x).all(is_count(x), axis=-1)
+
+    def check(self, params: Params, x: Array) -> None:
+        """Rows must have as many categories as the components."""
+        check_width(x, params.probs.shape[-1])
+
+    def n_parameters(self, params: Params) -> int:
+        """d − 1 a component."""
+        k, d = params.probs.shape[-2:]
+        return k * (d - 1)
+
+    def draw(self, rng: np.random.Generator, params: Params, labels: np.ndarray, trials: np.ndarray) -> np.ndarray:
+        """Counts of `trials` draws, on the host."""
+        probs = np.take_along_axis(params.probs.astype(np.float64), labels[..., None], axis=-2)
+        return rng.multinomial(np.broadcast_to(trials, labels.shape), probs / probs.sum(axis=-1, keepdims=True))
+
+
+@dataclass(frozen=True, repr=False)
+class MultinomialMixture(Mixture):
+    """A mixture of multinomials over rows of counts ``x (..., n, d)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.asarray([[9, 1], [8, 2], [1, 9], [2, 8]])
+    >>> mixture = fit(x, 2, rng=0)
+    >>> sorted(mixture.probs[:, 0].round(2).tolist())
+    [0.15, 0.85]
+    """
+
+    family = Multinomial
+
+    @property
+    def probs(self) -> Array:
+        """``(..., k, d)``: the probability of each category in each component."""
+        return self.params.probs
+
+    @classmethod
+    def from_parameters(cls, weights: Array, probs: Array) -> MultinomialMixture:
+        """Return the mixture with weights ``(..., k)`` and probabilities ``(..., k, d)``."""
+        family = Multinomial()
+        params = family.template(weights, (), weights.shape[-1], probs)
+        return cls.unfitted(FamilyModel(family), family.start((weights, probs), params))
+
+    def sample(self, n: int, trials: int = 1, *, rng: Any = None) -> tuple[Array, Array]:
+        """Draw rows of `trials` counts, ``(..., n, d)``, and their component labels, ``(..., n)``."""
+        return self._sample(n, rng, np.asarray(trials))
+
+
+def fit(
+    x: Array | Any,
+    n_components: int,
+    *,
+    weights: Any = None,
+    sample_weight: Array | None = None,
+    init: Any = "k-means++",
+    n_init: int = 1,
+    tol: float = 1e-6,
+    max_iter: int = 1000,
+    rng: Any = None,
+    chunk_size: int | None = None,
+    callback: Callable[[int, Fit], object] | None = None,
+    progress: bool = False,
+) -> MultinomialMixture:
+    """Fit a mixture of multinomials by EM.
+
+    Parameters
+    ----------
+    x
+        ``(..., n, d)`` counts, whole numbers of any real dtype, or a source of such chunks.
+    n_components
+        How many components, k.
+    weights
+        Mixing weights ``(..., k)`` to keep fixed; by default they are fitted.
+    sample_weight
+        ``(n,)`` or ``(..., n)``.
+    init
+        ``"k-means++"`` or ``"random"`` (over the rows' shares), or probabilities ``(..., k, d)``, or
+        ``(weights, probs)``.
+    n_init
+        Restarts, run in one batch; the best is returned. Not with a given start.
+    tol, max_iter, chunk_size, callback, progress
+        As in `emroute.em.fit`.
+    rng
+        None, a seed or a `numpy.random.Generator`.
+
+    Returns
+    -------
+    MultinomialMixture
+        With arrays of the data's library and device; integer data are fitted in float64 where there is one.
+
+    Raises
+    ------
+    InputError
+        If a count is negative or not whole, naming the first such row; if shapes or options cannot be used.
+    InputTypeError
+        If arrays differ in library, device or floating dtype.
+
+    References
+    ----------
+    Rigouste, L., Cappé, O. and Yvon, F. (2007). Inference and evaluation of the multinomial mixture model for text
+    clustering. Information Processing & Management 43, equations 2-4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mixture = fit(np.asarray([[9, 1], [8, 2], [1, 9], [2, 8]]), 2, rng=0)
+    >>> mixture.weights.round(3).tolist()
+    [0.5, 0.5]
+    """
+    settings = Settings(init, n_init, tol, max_iter, rng, chunk_size, callback, progress)
+    return fit_counts(MultinomialMixture, Multinomial(), x, n_components, weights, sample_weight, settings)

@@ -1,0 +1,148 @@
+"""The checks that public functions share. Shapes are always checked, values only where there are values to see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from emroute import backend as backends
+from emroute.array import concrete
+from emroute.backend import Array, is_array
+from emroute.data import Rows, Stream
+from emroute.errors import InputError, InputTypeError
+
+__all__ = [
+    "as_generator",
+    "as_parameter",
+    "check_choice",
+    "check_count",
+    "check_floating",
+    "check_rows",
+    "check_total",
+    "check_weights",
+    "check_width",
+    "require",
+]
+
+
+def require(flag: Array, message: Callable[[], str]) -> None:
+    """Raise `InputError` unless `flag` holds; a compiler that is still tracing cannot say, and passes."""
+    if concrete(flag) is False:
+        raise InputError(message())
+
+
+def check_floating(name: str, *arrays: Array) -> None:
+    """Raise `InputTypeError` unless all arrays are float32 or float64, all of one dtype."""
+    for x in arrays:
+        xp = backends.namespace(x)
+        if x.dtype not in (xp.float32, xp.float64):
+            raise InputTypeError(f"{name} has dtype {x.dtype}, expected float32 or float64; convert it first")
+        if x.dtype != arrays[0].dtype:
+            raise InputTypeError(f"{name}: got dtypes {arrays[0].dtype} and {x.dtype}, expected one; convert first")
+
+
+def check_count(name: str, value: Any, at_least: int = 1) -> int:
+    """Return a count as an int, or raise `InputError`."""
+    try:
+        count = int(value)
+    except (TypeError, ValueError):
+        count = None
+    if count is None or count != value or count < at_least or isinstance(value, bool):
+        raise InputError(f"got {name}={value!r}, expected an integer of at least {at_least}")
+    return count
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Raise `InputError` unless `value` is one of the named choices."""
+    if not isinstance(value, str) or value not in choices:
+        raise InputError(f"got {name}={value!r}, expected one of {', '.join(map(repr, choices))}")
+
+
+def check_weights(name: str, weight: Array | None, like: Array) -> None:
+    """Raise an error unless weights are floating like the data, finite, not negative and not all zero."""
+    if weight is None:
+        return
+    if not is_array(weight):
+        raise InputTypeError(f"got {name} of type {type(weight).__qualname__}, expected an array of the data's library")
+    xp = backends.namespace(like, weight)
+    if weight.dtype != like.dtype:
+        raise InputTypeError(f"{name} has dtype {weight.dtype}, expected the data's {like.dtype}; convert it first")
+    bad = ~(xp.isfinite(weight) & (weight >= 0))
+    require(~xp.any(bad), lambda: f"{name} has a negative or non-finite entry at {_first(bad)}; weights are >= 0")
+    if weight.ndim:
+        require(
+            xp.all(xp.sum(weight, axis=-1) > 0),
+            lambda: f"{name} is zero everywhere (in some problem); at least one weight must be positive",
+        )
+
+
+def check_rows(source: Rows | Stream, good: Callable[..., Array], complaint: str) -> None:
+    """Raise `InputError` naming the first row for which ``good(*arrays)``, ``(..., n)``, does not hold."""
+    start = 0
+    for rows in [source] if isinstance(source, Rows) else source:
+        step = max(1, 2**20 // max(1, int(np.prod(rows.batch, dtype=int))))
+        lead = (slice(None),) * len(rows.batch)
+        for first in range(0, rows.n, step):
+            bad = ~good(*(x[(*lead, slice(first, first + step), ...)] for x in rows.arrays))
+            where = _first(bad)
+            if where is not None:
+                problem = f" of problem {where[:-1]}" if len(where) > 1 else ""
+                raise InputError(f"{complaint}: first in row {start + first + where[-1]}{problem}")
+        start += rows.n
+
+
+def check_total(n: int, n_components: int, name: str) -> None:
+    """Raise `InputError` if there are fewer rows than components."""
+    if n < n_components:
+        raise InputError(f"got {n} rows for {name}={n_components}; expected at least as many rows as components")
+
+
+def check_width(x: Array, d: int) -> None:
+    """Raise `InputError` unless rows have `d` features."""
+    if x.shape[-1] != d:
+        raise InputError(f"rows have {x.shape[-1]} features, the fitted components have {d}")
+
+
+def _first(bad: Array) -> tuple[int, ...] | None:
+    backend = backends.get(bad)
+    where = np.argwhere(backend.to_numpy(bad))
+    return tuple(int(i) for i in where[0]) if len(where) else None
+
+
+def as_parameter(name: str, value: Any, like: Array, tail: tuple[int, ...]) -> Array:
+    """Return a start or weight as an array like the data, of shape ``(..., *tail)``; plain sequences are converted.
+
+    Raises
+    ------
+    InputError
+        If its shape does not end in `tail`, or it holds NaN or infinity.
+    InputTypeError
+        If it is an array of another library or device.
+    """
+    if not is_array(value):
+        try:
+            value = backends.get(like).from_numpy(np.asarray(value, dtype=np.float64), like)
+        except (TypeError, ValueError):
+            raise InputError(f"{name} cannot be read as numbers; expected shape (..., {_tail(tail)})") from None
+    xp = backends.namespace(like, value)
+    if value.ndim < len(tail) or tuple(value.shape[value.ndim - len(tail) :]) != tail:
+        raise InputError(f"{name} has shape {tuple(value.shape)}, expected (..., {_tail(tail)})")
+    if not xp.isdtype(value.dtype, ("integral", "real floating")):
+        raise InputTypeError(f"{name} has dtype {value.dtype}, expected real numbers")
+    value = xp.astype(value, like.dtype, copy=False)
+    require(xp.all(xp.isfinite(value)), lambda: f"{name} holds NaN or infinity; starting values must be finite")
+    return value
+
+
+def _tail(tail: tuple[int, ...]) -> str:
+    return ", ".join(map(str, tail))
+
+
+def as_generator(rng: Any) -> np.random.Generator:
+    """Return a generator from a seed, a generator or None (SPEC 7)."""
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError):
+        raise InputError(f"got rng={rng!r}, expected None, a seed or a numpy.random.Generator") from None
