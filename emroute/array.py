@@ -13,6 +13,7 @@ from emroute.backend import Array, get, namespace
 __all__ = [
     "concrete",
     "constant",
+    "either",
     "eps",
     "full",
     "itemsize",
@@ -71,6 +72,8 @@ def normalize(log_joint: Array, *, axis: int) -> tuple[Array, Array]:
     top = xp.max(log_joint, axis=axis, keepdims=True)
     top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
     share = xp.exp(log_joint - top)
+    # next to nothing is nothing: products with denormal numbers take a hundred times as long
+    share = xp.where(share > tiny(share) / eps(share), share, xp.zeros_like(share))
     total = xp.sum(share, axis=axis, keepdims=True)
     return share / total, xp.log(total) + top
 
@@ -129,6 +132,21 @@ def concrete(flag: Array) -> bool | None:
         return bool(flag)
     except (TypeError, RuntimeError):  # jax and torch.func refuse in these two ways
         return None
+
+
+def either(flag: Array, yes: Callable[[], Any], no: Callable[[], Any], like: Any) -> Any:
+    """Return ``yes()`` where `flag` holds, else ``no()``; only that one is computed, under tracing too.
+
+    `like` is a nest of arrays of the shapes and dtypes that both return.
+
+    >>> import numpy as np
+    >>> either(np.asarray(True), lambda: (np.ones(1),), lambda: (np.zeros(1),), (np.zeros(1),))
+    (array([1.]),)
+    """
+    loop = get(flag).loop  # at most one turn each: the only branch that every library can compile
+    _, result = loop(lambda state: state[0], lambda state: (~state[0], yes()), (flag, like))
+    _, result = loop(lambda state: state[0], lambda state: (~state[0], no()), (~flag, result))
+    return result
 
 
 def leaves(tree: Any) -> list[Array]:

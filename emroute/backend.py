@@ -8,7 +8,7 @@ and loaded when the first such array is seen, so nothing imports a framework tha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from emroute.errors import BackendError, InputTypeError
 
-__all__ = ["Array", "Backend", "get", "installed", "is_array", "namespace"]
+__all__ = ["Array", "Backend", "compiled", "get", "installed", "is_array", "namespace"]
 
 Array: TypeAlias = Any
 """An array of any library that has a backend (the standard has no nominal type for one)."""
@@ -172,6 +172,12 @@ def _device(x: Array) -> Any:
         return array_api_compat.device(x)
     except (AttributeError, TypeError):
         return None
+
+
+@lru_cache(maxsize=1024)
+def compiled(backend: Backend, function: Callable[..., Any], *static: Any) -> Callable[..., Any]:
+    """Return ``function(*static, ...)`` compiled, once for each function and its hashable first arguments."""
+    return backend.compile(partial(function, *static))
 
 
 def namespace(*arrays: Array) -> Any:

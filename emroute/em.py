@@ -13,20 +13,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from enum import IntEnum
-from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import eps, leaves, map_leaves, set_at
-from emroute.backend import Array, Backend
+from emroute.array import concrete, eps, leaves, map_leaves, set_at
+from emroute.backend import Array, Backend, compiled
 from emroute.batch import Batch, rejoin, select, take, unmoved
 from emroute.blocks import Cascade, expect_rows, expectation
 from emroute.data import Layout, Rows, Stream, open_source
 from emroute.errors import InputError, MissingDependencyError
 
-__all__ = ["Fit", "Model", "Status", "fit"]
+__all__ = ["Fit", "Model", "Status", "fit", "trim"]
 
 _RUNNING = -1
 _ULPS = 8  # spacings of the objective within which two values are the same
@@ -184,15 +183,11 @@ def fit(
         arrays=map_leaves(backend.detach, source.arrays),
         weight=map_leaves(backend.detach, source.weight),
     )
-    first = source.first()
-    objective = model.objective(expect_rows(model, params, first), params)  # of one row: it tells the batch
-    batch = Batch.of(tuple(objective.shape), source.batch)
     steps = _Steps(model, backend, source.layout, chunk_size, tol == 0)
-    params, source = batch.flatten_params(params), batch.flatten(source)
     if isinstance(source, Rows) and callback is None and not progress and backend.compile(fit) is not fit:
-        whole = _compiled(_Whole(steps, int(max_iter)), "__call__")
-        return _finish(*whole(params, source.arrays, source.weight, float(tol)), batch)
-    return _from_python(steps, params, source, batch, float(tol), int(max_iter), callback, progress)
+        whole = compiled(backend, _whole, steps, int(max_iter))
+        return trim(whole(params, source.arrays, source.weight, float(tol)))
+    return _from_python(steps, params, source, float(tol), int(max_iter), callback, progress)
 
 
 class _Steps(NamedTuple):
@@ -203,6 +198,15 @@ class _Steps(NamedTuple):
     layout: Layout
     chunk_size: int | None
     exact: bool
+
+    def batch(self, params: Any, source: Rows | Stream) -> Batch:
+        """Learn the batch dimensions from the objective of one row."""
+        first = source.first()
+        objective = compiled(self.backend, self.probe)(params, first.arrays, first.weight)
+        return Batch.of(tuple(objective.shape), source.batch)
+
+    def probe(self, params: Any, arrays: tuple[Array, ...], weight: Array | None) -> Array:
+        return self.model.objective(expect_rows(self.model, params, Rows(arrays, weight, self.layout)), params)
 
     def maximize(self, statistics: Any, params: Any) -> Any:
         return self.model.maximize(statistics, params)
@@ -241,45 +245,36 @@ class _Steps(NamedTuple):
         )
 
 
-class _Whole(NamedTuple):
-    """A whole fit as one function, for libraries that compile."""
+def _whole(steps: _Steps, max_iter: int, params: Any, arrays: Any, weight: Array | None, tol: Array) -> Fit:
+    """Return a whole fit, as one function for libraries that compile."""
+    source = Rows(arrays, weight, steps.layout)
+    batch = steps.batch(params, source)
+    params, rows = batch.flatten_params(params), batch.flatten_rows(source)
+    total = rows.total_weight()
+    state = steps.begin(params, steps.expect(params, rows.arrays, rows.weight))
+    xp = steps.backend.namespace(state.objective)
+    trace = xp.full((max_iter + 1, *state.objective.shape), xp.nan, dtype=state.objective.dtype)
 
-    steps: _Steps
-    max_iter: int
+    def unfinished(carry: tuple[Array, _State, Array]) -> Array:
+        iteration, state, _ = carry
+        return (iteration < max_iter) & xp.any(state.status == _RUNNING)
 
-    def __call__(self, params: Any, arrays: Any, weight: Array | None, tol: Array) -> tuple[_State, Array]:
-        steps, xp = self.steps, self.steps.backend.namespace(arrays[0])
-        total = Rows(arrays, weight, steps.layout).total_weight()
-        state = steps.begin(params, steps.expect(params, arrays, weight))
-        trace = xp.full((self.max_iter + 1, *state.objective.shape), xp.nan, dtype=state.objective.dtype)
+    def step(carry: tuple[Array, _State, Array]) -> tuple[Array, _State, Array]:
+        iteration, state, trace = carry
+        params = steps.maximize(state.statistics, state.params)
+        after = steps.judge(state, params, steps.expect(params, rows.arrays, rows.weight), total, tol)
+        moved = xp.where(after.n_iter > state.n_iter, after.objective, xp.full_like(after.objective, xp.nan))
+        return iteration + 1, after, set_at(trace, iteration + 1, moved)
 
-        def unfinished(carry: tuple[Array, _State, Array]) -> Array:
-            iteration, state, _ = carry
-            return (iteration < self.max_iter) & xp.any(state.status == _RUNNING)
-
-        def step(carry: tuple[Array, _State, Array]) -> tuple[Array, _State, Array]:
-            iteration, state, trace = carry
-            params = steps.maximize(state.statistics, state.params)
-            after = steps.judge(state, params, steps.expect(params, arrays, weight), total, tol)
-            moved = xp.where(after.n_iter > state.n_iter, after.objective, xp.full_like(after.objective, xp.nan))
-            return iteration + 1, after, set_at(trace, iteration + 1, moved)
-
-        zero = xp.zeros((), dtype=xp.int32)
-        _, state, trace = steps.backend.loop(unfinished, step, (zero, state, set_at(trace, 0, state.objective)))
-        return state._replace(statistics=None), trace
-
-
-@lru_cache(maxsize=512)
-def _compiled(steps: _Steps | _Whole, name: str) -> Callable[..., Any]:
-    backend = steps.backend if isinstance(steps, _Steps) else steps.steps.backend
-    return backend.compile(getattr(steps, name))
+    zero = xp.zeros((), dtype=xp.int32)
+    _, state, trace = steps.backend.loop(unfinished, step, (zero, state, set_at(trace, 0, state.objective)))
+    return _finish(state, trace, batch)
 
 
 def _from_python(
     steps: _Steps,
     params: Any,
     source: Rows | Stream,
-    batch: Batch,
     tol: float,
     max_iter: int,
     callback: Callable[[int, Fit], object] | None,
@@ -287,7 +282,9 @@ def _from_python(
 ) -> Fit:
     """Fit a step at a time. Problems that have ended leave the batch, unless someone is watching."""
     backend = steps.backend
-    expect, maximize, judge = (_compiled(steps, name) for name in ("expect", "maximize", "judge"))
+    batch = steps.batch(params, source)
+    params, source = batch.flatten_params(params), batch.flatten(source)
+    expect, maximize, judge = (compiled(backend, step) for step in (steps.expect, steps.maximize, steps.judge))
     watched = callback is not None or progress
 
     def e_step(params: Any, index: Array | None) -> tuple[Any, Array | float]:
@@ -341,7 +338,7 @@ def _from_python(
             bar.update()
     if bar is not None:
         bar.close()
-    return so_far()
+    return trim(so_far())
 
 
 def _bar(max_iter: int) -> Any:
@@ -353,13 +350,17 @@ def _bar(max_iter: int) -> Any:
 
 
 def _finish(state: _State, trace: Array, batch: Batch) -> Fit:
-    """Give every array its batch dimensions back, call what still runs cut short, and trim the trace."""
+    """Give every array its batch dimensions back, and call what still runs cut short."""
     params, objective, n_iter, status = batch.restore((state.params, state.objective, state.n_iter, state.status))
     xp = backends.namespace(objective)
     status = xp.where(status == _RUNNING, xp.full_like(status, int(Status.MAX_ITER)), status)
     trace = xp.moveaxis(xp.reshape(trace, (trace.shape[0], *batch.shape)), 0, -1)
-    try:
-        trace = trace[..., : int(xp.max(n_iter)) + 1]
-    except (TypeError, RuntimeError):  # traced by the caller's own compiler: lengths cannot depend on values
-        pass
     return Fit(params, objective, trace, n_iter, status)
+
+
+def trim(fit: Fit) -> Fit:
+    """Cut the trace behind the longest run, unless a compiler is tracing: lengths cannot depend on values."""
+    backend = backends.get(fit.n_iter)
+    if concrete(backend.namespace(fit.n_iter).any(fit.n_iter > 0)) is None:
+        return fit
+    return fit._replace(trace=fit.trace[..., : int(backend.to_numpy(fit.n_iter).max()) + 1])

@@ -34,10 +34,8 @@ __all__ = [
 class Statistics(NamedTuple):
     """What an E-step leaves behind."""
 
-    counts: Array
-    """``(..., k)``: the weight each component answers for."""
-    moments: tuple[Array, ...]
-    """Weighted sums a component."""
+    sums: tuple[Array, ...]
+    """Sums of the features over the rows, weighted by responsibilities, for each component."""
     log_likelihood: Array
     """``(...,)``."""
 
@@ -99,7 +97,7 @@ class FamilyModel:
         """Sums of the features, weighted by responsibilities ``(..., k, n)``."""
         xp = backends.namespace(responsibilities)
         sums = xp.matmul(responsibilities, swap(self.family.features(params, data)))
-        return Statistics(sums[..., 0], (sums,), log_likelihood)
+        return Statistics((sums,), log_likelihood)
 
     def expect(self, params: Any, data: Any, sample_weight: Array) -> Statistics:
         """E-step."""
@@ -110,8 +108,9 @@ class FamilyModel:
 
     def maximize(self, statistics: Statistics, params: Any) -> Any:
         """M-step."""
-        params = self.family.estimate(statistics.moments[0], params)
-        return params if self.fixed_weights else params._replace(weights=share(statistics.counts))
+        (sums,) = statistics.sums
+        params = self.family.estimate(sums, params)
+        return params if self.fixed_weights else params._replace(weights=share(sums[..., 0]))
 
     def objective(self, statistics: Statistics, params: Any) -> Array:
         """Return the total log-likelihood, with every constant."""
@@ -143,6 +142,10 @@ class FamilyModel:
     def points(self, params: Any, data: Any) -> Array:
         """Coordinates ``(..., n, p)`` in which starts are drawn."""
         return self.family.points(params, data)
+
+    def coordinates(self, params: Any, *arrays: Array) -> Array:
+        """As `points`, of the arrays one by one."""
+        return self.points(params, arrays if len(self.ranks) > 1 else arrays[0])
 
 
 @dataclass(frozen=True)

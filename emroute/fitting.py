@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 from emroute import backend as backends
 from emroute import em
 from emroute.array import concrete, eps, leaves, map_leaves, rebuild
-from emroute.backend import Array
+from emroute.backend import Array, compiled
 from emroute.data import Rows, Stream, open_source
 from emroute.errors import InputError
 from emroute.family import FamilyModel, Nearest
@@ -106,14 +106,20 @@ def iterate(
     if settings.n_init > 1:
         source, params = restart(source, params, params.weights.ndim - 1)
     if drawn is not None:
-        xp = backends.namespace(drawn)
-        batch = np.broadcast_shapes(source.batch, drawn.shape[:-2])
-        drawn = xp.broadcast_to(drawn, (*batch, *drawn.shape[-2:]))
-        n_lead = len(batch) - (params.weights.ndim - 1)
-        params = map_leaves(lambda x: xp.reshape(x, (1,) * n_lead + tuple(x.shape)), params)
+        batch = np.broadcast_shapes(source.batch, tuple(drawn.shape[:-2]))
+        backend = backends.get(drawn)
+        lead = compiled(backend, _lead, batch, params.weights.ndim - 1)
+        params, drawn = lead(params, drawn)
         statistics = sweep(Nearest(model), (params, drawn), source, batch, settings.chunk_size)
-        params = model.maximize(statistics, params)
+        params = compiled(backend, model.maximize)(statistics, params)
     return kind(model, *run(model, params, source, settings))
+
+
+def _lead(batch: tuple[int, ...], n_own: int, params: Any, drawn: Array) -> tuple[Any, Array]:
+    """Give parameters that have `n_own` batch dimensions, and starting points, those of `batch`."""
+    xp, ones = backends.namespace(drawn), (1,) * (len(batch) - n_own)
+    params = map_leaves(lambda x: xp.reshape(x, ones + tuple(x.shape)), params)
+    return params, xp.broadcast_to(drawn, (*batch, *drawn.shape[-2:]))
 
 
 def run(model: Any, params: Any, source: Rows | Stream, settings: Settings) -> em.Fit:
@@ -129,10 +135,13 @@ def run(model: Any, params: Any, source: Rows | Stream, settings: Settings) -> e
         callback=settings.callback,
         progress=settings.progress,
     )
-    return _best(fit, fit.objective.ndim - 1) if settings.n_init > 1 else fit
+    if settings.n_init == 1:
+        return fit
+    backend = backends.get(fit.objective)
+    return em.trim(compiled(backend, _best, fit.objective.ndim - 1)(fit))
 
 
-def _best(fit: em.Fit, axis: int) -> em.Fit:
+def _best(axis: int, fit: em.Fit) -> em.Fit:
     """Keep the restart of the highest objective along a batch axis."""
     xp = backends.namespace(fit.objective)
     finite = xp.isfinite(fit.objective)
@@ -149,13 +158,10 @@ def _best(fit: em.Fit, axis: int) -> em.Fit:
         wide = xp.broadcast_to(wide, (*best.shape, 1, *x.shape[axis + 1 :]))
         return xp.squeeze(xp.take_along_axis(x, wide, axis=axis), axis=axis)
 
-    params, objective, trace, n_iter, status = map_leaves(choose, tuple(fit))
-    if concrete(xp.any(finite)) is not None:
-        trace = trace[..., : int(xp.max(n_iter)) + 1]
-    return em.Fit(params, objective, trace, n_iter, status)
+    return em.Fit(*map_leaves(choose, tuple(fit)))
 
 
-def align(params: Any, ranks: Sequence[int], batch: tuple[int, ...], n_own: int) -> Any:
+def align(params: Any, ranks: tuple[int, ...], batch: tuple[int, ...], n_own: int) -> Any:
     """Give all arrays of the parameters the same batch dimensions.
 
     Parameters
@@ -175,14 +181,17 @@ def align(params: Any, ranks: Sequence[int], batch: tuple[int, ...], n_own: int)
         joint = np.broadcast_shapes(batch, *own)
     except ValueError:
         raise InputError(f"batch dimensions of the start and the data do not broadcast: {own} and {batch}") from None
+    return compiled(backends.get(*arrays), _align, ranks, joint, n_own)(params)
 
+
+def _align(ranks: tuple[int, ...], joint: tuple[int, ...], n_own: int, params: Any) -> Any:
     def widen(place: int, x: Array) -> Array:
         xp, event = backends.namespace(x), tuple(x.shape[x.ndim - ranks[place] :])
         if place < n_own:
             return xp.broadcast_to(x, joint + event)
-        return xp.reshape(x, (1,) * (len(joint) - len(own[place])) + tuple(x.shape))
+        return xp.reshape(x, (1,) * (len(joint) - x.ndim + ranks[place]) + tuple(x.shape))
 
-    return rebuild(params, [widen(place, x) for place, x in enumerate(arrays)])
+    return rebuild(params, [widen(place, x) for place, x in enumerate(leaves(params))])
 
 
 class _Tally(NamedTuple):
@@ -228,11 +237,9 @@ def fit_counts(
     params = params._replace(constant=census.constant)
     drawn = None
     if settings.named:
-
-        def points(*arrays: Array) -> Array:
-            return family.points(params, source.layout.pack(arrays))
-
-        drawn = seeds(points, source, n, settings.init, k, settings.n_init, as_generator(settings.rng))
+        drawn = seeds(
+            model.coordinates, params, source, n, settings.init, k, settings.n_init, as_generator(settings.rng)
+        )
     else:
         params = family.start(settings.init, params)
     if weights is not None:

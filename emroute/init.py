@@ -7,14 +7,13 @@ one seed gives one start on every library, under tracing too.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from emroute import backend as backends
 from emroute.array import constant, set_at, swap
-from emroute.backend import Array, Backend
+from emroute.backend import Array, Backend, compiled
 from emroute.data import Rows, Stream
 
 __all__ = ["STARTS", "seeds"]
@@ -26,6 +25,7 @@ _MOST_ROWS = 2**16  # more rows than this are represented by a uniform sample of
 
 def seeds(
     points: Callable[..., Array],
+    params: Any,
     source: Rows | Stream,
     n_rows: int,
     name: str,
@@ -37,8 +37,8 @@ def seeds(
 
     Parameters
     ----------
-    points
-        Turns data arrays into coordinates ``(..., n, p)``.
+    points, params
+        ``points(params, *arrays)`` turns data into coordinates ``(..., n, p)``.
     source
         The data; of more than 65,536 rows a uniform sample stands for all.
     n_rows
@@ -61,18 +61,16 @@ def seeds(
     rows = _sample(source, np.sort(rng.choice(n_rows, most, replace=False, shuffle=False))) if n_rows > most else source
     if isinstance(rows, Stream):
         rows = _sample(rows, np.arange(n_rows))
-    z = points(*rows.arrays)
-    backend = backends.get(z)
-    xp = backend.namespace(z)
-    weight = xp.ones_like(z[..., 0]) if rows.weight is None else rows.weight
+    backend = backends.get(*rows.arrays)
+    by_distance = name == "k-means++"
+    candidates = 2 + int(np.log(n_components)) if by_distance else 1
     restarts = (n_init,) if n_init > 1 else ()
+    uniforms = np.moveaxis(rng.random((*rows.batch, *restarts, n_components, candidates)), -2, 0)
+    z = compiled(backend, points)(params, *rows.arrays)
+    weight = rows.weight
     if restarts:
-        z, weight = z[..., None, :, :], weight[..., None, :]
-    candidates = 2 + int(np.log(n_components)) if name == "k-means++" else 1
-    batch = (*rows.batch, *restarts)
-    uniforms = np.moveaxis(rng.random((*batch, n_components, candidates)), -2, 0)
-    draw = _compiled(backend, name == "k-means++")
-    return draw(xp.broadcast_to(z, (*batch, *z.shape[-2:])), weight, backend.from_numpy(uniforms, z))
+        z, weight = z[..., None, :, :], None if weight is None else weight[..., None, :]
+    return compiled(backend, _draw_rows, backend, by_distance)(z, weight, backend.from_numpy(uniforms, z))
 
 
 def _sample(source: Rows | Stream, index: np.ndarray) -> Rows:
@@ -92,21 +90,16 @@ def _sample(source: Rows | Stream, index: np.ndarray) -> Rows:
     return parts[0].like(held)
 
 
-@lru_cache(maxsize=64)
-def _compiled(backend: Backend, by_distance: bool) -> Callable[..., Array]:
-    def run(z: Array, weight: Array, uniforms: Array) -> Array:
-        return _draw_rows(backend, z, weight, uniforms, by_distance)
-
-    return backend.compile(run)
-
-
-def _draw_rows(backend: Backend, z: Array, weight: Array, uniforms: Array, by_distance: bool) -> Array:
+def _draw_rows(backend: Backend, by_distance: bool, z: Array, weight: Array | None, uniforms: Array) -> Array:
     """Draw ``uniforms.shape[0]`` rows, each with probability weight times squared distance to those before it.
 
     Without `by_distance` a row counts 1 until it has been drawn. Of the candidates ``uniforms.shape[-1]`` the one
     that leaves the least total distance is kept.
     """
     xp = backend.namespace(z)
+    batch = tuple(uniforms.shape[1:-1])
+    z = xp.broadcast_to(z, (*batch, *z.shape[-2:]))
+    weight = xp.ones_like(z[..., 0]) if weight is None else xp.broadcast_to(weight, z.shape[:-1])
     n, square = z.shape[-2], xp.sum(z * z, axis=-1)
 
     def draw(mass: Array, uniform: Array) -> Array:
@@ -135,7 +128,7 @@ def _draw_rows(backend: Backend, z: Array, weight: Array, uniforms: Array, by_di
         kept = xp.take_along_axis(chosen, xp.broadcast_to(best, (*left.shape[:-1], 1, z.shape[-1])), axis=-2)
         return count + 1, left, set_at(points, count, kept[..., 0, :])
 
-    first, gap = distance(draw(xp.broadcast_to(weight, square.shape), uniforms[0, ..., :1]))
+    first, gap = distance(draw(weight, uniforms[0, ..., :1]))
     k = uniforms.shape[0]
     points = set_at(first[..., 0, :] + xp.zeros_like(uniforms[..., :1]), 0, first[..., 0, :])
     _, _, points = backend.loop(lambda state: state[0] < k, one_more, (1, gap[..., 0, :], points))

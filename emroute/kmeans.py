@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -283,8 +282,7 @@ def fit(
     zero = xp.zeros_like(centre[..., 0])
     params = Params(zero[..., None, None], zero + 1, centre, xp.sum(moments.square, axis=-1))
     if settings.named:
-        points = partial(_MODEL.points, params)
-        centroids = seeds(points, source, n, settings.init, k, n_init, as_generator(rng))
+        centroids = seeds(_MODEL.points, params, source, n, settings.init, k, n_init, as_generator(rng))
     else:
         centroids = as_parameter("starting centroids", init, centre, (k, d)) - centre[..., None, :]
     if n_init > 1:

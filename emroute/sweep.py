@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from emroute import backend as backends
 from emroute.array import leaves, map_leaves, rebuild
-from emroute.backend import Array, Backend
+from emroute.backend import Array, Backend, compiled
 from emroute.batch import Batch
 from emroute.blocks import Cascade, expectation
 from emroute.data import Layout, Rows, Stream
 from emroute.errors import InputError
 
 __all__ = ["Moments", "each_row", "summarize", "sweep"]
-
-
-@lru_cache(maxsize=512)
-def _compiled_sweep(model: Any, backend: Backend, layout: Layout, size: int | None) -> Callable[..., Any]:
-    def run(params: Any, arrays: tuple[Array, ...], weight: Array | None) -> Any:
-        return expectation(model, backend, params, Rows(arrays, weight, layout), size)
-
-    return backend.compile(run)
 
 
 def sweep(model: Any, params: Any, source: Rows | Stream, batch: tuple[int, ...], size: int | None = None) -> Any:
@@ -44,16 +35,29 @@ def sweep(model: Any, params: Any, source: Rows | Stream, batch: tuple[int, ...]
         Rows a block.
     """
     backend = backends.get(*leaves(params), *source.arrays)
-    shape = Batch.of(tuple(batch), tuple(source.batch))
-    run = _compiled_sweep(model, backend, source.layout, size)
-    params = shape.flatten_params(params)
+    run = compiled(backend, _sweep, model, backend, source.layout, tuple(batch), size)
     if isinstance(source, Rows):
-        rows = shape.flatten_rows(source)
-        return shape.restore(run(params, rows.arrays, rows.weight))
+        return run(params, source.arrays, source.weight)
     total = Cascade(model)
     for rows in source:
         total.add(run(params, rows.arrays, rows.weight))
-    return shape.restore(total.total())
+    return total.total()
+
+
+def _sweep(
+    model: Any,
+    backend: Backend,
+    layout: Layout,
+    batch: tuple[int, ...],
+    size: int | None,
+    params: Any,
+    arrays: tuple[Array, ...],
+    weight: Array | None,
+) -> Any:
+    rows = Rows(arrays, weight, layout)
+    shape = Batch.of(batch, rows.batch)
+    statistics = expectation(model, backend, shape.flatten_params(params), shape.flatten_rows(rows), size)
+    return shape.restore(statistics)
 
 
 class Moments(NamedTuple):
@@ -100,37 +104,10 @@ _SUMMARY = _Summary()
 def summarize(source: Rows | Stream) -> Moments:
     """Weight, mean and squared deviations of the features, per problem, in one pass."""
     first = source.first().arrays[0]
-    reference = backends.get(first).detach(first[..., 0, :])
+    backend = backends.get(first)
+    reference = backend.detach(first)[..., 0, :]
     moments = sweep(_SUMMARY, reference, source, source.batch)
     return moments._replace(mean=moments.mean + reference)
-
-
-@lru_cache(maxsize=512)
-def _compiled_rows(model: Any, name: str, backend: Backend, layout: Layout, size: int, by_problem: bool) -> Any:
-    function = getattr(model, name)
-
-    def tupled(params: Any, held: Sequence[Array]) -> tuple[Array, ...]:
-        result = function(params, layout.pack(tuple(held)))
-        return result if isinstance(result, tuple) else (result,)
-
-    def over_rows(params: Any, held: Sequence[Array]) -> tuple[Array, ...]:
-        return backend.map_blocks(lambda *rows: tupled(params, rows), held, size)
-
-    def run(params: Any, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
-        if not by_problem:
-            return over_rows(params, arrays)
-        count, n = len(leaves(params)), arrays[0].shape[1]
-
-        def some_problems(*held: Array) -> tuple[Array, ...]:
-            own, data = rebuild(params, held[:count]), held[count:]
-            if n <= size:
-                return tupled(own, data)
-            own, data = map_leaves(lambda x: x[0, ...], (own, data))
-            return map_leaves(lambda x: x[None, ...], over_rows(own, data))
-
-        return backend.map_blocks(some_problems, [*leaves(params), *arrays], max(1, size // n))
-
-    return backend.compile(run)
 
 
 def each_row(model: Any, name: str, params: Any, rows: Rows, batch: tuple[int, ...]) -> Any:
@@ -153,27 +130,54 @@ def each_row(model: Any, name: str, params: Any, rows: Rows, batch: tuple[int, .
         As the method's, in the joint batch dimensions.
     """
     backend = backends.get(*leaves(params), *rows.arrays)
-    xp = backend.namespace(rows.arrays[0])
-    first = map_leaves(lambda x: x[(*(slice(0, 1),) * len(batch), ...)], params)
-    size = backend.chunk_size(model.bytes_per_row(first))
     try:
         joint = np.broadcast_shapes(batch, rows.batch)
     except ValueError:
         raise InputError(f"the parameters have batch dimensions {batch}, the data {rows.batch}") from None
-    lead: tuple[int, ...] = ()  # rows of all problems in one line, if all share the parameters
-    arrays, n_batch = rows.arrays, len(rows.batch)
+    run = compiled(backend, _each_row, model, name, backend, rows.layout, tuple(batch), joint)
+    results = run(params, rows.arrays)
+    return results if len(results) > 1 else results[0]
+
+
+def _each_row(
+    model: Any,
+    name: str,
+    backend: Backend,
+    layout: Layout,
+    batch: tuple[int, ...],
+    joint: tuple[int, ...],
+    params: Any,
+    arrays: tuple[Array, ...],
+) -> tuple[Array, ...]:
+    xp = backend.namespace(arrays[0])
+    n_batch = layout.n_batch(arrays)
+    n = arrays[0].shape[n_batch]
+    size = backend.chunk_size(model.bytes_per_row(map_leaves(lambda x: x[(*(slice(0, 1),) * len(batch), ...)], params)))
+
+    def tupled(params: Any, held: Sequence[Array]) -> tuple[Array, ...]:
+        result = getattr(model, name)(params, layout.pack(tuple(held)))
+        return result if isinstance(result, tuple) else (result,)
+
+    def over_rows(params: Any, held: Sequence[Array]) -> tuple[Array, ...]:
+        return backend.map_blocks(lambda *rows: tupled(params, rows), held, size)
+
+    def some_problems(*held: Array) -> tuple[Array, ...]:
+        own, data = rebuild(params, held[:count]), held[count:]
+        if n <= size:
+            return tupled(own, data)
+        own, data = map_leaves(lambda x: x[0, ...], (own, data))
+        return map_leaves(lambda x: x[None, ...], over_rows(own, data))
+
+    def widen(x: Array, n_own: int) -> Array:
+        """Give an array all batch dimensions, as one."""
+        own = (1,) * (len(joint) - n_own) + tuple(x.shape)
+        rest = own[len(joint) :]
+        return xp.reshape(xp.broadcast_to(xp.reshape(x, own), (*joint, *rest)), (-1, *rest))
+
+    count, n_lead = len(leaves(params)), 1 if batch else 0
     if batch:
-        lead = (int(np.prod(joint, dtype=int)),)
-
-        def widen(x: Array, n_own: int) -> Array:
-            own = (1,) * (len(joint) - n_own) + tuple(x.shape)
-            rest = own[len(joint) :]
-            return xp.reshape(xp.broadcast_to(xp.reshape(x, own), (*joint, *rest)), (*lead, *rest))
-
-        params = map_leaves(lambda x: widen(x, len(batch)), params)
-        arrays = tuple(widen(x, n_batch) for x in arrays)
-    else:
-        arrays = tuple(xp.reshape(x, (-1, *x.shape[n_batch + 1 :])) for x in arrays)
-    results = _compiled_rows(model, name, backend, rows.layout, size, bool(batch))(params, arrays)
-    shaped = tuple(xp.reshape(x, (*joint, rows.n, *x.shape[len(lead) + 1 :])) for x in results)
-    return shaped if len(shaped) > 1 else shaped[0]
+        held = [*(widen(x, len(batch)) for x in leaves(params)), *(widen(x, n_batch) for x in arrays)]
+        results = backend.map_blocks(some_problems, held, max(1, size // n))
+    else:  # all problems share the parameters, so their rows stand in one line
+        results = over_rows(params, [xp.reshape(x, (-1, *x.shape[n_batch + 1 :])) for x in arrays])
+    return tuple(xp.reshape(x, (*joint, n, *x.shape[n_lead + 1 :])) for x in results)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -69,26 +69,26 @@ def map_blocks(function: Callable[..., Any], arrays: Sequence[Array], size: int,
     if n <= size:
         return function(*arrays)
     parts = blocks(arrays, size)
-    threads = min(_threads(), len(parts))
+    if getattr(_inside, "worker", False):
+        return _gather((function(*part) for part in parts), n, size)
+
+    def work(part: list[Array]) -> tuple[Array, ...]:
+        _inside.worker = True  # blocks of this block stay on this thread
+        return function(*part)
+
+    threads = _threads()
+    with _blas().limit(limits=1):
+        return _gather(_pool(threads).map(work, parts), n, size)
+
+
+def _gather(results: Iterable[tuple[Array, ...]], n: int, size: int) -> tuple[Array, ...]:
+    """Join results as they come, each field into one array, so that nothing is held twice."""
     joined: list[Array] = []
-
-    def run(index: int) -> None:
-        _inside.worker = True
-        store(index, function(*parts[index]))
-
-    def store(index: int, result: tuple[Array, ...]) -> None:
-        for field, value in zip(joined, result, strict=True):
-            step = value.shape[0] if index < len(parts) - 1 else (field.shape[0] - value.shape[0]) // index
-            field[index * step : index * step + value.shape[0]] = value
-
-    first = function(*parts[0])
-    length = [n if field.shape[0] == size else len(parts) * field.shape[0] for field in first]
-    joined.extend(np.empty((rows, *field.shape[1:]), field.dtype) for rows, field in zip(length, first, strict=True))
-    store(0, first)
-    if threads == 1 or getattr(_inside, "worker", False):
-        for index in range(1, len(parts)):
-            store(index, function(*parts[index]))
-    else:
-        with _blas().limit(limits=1):
-            list(_pool(threads).map(run, range(1, len(parts))))
+    for index, result in enumerate(results):
+        if not joined:
+            rows = [n if value.shape[0] == size else -(-n // size) * value.shape[0] for value in result]
+            joined = [np.empty((m, *x.shape[1:]), x.dtype) for m, x in zip(rows, result, strict=True)]
+            steps = [value.shape[0] for value in result]
+        for whole, value, step in zip(joined, result, steps, strict=True):
+            whole[index * step : index * step + value.shape[0]] = value
     return tuple(joined)

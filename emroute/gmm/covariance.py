@@ -12,7 +12,6 @@ more, and holds where components are narrow beside their distance from the centr
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple, Protocol
@@ -24,8 +23,6 @@ from emroute.array import constant, swap
 from emroute.backend import Array
 
 __all__ = ["COVARIANCES", "Covariance", "Spread"]
-
-_LOG_2PI = math.log(2 * math.pi)
 
 
 class Spread(NamedTuple):
@@ -60,24 +57,32 @@ class Covariance(Protocol):
         """The part of the log-density that all components share, ``(..., n)``."""
         ...
 
-    def natural(self, means: Array, spread: Spread) -> Array:
-        """Coefficients of the monomials, ``(..., k, f)``."""
+    def natural(self, means: Array, spread: Spread, offset: Array) -> Array:
+        """Coefficients of the monomials, ``(..., k, f)``, in log-densities that are `offset` at the means."""
         ...
 
-    def second(self, raw: Array, means: Array, z: Array, weight: Array) -> Array:
-        """Second moments about the means, from the responsibilities' products with the monomials, `raw`."""
+    def sums(self, monomials: Array, shares: Array, z: Array, weight: Array) -> tuple[Array, ...]:
+        """Sums of the monomials weighted by `shares` ``(..., k, n)``, which add up to `weight` ``(..., n)``."""
+        ...
+
+    def sums_of(self, gaps: Array, shares: Array) -> tuple[Array, ...]:
+        """Return the same of differences ``(..., k, d, n)`` in place of z."""
+        ...
+
+    def moments(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
+        """Weight ``(..., k)``, first moments ``(..., k, d)`` and second moments from sums."""
+        ...
+
+    def empty(self, natural: Array) -> tuple[Array, ...]:
+        """Sums of nothing."""
         ...
 
     def squares(self, spread: Spread, gaps: Array) -> Array:
         """Squared Mahalanobis lengths ``(..., k, n)`` of differences ``(..., k, d, n)``."""
         ...
 
-    def second_of(self, gaps: Array, responsibilities: Array) -> Array:
-        """Second moments from differences to the means."""
-        ...
-
     def moment(self, counts: Array, shift: Array, second: Array) -> Array:
-        """Covariances about new means, which lie `shift` from the old; `counts` are positive."""
+        """Covariances about the means, `shift` from where the second moments are taken; `counts` are positive."""
         ...
 
     def spread(self, covariances: Array, floor: Array, d: int) -> Spread:
@@ -104,6 +109,10 @@ class Covariance(Protocol):
 def _ones_and(z: Array) -> Array:
     xp = backends.namespace(z)
     return xp.concat([xp.ones_like(z[..., :1, :]), z], axis=-2)
+
+
+def _products(shares: Array, monomials: Array) -> tuple[Array, ...]:
+    return (backends.namespace(shares).matmul(shares, swap(monomials)),)
 
 
 def _outer(a: Array, b: Array) -> Array:
@@ -156,34 +165,45 @@ class Full:
     def common(self, spread: Spread, z: Array) -> float:
         return 0.0
 
-    def natural(self, means: Array, spread: Spread) -> Array:
+    def natural(self, means: Array, spread: Spread, offset: Array) -> Array:
         """The matrix of the quadratic form in (1, z), its upper triangle with off-diagonal entries doubled."""
         xp, backend = backends.namespace(means), backends.get(means)
         d = means.shape[-1]
         precision = xp.matmul(spread.factors, spread.factors)
         linear = xp.matmul(precision, means[..., None])
-        offset = spread.log_det - d * _LOG_2PI - xp.sum(linear[..., 0] * means, axis=-1)
-        top = xp.concat([offset[..., None, None], swap(linear)], axis=-1)
+        constant_term = 2 * offset - xp.sum(linear[..., 0] * means, axis=-1)
+        top = xp.concat([constant_term[..., None, None], swap(linear)], axis=-1)
         form = xp.concat([top, xp.concat([linear, -precision], axis=-1)], axis=-2)
         i, j, flat, _ = _pairs(d + 1)
         form = xp.reshape(form, (*form.shape[:-2], (d + 1) ** 2))
         upper = xp.take(form, backend.from_numpy(flat, means), axis=-1)
         return upper * constant(np.where(i == j, 0.5, 1.0), like=means)
 
-    def second(self, raw: Array, means: Array, z: Array, weight: Array) -> Array:
-        xp, backend, d = backends.namespace(raw), backends.get(raw), means.shape[-1]
-        square = xp.take(raw, backend.from_numpy(_pairs(d + 1)[3], raw), axis=-1)
-        square = xp.reshape(square, (*raw.shape[:-1], d + 1, d + 1))[..., 1:, 1:]
-        sums = raw[..., 1 : d + 1]
-        cross = _outer(sums, means)
-        return square - cross - swap(cross) + raw[..., 0, None, None] * _outer(means, means)
+    def sums(self, monomials: Array, shares: Array, z: Array, weight: Array) -> tuple[Array, ...]:
+        return _products(shares, monomials)
+
+    def sums_of(self, gaps: Array, shares: Array) -> tuple[Array, ...]:
+        xp, backend = backends.namespace(gaps), backends.get(gaps)
+        weighted = gaps * shares[..., None, :]
+        first = xp.sum(weighted, axis=-1)[..., None]
+        top = xp.concat([xp.sum(shares, axis=-1)[..., None, None], swap(first)], axis=-1)
+        square = xp.concat([top, xp.concat([first, xp.matmul(weighted, swap(gaps))], axis=-1)], axis=-2)
+        flat = backend.from_numpy(_pairs(square.shape[-1])[2], gaps)
+        return (xp.take(xp.reshape(square, (*square.shape[:-2], -1)), flat, axis=-1),)
+
+    def moments(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
+        (packed,) = sums
+        place = backends.get(packed).from_numpy(_pairs(d + 1)[3], packed)
+        xp = backends.namespace(packed)
+        square = xp.reshape(xp.take(packed, place, axis=-1), (*packed.shape[:-1], d + 1, d + 1))
+        return packed[..., 0], packed[..., 1 : d + 1], square[..., 1:, 1:]
+
+    def empty(self, natural: Array) -> tuple[Array, ...]:
+        return (backends.namespace(natural).zeros_like(natural),)
 
     def squares(self, spread: Spread, gaps: Array) -> Array:
         xp = backends.namespace(gaps)
         return xp.sum(xp.matmul(spread.factors, gaps) ** 2, axis=-2)
-
-    def second_of(self, gaps: Array, responsibilities: Array) -> Array:
-        return backends.namespace(gaps).matmul(gaps * responsibilities[..., None, :], swap(gaps))
 
     def moment(self, counts: Array, shift: Array, second: Array) -> Array:
         return second / counts[..., None, None] - _outer(shift, shift)
@@ -220,25 +240,31 @@ class Tied:
         xp = backends.namespace(z)
         return -0.5 * xp.sum(xp.matmul(spread.factors, z) ** 2, axis=-2)
 
-    def natural(self, means: Array, spread: Spread) -> Array:
-        xp, d = backends.namespace(means), means.shape[-1]
+    def natural(self, means: Array, spread: Spread, offset: Array) -> Array:
+        xp = backends.namespace(means)
         linear = xp.matmul(means, xp.matmul(spread.factors, spread.factors))
-        offset = 0.5 * (spread.log_det - d * _LOG_2PI - xp.sum(linear * means, axis=-1))
+        offset = offset - 0.5 * xp.sum(linear * means, axis=-1)
         return xp.concat([offset[..., None], linear], axis=-1)
 
-    def second(self, raw: Array, means: Array, z: Array, weight: Array) -> Array:
-        xp = backends.namespace(raw)
-        square = xp.matmul(z * weight[..., None, :], swap(z))
-        cross = xp.matmul(swap(raw[..., 1:]), means)
-        return square - cross - swap(cross) + xp.matmul(swap(raw[..., :1] * means), means)
+    def sums(self, monomials: Array, shares: Array, z: Array, weight: Array) -> tuple[Array, ...]:
+        scatter = backends.namespace(z).matmul(z * weight[..., None, :], swap(z))
+        return *_products(shares, monomials), scatter
+
+    def sums_of(self, gaps: Array, shares: Array) -> tuple[Array, ...]:
+        xp, weighted = backends.namespace(gaps), gaps * shares[..., None, :]
+        first = xp.concat([xp.sum(shares, axis=-1)[..., None], xp.sum(weighted, axis=-1)], axis=-1)
+        return first, xp.sum(xp.matmul(weighted, swap(gaps)), axis=-3)
+
+    def moments(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
+        return sums[0][..., 0], sums[0][..., 1:], sums[1]
+
+    def empty(self, natural: Array) -> tuple[Array, ...]:
+        zero = backends.namespace(natural).zeros_like(natural)
+        return zero, _outer(zero[..., 0, 1:], zero[..., 0, 1:])
 
     def squares(self, spread: Spread, gaps: Array) -> Array:
         xp = backends.namespace(gaps)
         return xp.sum(xp.matmul(spread.factors[..., None, :, :], gaps) ** 2, axis=-2)
-
-    def second_of(self, gaps: Array, responsibilities: Array) -> Array:
-        xp = backends.namespace(gaps)
-        return xp.sum(xp.matmul(gaps * responsibilities[..., None, :], swap(gaps)), axis=-3)
 
     def moment(self, counts: Array, shift: Array, second: Array) -> Array:
         xp = backends.namespace(shift)
@@ -277,23 +303,27 @@ class Diagonal:
     def common(self, spread: Spread, z: Array) -> float:
         return 0.0
 
-    def natural(self, means: Array, spread: Spread) -> Array:
-        xp, d = backends.namespace(means), means.shape[-1]
+    def natural(self, means: Array, spread: Spread, offset: Array) -> Array:
+        xp = backends.namespace(means)
         precision = spread.factors**2
         linear = precision * means
-        offset = 0.5 * (spread.log_det - d * _LOG_2PI - xp.sum(linear * means, axis=-1))
+        offset = offset - 0.5 * xp.sum(linear * means, axis=-1)
         return xp.concat([offset[..., None], linear, -0.5 * precision], axis=-1)
 
-    def second(self, raw: Array, means: Array, z: Array, weight: Array) -> Array:
-        d = means.shape[-1]
-        counts, sums, squares = raw[..., :1], raw[..., 1 : d + 1], raw[..., d + 1 :]
-        return squares - 2 * sums * means + counts * means**2
+    def sums(self, monomials: Array, shares: Array, z: Array, weight: Array) -> tuple[Array, ...]:
+        return _products(shares, monomials)
+
+    def sums_of(self, gaps: Array, shares: Array) -> tuple[Array, ...]:
+        return (backends.namespace(gaps).matmul(self.monomials(gaps), shares[..., None])[..., 0],)
+
+    def moments(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
+        return sums[0][..., 0], sums[0][..., 1 : d + 1], sums[0][..., d + 1 :]
+
+    def empty(self, natural: Array) -> tuple[Array, ...]:
+        return (backends.namespace(natural).zeros_like(natural),)
 
     def squares(self, spread: Spread, gaps: Array) -> Array:
         return backends.namespace(gaps).sum((spread.factors[..., None] * gaps) ** 2, axis=-2)
-
-    def second_of(self, gaps: Array, responsibilities: Array) -> Array:
-        return backends.namespace(gaps).matmul(gaps**2, responsibilities[..., None])[..., 0]
 
     def moment(self, counts: Array, shift: Array, second: Array) -> Array:
         return second / counts[..., None] - shift**2
@@ -333,23 +363,27 @@ class Spherical:
     def common(self, spread: Spread, z: Array) -> float:
         return 0.0
 
-    def natural(self, means: Array, spread: Spread) -> Array:
-        xp, d = backends.namespace(means), means.shape[-1]
+    def natural(self, means: Array, spread: Spread, offset: Array) -> Array:
+        xp = backends.namespace(means)
         precision = spread.factors[..., None] ** 2
         linear = precision * means
-        offset = 0.5 * (spread.log_det - d * _LOG_2PI - xp.sum(linear * means, axis=-1))
+        offset = offset - 0.5 * xp.sum(linear * means, axis=-1)
         return xp.concat([offset[..., None], linear, -0.5 * precision], axis=-1)
 
-    def second(self, raw: Array, means: Array, z: Array, weight: Array) -> Array:
-        xp, sums = backends.namespace(raw), raw[..., 1:-1]
-        return raw[..., -1] - 2 * xp.sum(sums * means, axis=-1) + raw[..., 0] * xp.sum(means**2, axis=-1)
+    def sums(self, monomials: Array, shares: Array, z: Array, weight: Array) -> tuple[Array, ...]:
+        return _products(shares, monomials)
+
+    def sums_of(self, gaps: Array, shares: Array) -> tuple[Array, ...]:
+        return (backends.namespace(gaps).matmul(self.monomials(gaps), shares[..., None])[..., 0],)
+
+    def moments(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
+        return sums[0][..., 0], sums[0][..., 1 : d + 1], sums[0][..., -1]
+
+    def empty(self, natural: Array) -> tuple[Array, ...]:
+        return (backends.namespace(natural).zeros_like(natural),)
 
     def squares(self, spread: Spread, gaps: Array) -> Array:
         return backends.namespace(gaps).sum((spread.factors[..., None, None] * gaps) ** 2, axis=-2)
-
-    def second_of(self, gaps: Array, responsibilities: Array) -> Array:
-        xp = backends.namespace(gaps)
-        return xp.sum(xp.sum(gaps**2, axis=-2) * responsibilities, axis=-1)
 
     def moment(self, counts: Array, shift: Array, second: Array) -> Array:
         return (second / counts - backends.namespace(shift).sum(shift**2, axis=-1)) / shift.shape[-1]
