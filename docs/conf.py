@@ -1,0 +1,51 @@
+"""The site: `python -m sphinx -W --keep-going -b html docs site`."""
+
+from importlib.metadata import version as installed_version
+
+from sphinx.util.inspect import TypeAliasForwardRef
+
+project = "emroute"
+author = "The emroute developers"
+project_copyright = author
+version = release = installed_version("emroute")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
+exclude_patterns = [".gitignore", "README.md"]
+templates_path = ["_templates"]
+default_role = "py:obj"  # in docstrings, `emroute.em.fit` is a link where there is such an object
+nitpicky = False
+
+html_theme = "furo"
+html_title = f"emroute {release}"
+html_copy_source = False
+
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+
+autosummary_generate = True
+autosummary_ignore_module_all = False
+autodoc_member_order = "bysource"
+autodoc_type_aliases = {"Array": "Array"}
+TypeAliasForwardRef.__repr__ = lambda alias: alias.name  # as it is written, also inside a union
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+napoleon_numpy_docstring = True
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+
+
+def arrange(app, what, name, obj, options, lines):
+    """Set the indented blocks of module docstrings, which are equations, as they stand; elsewhere bars are norms."""
+    if lines and lines[0].startswith("Alias for field number"):
+        lines.clear()
+    if what != "module":
+        return
+    for place in range(len(lines) - 1, 0, -1):
+        if not lines[place].startswith(" "):
+            lines[place] = lines[place].replace("|", r"\|")
+        elif not lines[place - 1].strip():
+            lines[place:place] = ["::", ""]
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", arrange)

@@ -1,0 +1,147 @@
+"""Every example of the README and of the site runs, and the site is complete."""
+
+import doctest
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.test_layers import public_modules
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "backends" / "README.md", *sorted(DOCS.glob("*.md"))]
+
+
+def blocks(page: Path, language: str = "python|pycon") -> list[tuple[str, str]]:
+    """The fenced blocks of a page, with their language."""
+    return re.findall(rf"^```({language})\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def run(page: Path, which: slice = slice(None)) -> dict:
+    """Run blocks of a page one after another, as one program; output shown in a session is compared."""
+    scope = {"__name__": "page"}
+    parser, runner = (
+        doctest.DocTestParser(),
+        doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS),
+    )
+    for number, (language, text) in enumerate(blocks(page)[which]):
+        if language == "python":
+            exec(compile(text, f"{page.name}, block {number}", "exec"), scope)
+        else:
+            test = parser.get_doctest(text, scope, f"{page.name}, block {number}", str(page), 0)
+            runner.run(test, clear_globs=False)
+            scope.update(test.globs)
+    assert not runner.failures
+    return scope
+
+
+def unavailable(text: str) -> str | None:
+    """Why the library that a program imports cannot run here, or None."""
+    if "import cupy" not in text:
+        return None
+    if importlib.util.find_spec("cupy") is None:
+        return "cupy is not installed"
+    import cupy
+
+    return None if cupy.cuda.is_available() else "CuPy finds no CUDA device"
+
+
+README = [text for _, text in blocks(ROOT / "README.md", "python")]
+
+
+@pytest.mark.parametrize("text", README, ids=lambda text: text.split()[1])
+def test_readme_examples_run(text):
+    if reason := unavailable(text):
+        pytest.skip(reason)
+    scope = {}
+    exec(compile(text, "README.md", "exec"), scope)
+    x, mixture = scope["x"], scope["mixture"]
+    assert float(mixture.log_likelihood) == pytest.approx(-1130.26396, abs=1e-2)
+    for result in (mixture.means, scope["density"], scope["rows"]):
+        assert (type(result), result.dtype) == (type(x), x.dtype)
+
+
+def test_readme_examples_are_one_program():
+    """The four differ in the library's name alone."""
+    programs = set()
+    for text in README:
+        module, alias = re.match(r"import ([\w.]+)(?: as (\w+))?", text).groups()
+        programs.add(text.partition("\n")[2].replace(f"{alias or module}.asarray", "asarray"))
+    assert (len(README), len(programs)) == (4, 1)
+    (program,) = programs
+    assert len(program.split("\n")) == 10  # and the line of the import, less the empty one at the end
+
+
+@pytest.mark.parametrize("name", ["index.md", "first-mixture.md", "own-model.md"])
+def test_page_runs(name, capsys):
+    run(DOCS / name)
+
+
+def test_own_model_finds_the_lines_on_every_library(lib):
+    page = run(DOCS / "own-model.md", slice(2))
+    x, y = lib.asarray(page["x"]), lib.asarray(page["y"])
+    start = page["Lines"](*map(lib.asarray, page["start"]))
+    fit = page["em"].fit(page["Regressions"](), (x, y), start)
+    assert bool(fit.converged)
+    np.testing.assert_allclose(lib.to_numpy(fit.params.slopes), [[1.0, 2.0], [0.5, -1.0]], atol=0.06)
+    np.testing.assert_allclose(lib.to_numpy(fit.params.weights), [0.6, 0.4], atol=0.03)
+    np.testing.assert_allclose(lib.to_numpy(fit.params.variances), 0.04, atol=0.005)
+    assert np.all(np.diff(lib.to_numpy(fit.trace)) > -1e-9)
+    np.testing.assert_allclose(lib.to_numpy(fit.trace), page["fit"].trace, rtol=1e-9)
+
+
+def test_own_family_runs_on_every_library(lib):
+    page = run(DOCS / "add-a-family.md")
+    x = page["x"][:500]
+    expected = page["fit"](x, 2, rng=0)
+    mixture = page["fit"](lib.asarray(x), 2, rng=0)
+    np.testing.assert_allclose(lib.to_numpy(mixture.probs), expected.probs, rtol=1e-9)
+    np.testing.assert_allclose(lib.to_numpy(mixture.log_prob(lib.asarray(x))), expected.log_prob(x), rtol=1e-9)
+    assert np.all(np.diff(lib.to_numpy(mixture.trace)) > -1e-9)
+
+
+def test_own_backend_serves_its_library(tmp_path):
+    """The files of the page, with the metadata that an installation would write."""
+    for _, text in blocks(DOCS / "add-a-backend.md", "python"):
+        name = text.partition("\n")[0].removeprefix("# ")
+        (tmp_path / name).write_text(text)
+    ((_, table),) = blocks(DOCS / "add-a-backend.md", "toml")
+    key, module = re.search(r'^(\w+) = "(\w+)"$', table, re.MULTILINE).groups()
+    metadata = tmp_path / "emroute_toyarray-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: emroute-toyarray\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[emroute.backends]\n{key} = {module}\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "use.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert not done.returncode, done.stderr
+    assert done.stdout.startswith("GaussianMixture(n_components=2, log_likelihood=-1130.26")
+
+
+def test_every_public_module_is_in_the_reference():
+    """The package itself and its entry for ``python -m`` aside."""
+    listed = re.findall(r"^ {3}(emroute[\w.]*)$", (DOCS / "api" / "index.md").read_text(), re.MULTILINE)
+    assert len(set(listed)) == len(listed)
+    assert set(listed) == set(public_modules()) - {"emroute", "emroute.__main__"}
+
+
+def test_links_between_files_lead_somewhere():
+    broken = []
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", DOCS / "api" / "index.md"]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            if not (page.parent / target).exists():
+                broken.append(f"{page.relative_to(ROOT)}: {target}")
+    assert not broken
+
+
+def test_every_page_is_in_the_contents():
+    contents = (DOCS / "index.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^([\w-]+)$", contents, re.MULTILINE))
+    assert {page.stem for page in DOCS.glob("*.md")} - {"index"} <= listed
