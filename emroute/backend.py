@@ -7,7 +7,7 @@ and loaded when the first such array is seen, so nothing imports a framework tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -152,18 +152,24 @@ def get(*arrays: Array) -> Backend:
     array([1.])
     """
     present = [x for x in arrays if x is not None]
-    names = [_name(x) for x in present]
-    # jax arrays live in jaxlib, their tracers in jax: one backend, two names
-    first = _load(names[0])
-    for x, name in zip(present[1:], names[1:], strict=True):
-        if name != names[0] and _load(name) is not first:
+    backend = _of_type(type(present[0])) or _load(_name(present[0]))
+    for x in present[1:]:
+        if (_of_type(type(x)) or _load(_name(x))) is not backend:
             raise InputTypeError(
-                f"arrays of two libraries: {names[0]} and {name}; convert one of them, emroute moves nothing itself"
+                f"arrays of two libraries: {_name(present[0])} and {_name(x)}; convert one of them, emroute moves "
+                "nothing itself"
             )
         here, there = _device(present[0]), _device(x)
         if here is not None and there is not None and here != there:
             raise InputTypeError(f"arrays on two devices: {here} and {there}; move one of them, emroute moves nothing")
-    return first
+    return backend
+
+
+@cache
+def _of_type(kind: type) -> Backend | None:
+    """The backend of a type, looked up once: `get` is called for every few operations."""
+    name = _library(kind)
+    return None if name is None else _load(name)
 
 
 def _device(x: Array) -> Any:
@@ -187,5 +193,13 @@ def namespace(*arrays: Array) -> Any:
     >>> float(namespace(np.ones(3)).sum(np.ones(3)))
     3.0
     """
-    present: Iterable[Array] = (x for x in arrays if x is not None)
-    return get(*arrays).namespace(next(iter(present)))
+    if len(arrays) > 1:
+        get(*arrays)
+    first = next(x for x in arrays if x is not None)
+    try:
+        return _spaces[type(first)]
+    except KeyError:
+        return _spaces.setdefault(type(first), get(first).namespace(first))
+
+
+_spaces: dict[type, Any] = {}

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import concrete, eps, itemsize
+from emroute.array import concrete, either, eps, itemsize
 from emroute.backend import Array
 from emroute.batch import select
 from emroute.data import Stream, open_source
@@ -60,7 +60,19 @@ class Statistics(NamedTuple):
 
 @dataclass(frozen=True)
 class KMeansModel:
-    """k-means for `emroute.em.fit`."""
+    """k-means for `emroute.em.fit`.
+
+    Parameters
+    ----------
+    centred
+        Whether rows are first moved by the centre; needless, and a pass over the data, where that is no farther
+        from 0 than the rows are from it.
+    weighted
+        Whether any weight is not 1.
+    """
+
+    centred: bool = True
+    weighted: bool = True
 
     ranks = (1,)
 
@@ -74,35 +86,40 @@ class KMeansModel:
         xp, backend, z = backends.namespace(x), backends.get(x), self.points(params, x)
         k, d = params.centroids.shape[-2:]
         labels, half = nearest(z, params.centroids)
-        share = xp.broadcast_to(sample_weight[..., None], (*labels.shape, 1))
+        share = xp.broadcast_to(sample_weight, labels.shape)[..., None]
         counts = backend.segment_sum(share, labels, k)
-        sums = backend.segment_sum(xp.broadcast_to(z, (*labels.shape, d)) * share, labels, k)
-        nowhere = xp.zeros_like(sums[..., 0, :])
-        inertia = 2 * xp.sum(sample_weight * half, axis=-1)
-        fast = Statistics(counts[..., 0], sums - counts * params.centroids, inertia, nowhere, 0 * inertia)
 
-        def carefully(state: tuple[Array, Statistics]) -> tuple[Array, Statistics]:
+        def total(rows: Array) -> Array:
+            return backend.segment_sum(rows * share if self.weighted else rows, labels, k)
+
+        rows = xp.broadcast_to(z, (*labels.shape, d))
+        zero = xp.zeros_like(counts[..., 0, 0])
+
+        def by_products() -> Statistics:
+            sums = total(rows) - counts * params.centroids
+            inertia = 2 * xp.sum(sample_weight * half, axis=-1)
+            return Statistics(counts[..., 0], sums, inertia, xp.zeros_like(sums[..., 0, :]), zero)
+
+        def by_differences() -> Statistics:
             gaps = self._gaps(params, z, labels)
-            square = xp.sum(gaps * gaps, axis=-1)
+            square = xp.vecdot(gaps, gaps)
             present = xp.where(share[..., 0] > 0, square, xp.zeros_like(square))
-            far = xp.argmax(present, axis=-1, keepdims=True)
-            rows = xp.broadcast_to(z, gaps.shape)
-            row = xp.take_along_axis(rows, xp.broadcast_to(far[..., None], (*far.shape, d)), axis=-2)
-            exact = Statistics(
-                counts[..., 0],
-                backend.segment_sum(gaps * share, labels, k),
-                xp.sum(sample_weight * square, axis=-1),
-                row[..., 0, :],
-                xp.max(present, axis=-1),
-            )
-            careful = xp.broadcast_to(params.careful, inertia.shape) > 0
-            return ~state[0], select(careful, exact, fast)
+            far = xp.argmax(present, axis=-1, keepdims=True)[..., None]
+            farthest = xp.take_along_axis(rows, xp.broadcast_to(far, (*far.shape[:-1], d)), axis=-2)[..., 0, :]
+            # in a batch, other problems may be the ones that need care
+            part = xp.where(params.careful[..., None] > 0, square, 2 * half)
+            inertia = xp.sum(sample_weight * part, axis=-1)
+            return Statistics(counts[..., 0], total(gaps), inertia, farthest, xp.max(present, axis=-1) * params.careful)
 
-        return backend.loop(lambda state: state[0], carefully, (xp.any(params.careful > 0), fast))[1]
+        centroids = xp.broadcast_to(params.centroids, (*labels.shape[:-1], k, d))
+        empty = Statistics(*(xp.zeros_like(x) for x in (counts[..., 0], centroids, zero, centroids[..., 0, :], zero)))
+        return either(xp.any(params.careful > 0), by_differences, by_products, empty)
 
     def _gaps(self, params: Params, z: Array, labels: Array) -> Array:
         """Differences of rows to the centroids they are assigned to, ``(..., n, d)``."""
         xp, d = backends.namespace(z), z.shape[-1]
+        if params.centroids.ndim == 2:
+            return z - xp.take(params.centroids, labels, axis=0)
         index = xp.broadcast_to(labels[..., None], (*labels.shape, d))
         return z - xp.take_along_axis(params.centroids, index, axis=-2)
 
@@ -131,13 +148,14 @@ class KMeansModel:
 
     def points(self, params: Params, x: Array) -> Array:
         """Rows about the centre."""
-        return x - params.centre[..., None, :]
+        return x - params.centre[..., None, :] if self.centred else x
 
     def assign(self, params: Params, x: Array) -> tuple[Array, Array]:
         """Labels ``(..., n)`` and squared distances ``(..., n)``."""
         z = self.points(params, x)
         labels, _ = nearest(z, params.centroids)
-        return labels, backends.namespace(z).sum(self._gaps(params, z, labels) ** 2, axis=-1)
+        gaps = self._gaps(params, z, labels)
+        return labels, backends.namespace(z).vecdot(gaps, gaps)
 
     def distances(self, params: Params, x: Array) -> Array:
         """Distances to all centroids, ``(..., n, k)``; exactly 0, with a finite gradient, at a centroid."""
@@ -159,6 +177,7 @@ class KMeans:
     ([0.5, 10.5], 1.0)
     """
 
+    model: KMeansModel
     params: Params
     labels: Array
     """``(..., n)``: the nearest centroid of each row that was fitted."""
@@ -207,10 +226,7 @@ class KMeans:
             raise InputTypeError("got a source of chunks, expected an array; call this for each chunk")
         check_floating("x", self.params.centroids, *rows.arrays)
         check_width(rows.arrays[0], self.params.centroids.shape[-1])
-        return each_row(_MODEL, name, self.params, rows, tuple(self.params.centroids.shape[:-2]))
-
-
-_MODEL = KMeansModel()
+        return each_row(self.model, name, self.params, rows, tuple(self.params.centroids.shape[:-2]))
 
 
 def fit(
@@ -277,24 +293,29 @@ def fit(
     k = check_count("n_clusters", n_clusters)
     settings = Settings(init, n_init, tol, max_iter, rng, chunk_size, callback, progress)
     source, n, moments = prepare(x, sample_weight, k, "n_clusters")
-    centre = moments.mean
-    xp, d = backends.namespace(centre), centre.shape[-1]
-    zero = xp.zeros_like(centre[..., 0])
-    params = Params(zero[..., None, None], zero + 1, centre, xp.sum(moments.square, axis=-1))
+    xp, d = backends.namespace(moments.mean), moments.mean.shape[-1]
+    scatter = xp.sum(moments.square, axis=-1)
+    offset = moments.weight * xp.sum(moments.mean**2, axis=-1)
+    near = concrete(xp.all(offset <= scatter)) is True
+    model = KMeansModel(centred=not near, weighted=sample_weight is not None)
+    centre = 0 * moments.mean if near else moments.mean
+    scatter = scatter + offset if near else scatter
+    zero = xp.zeros_like(scatter)
+    params = Params(zero[..., None, None], zero + 1, centre, scatter)
     if settings.named:
-        centroids = seeds(_MODEL.points, params, source, n, settings.init, k, n_init, as_generator(rng))
+        centroids = seeds(model.points, params, source, n, settings.init, k, n_init, as_generator(rng))
     else:
         centroids = as_parameter("starting centroids", init, centre, (k, d)) - centre[..., None, :]
     if n_init > 1:
         source, params = restart(source, params, len(source.batch))
     start = align(params._replace(centroids=centroids), (2, 0, 1, 0), source.batch, 2)
-    result = run(_MODEL, start, source, settings)
+    result = run(model, start, source, settings)
     if isinstance(source, Stream):
-        parts = [each_row(_MODEL, "assign", result.params, rows, ()) for rows in source]
+        parts = [each_row(model, "assign", result.params, rows, ()) for rows in source]
         labels, square = (xp.concat(list(pieces), axis=-1) for pieces in zip(*parts, strict=True))
     else:
         if n_init > 1 and len(source.batch):
             source = source.like([xp.squeeze(x, axis=len(source.batch) - 1) for x in source.held])
-        labels, square = each_row(_MODEL, "assign", result.params, source, tuple(result.objective.shape))
+        labels, square = each_row(model, "assign", result.params, source, tuple(result.objective.shape))
     inertia = xp.sum(square if source.weight is None else square * source.weight, axis=-1)
-    return KMeans(result.params, labels, inertia, *result[2:])
+    return KMeans(model, result.params, labels, inertia, *result[2:])
