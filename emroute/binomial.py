@@ -87,7 +87,10 @@ class Binomial:
 
     def good(self, heads: Array, trials: Array) -> Array:
         """Whether rows are counts, heads no more than trials."""
-        return is_count(heads) & is_count(trials) & (heads <= trials)
+        xp = backends.namespace(heads, trials)
+        if xp.isdtype(heads.dtype, "integral"):
+            heads = xp.astype(heads, trials.dtype)
+        return is_count(heads) & is_count(trials) & (heads <= xp.astype(trials, heads.dtype))
 
     def check(self, params: Params, heads: Array, trials: Array) -> None:
         """Accept any two arrays of counts."""

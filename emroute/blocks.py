@@ -13,6 +13,7 @@ import numpy as np
 from emroute.array import leaves, map_leaves, rebuild
 from emroute.backend import Array, Backend, namespace
 from emroute.data import Rows
+from emroute.errors import InputError
 
 __all__ = ["Cascade", "expect_rows", "expectation", "merge"]
 
@@ -122,9 +123,9 @@ class Cascade:
         self._pieces.append((level, statistics))
 
     def total(self) -> Any:
-        """Everything merged; None if nothing came."""
+        """Return everything merged, or raise `InputError` if nothing came."""
         if not self._pieces:
-            return None
+            raise InputError("the source gave no rows in this pass; it must give all of them in every pass")
         *larger, (_, total) = self._pieces
         for _, piece in reversed(larger):
             total = merge(self._model, piece, total)

@@ -120,6 +120,7 @@ class Stream:
         start = 0
         for number, chunk in enumerate(self.source):
             arrays = _as_arrays(chunk)
+            backend.get(*self.arrays, *arrays)
             expected = [(x.dtype, *x.shape[1:]) for x in self.arrays]
             got = [(x.dtype, *x.shape[1:]) for x in arrays]
             if got != expected:
@@ -127,12 +128,16 @@ class Stream:
             n = arrays[0].shape[0]
             if any(x.shape[0] != n for x in arrays):
                 raise InputError(f"chunk {number}: its arrays have {[x.shape[0] for x in arrays]} rows, expected equal")
-            weight = None if self.weight is None else self.weight[start : start + n]
+            weight = None if self.weight is None else self.weight[start : min(start + n, self.weight.shape[0])]
             start += n
+            if weight is not None and weight.shape[0] != n:
+                break
             if n:
                 yield Rows(arrays, weight, self.layout)
         if self.weight is not None and self.weight.shape[0] != start:
-            raise InputError(f"sample_weight has {self.weight.shape[0]} entries, the source {start} rows")
+            raise InputError(
+                f"sample_weight has {self.weight.shape[0]} entries, the source other than that: {start} rows or more"
+            )
 
 
 def _as_arrays(data: Any) -> tuple[Array, ...]:

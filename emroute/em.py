@@ -23,7 +23,8 @@ from emroute.backend import Array, Backend, compiled
 from emroute.batch import Batch, rejoin, select, take, unmoved
 from emroute.blocks import Cascade, expect_rows, expectation
 from emroute.data import Layout, Rows, Stream, open_source
-from emroute.errors import InputError, MissingDependencyError
+from emroute.errors import MissingDependencyError
+from emroute.validate import check_loop
 
 __all__ = ["Fit", "Model", "Status", "fit", "trim"]
 
@@ -169,12 +170,7 @@ def fit(
     >>> float(result.params.mean), int(result.n_iter), Status(int(result.status)).name
     (3.0, 2, 'CONVERGED')
     """
-    if not tol >= 0:
-        raise InputError(f"got tol={tol!r}, expected a number of at least 0")
-    if int(max_iter) != max_iter or max_iter < 0:
-        raise InputError(f"got max_iter={max_iter!r}, expected an integer of at least 0")
-    if chunk_size is not None and (int(chunk_size) != chunk_size or chunk_size < 1):
-        raise InputError(f"got chunk_size={chunk_size!r}, expected a positive integer or None")
+    check_loop(tol, max_iter, chunk_size)
     source = open_source(data, sample_weight, getattr(model, "ranks", None))
     backend = backends.get(*leaves(params), *source.arrays)
     params = map_leaves(backend.detach, params)
@@ -294,8 +290,6 @@ def _from_python(
         for rows in source:
             merged.add(expect(params, rows.arrays, rows.weight))
             total = rows.total_weight() + total
-        if merged.total() is None:
-            raise InputError("the source gave no rows in this pass; it must give all of them in every pass")
         return merged.total(), total
 
     state = steps.begin(params, e_step(params, None)[0])

@@ -23,6 +23,8 @@ from emroute.validate import (
     check_choice,
     check_count,
     check_floating,
+    check_loop,
+    check_real,
     check_rows,
     check_total,
     check_weights,
@@ -57,6 +59,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_count("n_init", self.n_init)
+        check_loop(self.tol, self.max_iter, self.chunk_size)
         if isinstance(self.init, str):
             check_choice("init", self.init, STARTS)
         elif self.n_init > 1:
@@ -223,6 +226,7 @@ def fit_counts(
     """Fit a mixture of a family on counts; see the families' own `fit`."""
     k = check_count("n_components", n_components)
     source = open_source(data, sample_weight, family.ranks)
+    check_real("the data", *source.arrays)
     like = backends.get(*source.arrays).from_numpy(np.zeros(()), source.arrays[0])
     check_floating("the data", like)
     check_weights("sample_weight", sample_weight, like)

@@ -104,7 +104,8 @@ _SUMMARY = _Summary()
 def summarize(source: Rows | Stream) -> Moments:
     """Weight, mean and squared deviations of the features, per problem, in one pass."""
     first = source.first().arrays[0]
-    return sweep(_SUMMARY, backends.get(first).detach(first)[..., 0, :], source, source.batch)
+    with np.errstate(invalid="ignore", over="ignore"):  # whether they are finite is for the caller to judge
+        return sweep(_SUMMARY, backends.get(first).detach(first)[..., 0, :], source, source.batch)
 
 
 def each_row(model: Any, name: str, params: Any, rows: Rows, batch: tuple[int, ...]) -> Any:

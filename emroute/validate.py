@@ -19,6 +19,9 @@ __all__ = [
     "check_choice",
     "check_count",
     "check_floating",
+    "check_loop",
+    "check_number",
+    "check_real",
     "check_rows",
     "check_total",
     "check_weights",
@@ -35,8 +38,8 @@ def require(flag: Array, message: Callable[[], str]) -> None:
 
 def check_floating(name: str, *arrays: Array) -> None:
     """Raise `InputTypeError` unless all arrays are float32 or float64, all of one dtype."""
+    xp = backends.namespace(*arrays)
     for x in arrays:
-        xp = backends.namespace(x)
         if x.dtype not in (xp.float32, xp.float64):
             raise InputTypeError(f"{name} has dtype {x.dtype}, expected float32 or float64; convert it first")
         if x.dtype != arrays[0].dtype:
@@ -52,6 +55,28 @@ def check_count(name: str, value: Any, at_least: int = 1) -> int:
     if count is None or count != value or count < at_least or isinstance(value, bool):
         raise InputError(f"got {name}={value!r}, expected an integer of at least {at_least}")
     return count
+
+
+def check_number(name: str, value: Any) -> float:
+    """Return a finite number of at least 0 as a float, or raise `InputError`."""
+    if isinstance(value, (str, bool)) or not np.isscalar(value) or not np.isreal(value) or not 0 <= value < np.inf:
+        raise InputError(f"got {name}={value!r}, expected a finite number of at least 0")
+    return float(value)
+
+
+def check_loop(tol: Any, max_iter: Any, chunk_size: Any) -> None:
+    """Raise `InputError` unless these options of the loop can be used."""
+    check_number("tol", tol)
+    check_count("max_iter", max_iter, 0)
+    if chunk_size is not None:
+        check_count("chunk_size", chunk_size)
+
+
+def check_real(name: str, *arrays: Array) -> None:
+    """Raise `InputTypeError` unless all arrays are of integers or floating numbers."""
+    for x in arrays:
+        if not backends.namespace(x).isdtype(x.dtype, ("integral", "real floating")):
+            raise InputTypeError(f"{name} has dtype {x.dtype}, expected integers or floating numbers")
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
@@ -85,7 +110,8 @@ def check_rows(source: Rows | Stream, good: Callable[..., Array], complaint: str
         step = max(1, 2**20 // max(1, int(np.prod(rows.batch, dtype=int))))
         lead = (slice(None),) * len(rows.batch)
         for first in range(0, rows.n, step):
-            bad = ~good(*(x[(*lead, slice(first, first + step), ...)] for x in rows.arrays))
+            part = slice(first, min(first + step, rows.n))
+            bad = ~good(*(x[(*lead, part, ...)] for x in rows.arrays))
             where = _first(bad)
             if where is not None:
                 problem = f" of problem {where[:-1]}" if len(where) > 1 else ""
@@ -123,7 +149,10 @@ def as_parameter(name: str, value: Any, like: Array, tail: tuple[int, ...]) -> A
     """
     if not is_array(value):
         try:
-            value = backends.get(like).from_numpy(np.asarray(value, dtype=np.float64), like)
+            host = np.asarray(value)
+            if host.dtype.kind not in "iuf":
+                raise ValueError(host.dtype)
+            value = backends.get(like).from_numpy(host.astype(np.float64), like)
         except (TypeError, ValueError):
             raise InputError(f"{name} cannot be read as numbers; expected shape (..., {_tail(tail)})") from None
     xp = backends.namespace(like, value)

@@ -198,13 +198,13 @@ BAD_OPTIONS = {
     "tol not a number": ({"tol": float("nan")}, ("tol=nan", "at least 0")),
     "negative max_iter": ({"max_iter": -1}, ("max_iter=-1", "at least 0")),
     "max_iter not whole": ({"max_iter": 2.5}, ("max_iter=2.5", "integer")),
-    "no chunk": ({"chunk_size": 0}, ("chunk_size=0", "positive integer")),
-    "negative chunk": ({"chunk_size": -5}, ("chunk_size=-5", "positive integer")),
+    "no chunk": ({"chunk_size": 0}, ("chunk_size=0", "at least 1")),
+    "negative chunk": ({"chunk_size": -5}, ("chunk_size=-5", "at least 1")),
     "rng of no kind": ({"rng": "dice"}, ("rng='dice'", "seed")),
     "negative seed": ({"rng": -1}, ("rng=-1", "seed")),
     "max_iter in words": ({"max_iter": "ten"}, ("max_iter='ten'", "integer")),
     "tol in words": ({"tol": "small"}, ("tol='small'", "at least 0")),
-    "chunk in words": ({"chunk_size": "big"}, ("chunk_size='big'", "positive integer")),
+    "chunk in words": ({"chunk_size": "big"}, ("chunk_size='big'", "at least 1")),
 }
 
 

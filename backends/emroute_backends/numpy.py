@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import cache
 from typing import Any
 
@@ -75,9 +76,10 @@ def map_blocks(function: Callable[..., Any], arrays: Sequence[Array], size: int,
         _inside.worker = True  # blocks of this block stay on this thread
         return function(*part)
 
+    contexts = [copy_context() for _ in parts]  # numpy.errstate holds in the threads too
     threads = _threads()
     with _blas().limit(limits=1):
-        return _gather(_pool(threads).map(work, parts), n, size)
+        return _gather(_pool(threads).map(lambda context, part: context.run(work, part), contexts, parts), n, size)
 
 
 def _gather(results: Iterable[tuple[Array, ...]], n: int, size: int) -> tuple[Array, ...]:

@@ -102,7 +102,8 @@ def map_blocks(function: Callable[..., Any], arrays: Sequence[Array], size: int,
 
 def blocks(arrays: Sequence[Array], size: int) -> list[list[Array]]:
     """Cut the first axes into blocks of `size`."""
-    return [[x[start : start + size, ...] for x in arrays] for start in range(0, arrays[0].shape[0], size)]
+    n = arrays[0].shape[0]
+    return [[x[start : min(start + size, n), ...] for x in arrays] for start in range(0, n, size)]
 
 
 def join(results: list[Any]) -> tuple[Array, ...]:

@@ -32,6 +32,7 @@ from emroute.validate import (
     check_choice,
     check_count,
     check_floating,
+    check_number,
     check_width,
     require,
 )
@@ -397,8 +398,7 @@ def fit(
     """
     k = check_count("n_components", n_components)
     check_choice("covariance_type", covariance_type, tuple(COVARIANCES))
-    if not covariance_floor >= 0 or not np.isfinite(covariance_floor):
-        raise InputError(f"got covariance_floor={covariance_floor!r}, expected a number of at least 0")
+    check_number("covariance_floor", covariance_floor)
     settings = Settings(init, n_init, tol, max_iter, rng, chunk_size, callback, progress)
     source, n, moments = prepare(x, sample_weight, k, "n_components")
     centre, d = moments.mean, moments.mean.shape[-1]
