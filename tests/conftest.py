@@ -4,14 +4,31 @@ import importlib.util
 
 import jax
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from tests.helpers import Library, library
 
 jax.config.update("jax_enable_x64", True)
 
-settings.register_profile("emroute", derandomize=True, deadline=None, database=None, max_examples=15)
+PHASES = [Phase.explicit, Phase.generate, Phase.shrink]
+settings.register_profile("emroute", derandomize=True, deadline=None, database=None, max_examples=15, phases=PHASES)
 settings.load_profile("emroute")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "on_jax(*cases): of a test's cases JAX, which compiles each, runs only these")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = [item for item in items if _left_out(item)]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+
+
+def _left_out(item: pytest.Item) -> bool:
+    marker = item.get_closest_marker("on_jax")
+    ids = item.callspec.id.split("-") if marker else []
+    return "jax" in ids and "cuda" not in ids and not set(marker.args) & set(ids)
 
 
 def _missing(name: str) -> str | None:
@@ -32,14 +49,13 @@ def _missing(name: str) -> str | None:
     return None
 
 
-def _param(name: str):
-    reason = _missing(name)
-    return pytest.param(name, marks=pytest.mark.skip(reason=reason) if reason else ())
+def _params(*names: str):
+    reasons = {name: _missing(name) for name in names}
+    return [pytest.param(name, marks=pytest.mark.skip(reason=why) if why else ()) for name, why in reasons.items()]
 
 
 @pytest.fixture(
-    scope="session",
-    params=[_param(x) for x in ("numpy", "array_api_strict", "torch", "jax", "cupy", "torch-cuda", "jax-cuda")],
+    scope="session", params=_params("numpy", "array_api_strict", "torch", "jax", "cupy", "torch-cuda", "jax-cuda")
 )
 def xp_name(request: pytest.FixtureRequest) -> str:
     """The name of an array library."""
@@ -50,3 +66,9 @@ def xp_name(request: pytest.FixtureRequest) -> str:
 def lib(xp_name: str) -> Library:
     """An array library: `asarray`, `to_numpy` and its name."""
     return library(xp_name)
+
+
+@pytest.fixture(scope="session", params=_params("numpy", "array_api_strict", "torch", "cupy", "torch-cuda"))
+def eager_lib(request: pytest.FixtureRequest) -> Library:
+    """A library that compiles nothing, for what has many shapes; the same lines run on JAX in other tests."""
+    return library(request.param)

@@ -10,6 +10,7 @@ from sklearn.datasets import load_iris
 from sklearn.utils import check_random_state
 
 from emroute import binomial, gmm, kmeans
+from tests.helpers import NUMPY
 
 HEADS = np.array([5, 9, 8, 4, 7])
 EQUAL = [0.5, 0.5]
@@ -104,17 +105,22 @@ def test_recorded_coins_agree_with_a_general_optimizer(lib):
     [("full", -180.1855), ("tied", -256.35404), ("diag", -306.86046), ("spherical", -384.31410)],
 )
 def test_iris_reaches_its_best_known_mixture(lib, covariance_type, best):
-    fitted = gmm.fit(lib.asarray(iris()), 3, covariance_type=covariance_type, n_init=20, rng=0)
+    options = {"covariance_type": covariance_type, "n_init": 20, "rng": 0}
+    fitted, same = (gmm.fit(library.asarray(iris()), 3, **options) for library in (lib, NUMPY))
     assert float(fitted.log_likelihood) == pytest.approx(best, rel=1e-4)
     assert bool(fitted.converged)
+    for name in ("weights", "means", "covariances"):  # one seed, one fit
+        np.testing.assert_allclose(lib.to_numpy(getattr(fitted, name)), getattr(same, name), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(("k", "best"), [(2, 152.3479518), (3, 78.8514414), (4, 57.2284732)])
 def test_iris_reaches_its_best_known_clusters(lib, k, best):
-    fitted = kmeans.fit(lib.asarray(iris()), k, n_init=20, rng=0)
+    fitted, same = (kmeans.fit(library.asarray(iris()), k, n_init=20, rng=0) for library in (lib, NUMPY))
     assert float(fitted.inertia) == pytest.approx(best, rel=1e-4)
     assert bool(fitted.converged)
     assert float(fitted.trace[-1]) == pytest.approx(-float(fitted.inertia), rel=1e-12)
+    np.testing.assert_allclose(lib.to_numpy(fitted.centroids), same.centroids, rtol=1e-6)
+    np.testing.assert_array_equal(lib.to_numpy(fitted.labels), same.labels)
 
 
 def test_old_faithful_splits_into_short_and_long_eruptions(lib):
