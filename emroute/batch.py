@@ -122,8 +122,8 @@ def select(mask: Array, new: Any, old: Any) -> Any:
 
 
 def take(tree: Any, index: Array, count: int) -> Any:
-    """Return some of `count` problems."""
-    return map_leaves(lambda x: namespace(x).take(x, index, axis=0) if x.shape[0] == count else x, tree)
+    """Return some of `count` problems; what has no axis of them is shared."""
+    return map_leaves(lambda x: namespace(x).take(x, index, axis=0) if _leads(x, count) else x, tree)
 
 
 def rejoin(parts: list[Any], counts: list[int], order: Array) -> Any:
@@ -131,11 +131,15 @@ def rejoin(parts: list[Any], counts: list[int], order: Array) -> Any:
 
     def join(*pieces: Array) -> Array:
         xp = namespace(order)
-        if any(piece.shape[0] != count for piece, count in zip(pieces, counts, strict=True)):
+        if not all(_leads(piece, count) for piece, count in zip(pieces, counts, strict=True)):
             return pieces[0]
         return xp.take(xp.concat(list(pieces), axis=0), order, axis=0)
 
     return map_leaves(join, *parts)
+
+
+def _leads(x: Array, count: int) -> bool:
+    return x.ndim > 0 and x.shape[0] == count
 
 
 def unmoved(new: Any, old: Any, n_batch: int, resolution: float) -> Array:

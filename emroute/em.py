@@ -357,4 +357,6 @@ def trim(fit: Fit) -> Fit:
     backend = backends.get(fit.n_iter)
     if concrete(backend.namespace(fit.n_iter).any(fit.n_iter > 0)) is None:
         return fit
-    return fit._replace(trace=fit.trace[..., : int(backend.to_numpy(fit.n_iter).max()) + 1])
+    longest = int(backend.to_numpy(fit.n_iter).max())
+    # on the host, for a slice of every length would be compiled anew
+    return fit._replace(trace=backend.from_numpy(backend.to_numpy(fit.trace)[..., : longest + 1], fit.trace))
