@@ -50,8 +50,11 @@ def segment_sum(values: Array, segments: Array, n_segments: int) -> Array:
 
 def from_numpy(value: np.ndarray, like: Array) -> Array:
     floating = value.dtype.kind == "f" and jnp.issubdtype(like.dtype, jnp.floating)
-    placed = not isinstance(like, jax.core.Tracer) and len(like.devices()) == 1
-    return jnp.asarray(value, dtype=like.dtype if floating else None, device=like.device if placed else None)
+    value = value.astype(like.dtype if floating else jax.dtypes.canonicalize_dtype(value.dtype))
+    if isinstance(like, jax.core.Tracer):
+        return jnp.asarray(value)
+    # device_put compiles nothing, where jnp.asarray compiles a conversion for each shape
+    return jax.device_put(value, like.device if len(like.devices()) == 1 else None)
 
 
 def chunk_size(bytes_per_row: int) -> int:
