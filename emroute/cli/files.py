@@ -1,0 +1,164 @@
+"""Tables of numbers from csv, parquet, npy and npz files."""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emroute.cli.libraries import need
+from emroute.errors import InputError
+
+__all__ = ["Table", "read"]
+
+SUFFIXES = (".csv", ".parquet", ".npy", ".npz")
+_MISSING = ("", "na", "n/a", "null", "none", "nan", "?")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns by name. An npy file has its columns named ``0, 1, ...`` and stays on disk, mapped."""
+
+    names: tuple[str, ...]
+    values: np.ndarray
+    """``(n, len(names))``; NaN where an entry is missing, or is text."""
+    text: dict[str, str] = field(default_factory=dict)
+    """What is wrong with each column that does not hold numbers."""
+
+    def take(self, names: Sequence[str]) -> np.ndarray:
+        """Return some columns, ``(n, len(names))``; all of them, in order, without a copy.
+
+        Raises
+        ------
+        InputError
+            If a column is not there, or does not hold numbers.
+        """
+        for name in names:
+            if name not in self.names:
+                raise InputError(f"no column {name!r}; the file has {', '.join(self.names)}")
+        text = [name for name in names if name in self.text]
+        if text:
+            rest = ",".join(name for name in names if name not in self.text)
+            remedy = f"correct it, or fit the others: --columns {rest}" if rest else "no other column is left"
+            complaints = "; ".join(f"column {name!r} does not hold numbers ({self.text[name]})" for name in text)
+            raise InputError(f"{complaints}; {remedy}")
+        if tuple(names) == self.names:
+            return self.values
+        return self.values[:, [self.names.index(name) for name in names]]
+
+
+def read(path: Path, key: str | None = None) -> Table:
+    """Read a table of numbers.
+
+    Parameters
+    ----------
+    path
+        A ``.csv``, ``.parquet``, ``.npy`` or ``.npz`` file. The first line of a csv file names the columns, unless
+        it holds only numbers.
+    key
+        Which array of an npz file.
+
+    Raises
+    ------
+    InputError
+        If the suffix is another, or the file does not hold a table.
+    OSError
+        If the file cannot be opened.
+    MissingDependencyError
+        If csv and parquet files need polars, which is not there.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(f"{path}: got suffix {suffix!r}, expected {', '.join(SUFFIXES)}")
+    if key is not None and suffix != ".npz":
+        raise InputError(f"--key is for npz files, got {path.name}")
+    with path.open("rb"):  # the libraries' own errors name neither file nor reason
+        pass
+    return _read_frame(path) if suffix in (".csv", ".parquet") else _read_array(path, key)
+
+
+def _read_array(path: Path, key: str | None) -> Table:
+    try:
+        if path.suffix.lower() == ".npy":
+            loaded: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+        else:
+            with path.open("rb") as file:  # NumPy leaves a bad archive open
+                arrays: Any = np.load(file, allow_pickle=False)
+                loaded = arrays[_key(arrays.files, key)]
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        # what NumPy takes for a pickle is any file that does not begin like its own
+        reason = "it does not hold plain arrays" if "pickle" in str(error) else _first_line(error)
+        raise InputError(f"{path}: cannot be read ({reason})") from None
+    if loaded.dtype.kind not in "fiub" or loaded.ndim not in (1, 2):
+        got = f"shape {loaded.shape} and dtype {loaded.dtype}"
+        raise InputError(f"{path}: got an array of {got}, expected numbers of shape (n,) or (n, d)")
+    values = loaded[:, None] if loaded.ndim == 1 else loaded
+    return Table(tuple(map(str, range(values.shape[1]))), values)
+
+
+def _key(keys: list[str], key: str | None) -> str:
+    if key is None and len(keys) == 1:
+        return keys[0]
+    if key is None or key not in keys:
+        wanted = "choose one with --key" if key is None else f"there is no {key!r}"
+        raise InputError(f"holds the arrays {', '.join(keys) or '(none)'}; {wanted}")
+    return key
+
+
+def _read_frame(path: Path) -> Table:
+    need("polars", "cli", f"a {path.suffix} file")
+    import polars as pl
+
+    try:
+        if path.suffix.lower() == ".parquet":
+            frame, text = pl.read_parquet(path), {}
+            for name, kind in frame.schema.items():
+                if not (kind.is_numeric() or kind == pl.Boolean):
+                    text[name] = str(kind)
+            frame = frame.with_columns(pl.lit(None).alias(name) for name in text)
+            narrow = all(kind in (pl.Float32, pl.Null) for kind in frame.dtypes)
+            frame = frame.cast(pl.Float32 if narrow else pl.Float64)
+        else:
+            frame, text = _parse(pl, path)
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"{path}: cannot be read ({_first_line(error)})") from None
+    return Table(tuple(frame.columns), frame.to_numpy(), text)
+
+
+def _parse(pl: Any, path: Path) -> tuple[Any, dict[str, str]]:
+    """Read a csv file as text first, so that a column of numbers is one in which every entry is missing or a number."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = next(csv.reader(file), [])
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a csv file in UTF-8 ({_first_line(error)})") from None
+    names = None if not all(map(_is_number, first)) else [str(place) for place in range(len(first))]
+    raw = pl.read_csv(path, has_header=names is None, new_columns=names, infer_schema=False)
+    raw = raw.rename(str.strip).with_columns(pl.all().str.strip_chars())
+    raw = raw.with_columns(pl.when(~pl.all().str.to_lowercase().is_in(_MISSING)).then(pl.all()))
+    frame = raw.cast(pl.Float64, strict=False)
+    text = {}
+    for name in raw.columns:
+        bad = (raw[name].is_not_null() & frame[name].is_null()).arg_true()
+        if len(bad):
+            text[name] = f"row {bad[0]}: {raw[name][bad[0]]!r:.40}"
+    return frame, text
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

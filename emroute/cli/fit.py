@@ -1,0 +1,219 @@
+"""``emroute fit``: a mixture or a clustering of the rows of a file."""
+
+from __future__ import annotations
+
+import csv
+import sys
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from emroute import binomial, gmm, kmeans, plot
+from emroute.backend import Array
+from emroute.cli.files import Table, read
+from emroute.cli.libraries import Library, anchor, host, need, put
+from emroute.cli.show import show
+from emroute.em import Status
+from emroute.errors import EmrouteError, InputError
+
+__all__ = ["Family", "fit"]
+
+_SHOWN = 5  # features that the table and the pair plot show
+
+
+class Family(StrEnum):
+    """What can be fitted from the command line."""
+
+    gmm = "gmm"
+    kmeans = "kmeans"
+    binomial = "binomial"
+
+
+class CovarianceType(StrEnum):
+    """Of a Gaussian mixture."""
+
+    full = "full"
+    tied = "tied"
+    diag = "diag"
+    spherical = "spherical"
+
+
+class Dtype(StrEnum):
+    """Of the fit."""
+
+    float32 = "float32"
+    float64 = "float64"
+
+
+class Format(StrEnum):
+    """Of a saved mixture."""
+
+    npz = "npz"
+    safetensors = "safetensors"
+
+
+def fit(
+    family: Annotated[Family, typer.Argument(metavar="gmm|kmeans|binomial", help="What to fit.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="A csv, parquet, npy or npz file, an observation a row, from row 0.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many components or clusters.", show_default=False)],
+    backend: Annotated[Library, typer.Option(help="The array library to fit on.")] = Library.numpy,
+    device: Annotated[str | None, typer.Option(help="Its device, such as cpu or cuda:0.")] = None,
+    dtype: Annotated[Dtype | None, typer.Option(help="By default the file's, or float64.")] = None,
+    covariance_type: Annotated[CovarianceType | None, typer.Option(help="Gaussians only; full by default.")] = None,
+    n_init: Annotated[int, typer.Option(min=1, help="Restarts; the best is kept.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random starts; the same seed gives the same fit.")] = 0,
+    tol: Annotated[float | None, typer.Option(help="Change of the objective a row that counts as rest.")] = None,
+    max_iter: Annotated[int | None, typer.Option(min=0, help="The most iterations.")] = None,
+    columns: Annotated[str | None, typer.Option(help="Columns to fit, a,b,c; in npy files 0,1,2.")] = None,
+    weights_column: Annotated[str | None, typer.Option(help="A column of weights of the rows.")] = None,
+    heads: Annotated[str | None, typer.Option(help="Binomials: the column of successes.")] = None,
+    trials: Annotated[str | None, typer.Option(help="Binomials: the column of trials.")] = None,
+    key: Annotated[str | None, typer.Option(help="Which array of an npz file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A folder to write labels and parameters to.")] = None,
+    format: Annotated[Format, typer.Option(help="Of the mixture in --out.")] = Format.npz,
+    pictures: Annotated[bool, typer.Option("--plot", help="Also draw pictures to --out.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Fit a Gaussian mixture, k-means or a binomial mixture to the rows of a file."""
+    _check_options(family, covariance_type, columns, heads or trials, out, pictures)
+    if format is Format.safetensors:
+        need("safetensors", "cli", "--format safetensors")
+    table = read(file, key)
+    names = _columns(family, table, columns, weights_column, heads, trials)
+    x = table.take(names)
+    dtype = dtype or (Dtype.float32 if x.dtype.kind == "f" and x.dtype.itemsize <= 4 else Dtype.float64)
+    like = anchor(backend, device, dtype)
+    # NumPy takes the array as it is, so that a mapped file of this dtype is read in chunks and never copied
+    x = put(np.asarray(x, dtype=dtype), like)
+    weight = None
+    if weights_column is not None:
+        weight = put(np.asarray(table.take([weights_column])[:, 0], dtype=dtype), like)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made is told before the fit, not after it
+    job = _Job(family, names, x, weight)
+    given = {"tol": tol, "max_iter": max_iter, "covariance_type": covariance_type and str(covariance_type)}
+    start = time.perf_counter()
+    result = job.fit(
+        k,
+        n_init=n_init,
+        rng=seed,
+        progress=not quiet and sys.stderr.isatty(),
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    seconds = time.perf_counter() - start
+    if int(result.status) == Status.NON_FINITE:
+        raise EmrouteError(f"iteration {int(result.n_iter) + 1} met a number that is not finite; scale the data")
+    if not quiet:
+        where = f"{file.name}: {x.shape[0]} rows, {dtype} on {backend}{f' ({device})' if device else ''}"
+        job.show(Console(), result, where, seconds)
+    if out is not None:
+        job.write(out, result, format)
+        if pictures:
+            job.draw(out, result)
+
+
+def _check_options(
+    family: Family, covariance_type: Any, columns: str | None, counts: str | None, out: Path | None, pictures: bool
+) -> None:
+    if covariance_type is not None and family is not Family.gmm:
+        raise InputError(f"--covariance-type is for gmm, got {family}")
+    if counts is not None and family is not Family.binomial:
+        raise InputError(f"--heads and --trials are for binomial, got {family}")
+    if columns is not None and family is Family.binomial:
+        raise InputError("--columns is for gmm and kmeans; name the columns of a binomial with --heads and --trials")
+    if pictures:
+        if out is None:
+            raise InputError("--plot draws to a folder; name one with --out")
+        need("matplotlib", "plot", "--plot")
+
+
+def _columns(
+    family: Family, table: Table, columns: str | None, weights: str | None, heads: str | None, trials: str | None
+) -> list[str]:
+    """Choose the columns to fit: those named, or all but the weights; of a binomial, heads and trials."""
+    if columns is not None:
+        return [name.strip() for name in columns.split(",")]
+    free = [name for name in table.names if name != weights]
+    if family is not Family.binomial:
+        if not free:
+            raise InputError("there is no column beside the weights")
+        return free
+    if heads is None and trials is None and len(free) == 2 and set(free) != {"heads", "trials"}:
+        return free
+    return [heads or "heads", trials or "trials"]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A table on its device, and how each family fits, shows and writes it."""
+
+    family: Family
+    names: list[str]
+    x: Array
+    weight: Array | None
+
+    @property
+    def data(self) -> tuple[Array, ...]:
+        """What the methods of a mixture take."""
+        return (self.x[:, 0], self.x[:, 1]) if self.family is Family.binomial else (self.x,)
+
+    def fit(self, k: int, **options: Any) -> Any:
+        module = {Family.gmm: gmm, Family.kmeans: kmeans, Family.binomial: binomial}[self.family]
+        return module.fit(*self.data, k, sample_weight=self.weight, **options)
+
+    def labels(self, result: Any) -> Array:
+        return result.labels if self.family is Family.kmeans else result.predict(*self.data)
+
+    def show(self, console: Console, result: Any, where: str, seconds: float) -> None:
+        facts: dict[str, Any] = {}
+        names = self.names[:_SHOWN]
+        if self.family is Family.kmeans:
+            title, share, centres = "clusters", "rows", host(result.centroids)
+            shares = np.bincount(host(result.labels), minlength=result.n_clusters).tolist()
+            facts["inertia"] = float(result.inertia)
+        else:
+            title, share, shares = "components", "weight", host(result.weights).tolist()
+            if self.family is Family.binomial:
+                names, centres = ["probability"], host(result.probs)[:, None]
+            else:
+                centres = host(result.means)
+            log_likelihood = float(result.log_likelihood)
+            facts["log-likelihood"] = f"{log_likelihood:.6f}"
+            facts["a row"] = float(result.score(*self.data, sample_weight=self.weight))
+            facts["BIC"] = f"{float(result.bic(*self.data, sample_weight=self.weight)):.4f}"
+        pairs = enumerate(zip(shares, centres, strict=True))
+        rows = [(str(place), part, *centre[:_SHOWN].tolist()) for place, (part, centre) in pairs]
+        show(console, f"{where}: {title}", ["", share, *names], rows)
+        if self.family is not Family.binomial and len(self.names) > _SHOWN:
+            console.print(f"and {len(self.names) - _SHOWN} more columns\n")
+        facts["iterations"] = int(result.n_iter)
+        converged = Status(int(result.status)) is Status.CONVERGED
+        facts["status"] = "converged" if converged else "not converged; raise --max-iter"
+        facts["seconds"] = f"{seconds:.3f}"
+        show(console, "fit", ["", ""], facts.items())
+
+    def write(self, out: Path, result: Any, format: Format) -> None:
+        """Write ``labels.csv``, and the mixture or ``centroids.csv``."""
+        np.savetxt(out / "labels.csv", host(self.labels(result)), fmt="%d", header="label", comments="")
+        if self.family is not Family.kmeans:
+            result.save(out / f"mixture.{format}")
+            return
+        with (out / "centroids.csv").open("w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow(self.names)
+            rows.writerows([str(value) for value in row] for row in host(result.centroids))  # shortest that reads back
+
+    def draw(self, out: Path, result: Any) -> None:
+        """Write ``trace.png``; of points also ``pairs.png``, of Gaussians in the plane ``density.png``."""
+        plot.trace(result).savefig(out / "trace.png")
+        if self.family is not Family.binomial:
+            names = self.names[:_SHOWN]
+            plot.pairs(self.x[:, :_SHOWN], self.labels(result), names).savefig(out / "pairs.png")
+        if self.family is Family.gmm and len(self.names) == 2:
+            plot.density(result, self.x, self.names).savefig(out / "density.png")
