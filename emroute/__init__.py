@@ -1,8 +1,20 @@
 """Algorithms that find structure by agreement, once for NumPy, CuPy, Torch and JAX arrays."""
 
-from emroute import backend, binomial, em, errors, gmm, kmeans, multinomial, poisson
+from emroute import backend, binomial, datasets, em, errors, gmm, kmeans, multinomial, plot, poisson
 from emroute.errors import EmrouteError
 
-__all__ = ["EmrouteError", "backend", "binomial", "em", "errors", "gmm", "kmeans", "multinomial", "poisson"]
+__all__ = [
+    "EmrouteError",
+    "backend",
+    "binomial",
+    "datasets",
+    "em",
+    "errors",
+    "gmm",
+    "kmeans",
+    "multinomial",
+    "plot",
+    "poisson",
+]
 
 __version__ = "0.1.0"

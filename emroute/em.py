@@ -198,7 +198,7 @@ class _Steps(NamedTuple):
     def batch(self, params: Any, source: Rows | Stream) -> Batch:
         """Learn the batch dimensions from the objective of one row."""
         first = source.first()
-        objective = compiled(self.backend, self.probe)(params, first.arrays, first.weight)
+        objective = compiled(self.backend, _Steps.probe, self)(params, first.arrays, first.weight)
         return Batch.of(tuple(objective.shape), source.batch)
 
     def probe(self, params: Any, arrays: tuple[Array, ...], weight: Array | None) -> Array:
@@ -280,7 +280,9 @@ def _from_python(
     backend = steps.backend
     batch = steps.batch(params, source)
     params, source = batch.flatten_params(params), batch.flatten(source)
-    expect, maximize, judge = (compiled(backend, step) for step in (steps.expect, steps.maximize, steps.judge))
+    expect, maximize, judge = (
+        compiled(backend, step, steps) for step in (_Steps.expect, _Steps.maximize, _Steps.judge)
+    )
     watched = callback is not None or progress
 
     def e_step(params: Any, index: Array | None) -> tuple[Any, Array | float]:
@@ -331,6 +333,7 @@ def _from_python(
             bar.set_postfix_str(f"objective {np.mean(backend.to_numpy(state.objective)):.6g}", refresh=False)
             bar.update()
     if bar is not None:
+        bar.total = bar.n  # it may have converged long before max_iter
         bar.close()
     return trim(so_far())
 

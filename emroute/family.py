@@ -143,10 +143,6 @@ class FamilyModel:
         """Coordinates ``(..., n, p)`` in which starts are drawn."""
         return self.family.points(params, data)
 
-    def coordinates(self, params: Any, *arrays: Array) -> Array:
-        """As `points`, of the arrays one by one."""
-        return self.points(params, arrays if len(self.ranks) > 1 else arrays[0])
-
 
 @dataclass(frozen=True)
 class Nearest:

@@ -114,7 +114,7 @@ def iterate(
         lead = compiled(backend, _lead, batch, params.weights.ndim - 1)
         params, drawn = lead(params, drawn)
         statistics = sweep(Nearest(model), (params, drawn), source, batch, settings.chunk_size)
-        params = compiled(backend, model.maximize)(statistics, params)
+        params = compiled(backend, type(model).maximize, model)(statistics, params)
     return kind(model, *run(model, params, source, settings))
 
 
@@ -241,9 +241,7 @@ def fit_counts(
     params = params._replace(constant=census.constant)
     drawn = None
     if settings.named:
-        drawn = seeds(
-            model.coordinates, params, source, n, settings.init, k, settings.n_init, as_generator(settings.rng)
-        )
+        drawn = seeds(model, params, source, n, settings.init, k, settings.n_init, as_generator(settings.rng))
     else:
         params = family.start(settings.init, params)
     if weights is not None:

@@ -6,7 +6,6 @@ one seed gives one start on every library, under tracing too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ _MOST_ROWS = 2**16  # more rows than this are represented by a uniform sample of
 
 
 def seeds(
-    points: Callable[..., Array],
+    model: Any,
     params: Any,
     source: Rows | Stream,
     n_rows: int,
@@ -37,8 +36,8 @@ def seeds(
 
     Parameters
     ----------
-    points, params
-        ``points(params, *arrays)`` turns data into coordinates ``(..., n, p)``.
+    model, params
+        ``model.points(params, data)`` turns data into coordinates ``(..., n, p)``.
     source
         The data; of more than 65,536 rows a uniform sample stands for all.
     n_rows
@@ -66,7 +65,7 @@ def seeds(
     candidates = 2 + int(np.log(n_components)) if by_distance else 1
     restarts = (n_init,) if n_init > 1 else ()
     uniforms = np.moveaxis(rng.random((*rows.batch, *restarts, n_components, candidates)), -2, 0)
-    z = compiled(backend, points)(params, *rows.arrays)
+    z = compiled(backend, type(model).points, model)(params, rows.layout.pack(rows.arrays))
     weight = rows.weight
     if restarts:
         z, weight = z[..., None, :, :], None if weight is None else weight[..., None, :]

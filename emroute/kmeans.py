@@ -210,7 +210,8 @@ class KMeans:
         if batch or concrete(self.inertia == self.inertia) is None:
             return f"KMeans(n_clusters={self.n_clusters}, batch={batch})"
         status = Status(int(self.status)).name.lower()
-        return f"KMeans(n_clusters={self.n_clusters}, inertia={float(self.inertia):.6f}, n_iter={int(self.n_iter)}, {status})"
+        found = f"inertia={float(self.inertia):.6f}, n_iter={int(self.n_iter)}, {status}"
+        return f"KMeans(n_clusters={self.n_clusters}, {found})"
 
     def predict(self, x: Array) -> Array:
         """Return the nearest centroid of each row, ``(..., n)`` integers."""
@@ -303,7 +304,7 @@ def fit(
     zero = xp.zeros_like(scatter)
     params = Params(zero[..., None, None], zero + 1, centre, scatter)
     if settings.named:
-        centroids = seeds(model.points, params, source, n, settings.init, k, n_init, as_generator(rng))
+        centroids = seeds(model, params, source, n, settings.init, k, n_init, as_generator(rng))
     else:
         centroids = as_parameter("starting centroids", init, centre, (k, d)) - centre[..., None, :]
     if n_init > 1:

@@ -176,7 +176,7 @@ class Mixture:
         host = {name: np.ascontiguousarray(backends.get(x).to_numpy(x)) for name, x in arrays.items()}
         # np.ascontiguousarray makes scalars 1-d
         host = {name: x.reshape(arrays[name].shape) for name, x in host.items()}
-        header = json.dumps({"kind": type(self).__name__, **self.model.describe()})
+        header = json.dumps({"kind": type(self).__name__, "names": [*_named(self.params)], **self.model.describe()})
         path = Path(path)
         if path.suffix == ".safetensors":
             _safetensors().save_file(host, path, metadata={"emroute": header})
@@ -207,17 +207,17 @@ class Mixture:
             header, host = _read(path)
             description = json.loads(header)
             kind = Mixture.families[description.pop("kind")]
-            names = [name for name in host if name.startswith("params.")]
+            params = [host[f"params.{name}"] for name in description.pop("names")]
         except (KeyError, ValueError, EOFError) as error:
             raise InputError(f"{path.name} is not a mixture saved by emroute ({error})") from None
         if not issubclass(kind, cls):
             raise InputError(f"{path.name} holds a {kind.__name__}, expected a {cls.__name__}")
+        history = [host[name] for name in ("log_likelihood", "trace", "n_iter", "status")]
         if like is not None:
             backend = backends.get(like)
-            host = {name: backend.from_numpy(x, like) for name, x in host.items()}
+            params, history = ([backend.from_numpy(x, like) for x in arrays] for arrays in (params, history))
         model, make = kind.restored(**description)
-        params = make(*(host[name] for name in names))
-        return kind(model, params, *(host[name] for name in ("log_likelihood", "trace", "n_iter", "status")))  # type: ignore[return-value]
+        return kind(model, make(*params), *history)  # type: ignore[return-value]
 
     @classmethod
     def restored(cls, fixed_weights: bool, **family: Any) -> tuple[Any, Callable[..., Any]]:

@@ -12,9 +12,10 @@ more, and holds where components are narrow beside their distance from the centr
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,80 +40,76 @@ class Spread(NamedTuple):
     """Traces of the covariances, like `log_det`."""
 
 
-class Covariance(Protocol):
+class Covariance(ABC):
     """One covariance type. Shapes: means ``(..., k, d)``, z ``(..., d, n)``, monomials ``(..., f, n)``."""
 
     rank: int
     """Rank of the covariances without batch."""
 
+    @abstractmethod
     def shape(self, k: int, d: int) -> tuple[int, ...]:
         """Shape of the covariances without batch."""
-        ...
 
+    @abstractmethod
     def monomials(self, z: Array) -> Array:
         """The functions of z in which the log-densities are linear; 1 and z come first."""
-        ...
 
     def common(self, spread: Spread, z: Array) -> Array | float:
         """The part of the log-density that all components share, ``(..., n)``."""
-        ...
+        return 0.0
 
+    @abstractmethod
     def natural(self, means: Array, spread: Spread, offset: Array) -> Array:
         """Coefficients of the monomials, ``(..., k, f)``, in log-densities that are `offset` at the means."""
-        ...
 
     def sums(self, monomials: Array, shares: Array, z: Array, weight: Array) -> tuple[Array, ...]:
         """Sums of the monomials weighted by `shares` ``(..., k, n)``, which add up to `weight` ``(..., n)``."""
-        ...
+        return (backends.namespace(shares).matmul(shares, swap(monomials)),)
 
     def sums_of(self, gaps: Array, shares: Array) -> tuple[Array, ...]:
         """Return the same of differences ``(..., k, d, n)`` in place of z."""
-        ...
+        return (backends.namespace(gaps).matmul(self.monomials(gaps), shares[..., None])[..., 0],)
 
+    @abstractmethod
     def moments(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
         """Weight ``(..., k)``, first moments ``(..., k, d)`` and second moments from sums."""
-        ...
 
     def empty(self, natural: Array) -> tuple[Array, ...]:
         """Sums of nothing."""
-        ...
+        return (backends.namespace(natural).zeros_like(natural),)
 
+    @abstractmethod
     def squares(self, spread: Spread, gaps: Array) -> Array:
         """Squared Mahalanobis lengths ``(..., k, n)`` of differences ``(..., k, d, n)``."""
-        ...
 
+    @abstractmethod
     def moment(self, counts: Array, shift: Array, second: Array) -> Array:
         """Covariances about the means, `shift` from where the second moments are taken; `counts` are positive."""
-        ...
 
+    @abstractmethod
     def spread(self, covariances: Array, floor: Array, d: int) -> Spread:
         """Floor covariances at ``floor (...,)`` times the identity and decompose them."""
-        ...
 
     def least(self, covariances: Array) -> Array:
         """Least variances in any direction."""
-        ...
+        return covariances
 
+    @abstractmethod
     def scaled(self, covariances: Array, scale: Array) -> Array:
         """Covariances of z times `scale`, ``(..., d)``."""
-        ...
 
+    @abstractmethod
     def n_parameters(self, k: int, d: int) -> int:
         """Free parameters of all covariances."""
-        ...
 
+    @abstractmethod
     def dense(self, covariances: np.ndarray, k: int, d: int) -> np.ndarray:
         """Full matrices ``(..., k, d, d)``, on the host."""
-        ...
 
 
 def _ones_and(z: Array) -> Array:
     xp = backends.namespace(z)
     return xp.concat([xp.ones_like(z[..., :1, :]), z], axis=-2)
-
-
-def _products(shares: Array, monomials: Array) -> tuple[Array, ...]:
-    return (backends.namespace(shares).matmul(shares, swap(monomials)),)
 
 
 def _outer(a: Array, b: Array) -> Array:
@@ -147,7 +144,7 @@ def _pairs(d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 @dataclass(frozen=True)
-class Full:
+class Full(Covariance):
     """A matrix for each component: ``(..., k, d, d)``. Monomials are the products of (1, z) with itself."""
 
     rank = 3
@@ -162,9 +159,6 @@ class Full:
         left, right = (xp.take(z, backend.from_numpy(rows, z), axis=-2) for rows in (i, j))
         return left * right
 
-    def common(self, spread: Spread, z: Array) -> float:
-        return 0.0
-
     def natural(self, means: Array, spread: Spread, offset: Array) -> Array:
         """The matrix of the quadratic form in (1, z), its upper triangle with off-diagonal entries doubled."""
         xp, backend = backends.namespace(means), backends.get(means)
@@ -178,9 +172,6 @@ class Full:
         form = xp.reshape(form, (*form.shape[:-2], (d + 1) ** 2))
         upper = xp.take(form, backend.from_numpy(flat, means), axis=-1)
         return upper * constant(np.where(i == j, 0.5, 1.0), like=means)
-
-    def sums(self, monomials: Array, shares: Array, z: Array, weight: Array) -> tuple[Array, ...]:
-        return _products(shares, monomials)
 
     def sums_of(self, gaps: Array, shares: Array) -> tuple[Array, ...]:
         xp, backend = backends.namespace(gaps), backends.get(gaps)
@@ -197,9 +188,6 @@ class Full:
         xp = backends.namespace(packed)
         square = xp.reshape(xp.take(packed, place, axis=-1), (*packed.shape[:-1], d + 1, d + 1))
         return packed[..., 0], packed[..., 1 : d + 1], square[..., 1:, 1:]
-
-    def empty(self, natural: Array) -> tuple[Array, ...]:
-        return (backends.namespace(natural).zeros_like(natural),)
 
     def squares(self, spread: Spread, gaps: Array) -> Array:
         xp = backends.namespace(gaps)
@@ -225,7 +213,7 @@ class Full:
 
 
 @dataclass(frozen=True)
-class Tied:
+class Tied(Covariance):
     """One matrix for all components: ``(..., d, d)``. z'P z is common, so the monomials are 1 and z alone."""
 
     rank = 2
@@ -248,7 +236,7 @@ class Tied:
 
     def sums(self, monomials: Array, shares: Array, z: Array, weight: Array) -> tuple[Array, ...]:
         scatter = backends.namespace(z).matmul(z * weight[..., None, :], swap(z))
-        return *_products(shares, monomials), scatter
+        return *super().sums(monomials, shares, z, weight), scatter
 
     def sums_of(self, gaps: Array, shares: Array) -> tuple[Array, ...]:
         xp, weighted = backends.namespace(gaps), gaps * shares[..., None, :]
@@ -289,7 +277,7 @@ class Tied:
 
 
 @dataclass(frozen=True)
-class Diagonal:
+class Diagonal(Covariance):
     """A variance for each feature of each component: ``(..., k, d)``. Monomials are 1, z and z²."""
 
     rank = 2
@@ -300,9 +288,6 @@ class Diagonal:
     def monomials(self, z: Array) -> Array:
         return backends.namespace(z).concat([_ones_and(z), z * z], axis=-2)
 
-    def common(self, spread: Spread, z: Array) -> float:
-        return 0.0
-
     def natural(self, means: Array, spread: Spread, offset: Array) -> Array:
         xp = backends.namespace(means)
         precision = spread.factors**2
@@ -310,17 +295,8 @@ class Diagonal:
         offset = offset - 0.5 * xp.sum(linear * means, axis=-1)
         return xp.concat([offset[..., None], linear, -0.5 * precision], axis=-1)
 
-    def sums(self, monomials: Array, shares: Array, z: Array, weight: Array) -> tuple[Array, ...]:
-        return _products(shares, monomials)
-
-    def sums_of(self, gaps: Array, shares: Array) -> tuple[Array, ...]:
-        return (backends.namespace(gaps).matmul(self.monomials(gaps), shares[..., None])[..., 0],)
-
     def moments(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
         return sums[0][..., 0], sums[0][..., 1 : d + 1], sums[0][..., d + 1 :]
-
-    def empty(self, natural: Array) -> tuple[Array, ...]:
-        return (backends.namespace(natural).zeros_like(natural),)
 
     def squares(self, spread: Spread, gaps: Array) -> Array:
         return backends.namespace(gaps).sum((spread.factors[..., None] * gaps) ** 2, axis=-2)
@@ -334,9 +310,6 @@ class Diagonal:
         log_det = -xp.sum(xp.log(variances), axis=-1)
         return Spread(variances, variances**-0.5, log_det, xp.min(variances, axis=-1), xp.sum(variances, axis=-1))
 
-    def least(self, covariances: Array) -> Array:
-        return covariances
-
     def scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * scale[..., None, :] ** 2
 
@@ -348,7 +321,7 @@ class Diagonal:
 
 
 @dataclass(frozen=True)
-class Spherical:
+class Spherical(Covariance):
     """A variance for each component: ``(..., k)``. Monomials are 1, z and |z|²."""
 
     rank = 1
@@ -360,9 +333,6 @@ class Spherical:
         xp = backends.namespace(z)
         return xp.concat([_ones_and(z), xp.sum(z * z, axis=-2, keepdims=True)], axis=-2)
 
-    def common(self, spread: Spread, z: Array) -> float:
-        return 0.0
-
     def natural(self, means: Array, spread: Spread, offset: Array) -> Array:
         xp = backends.namespace(means)
         precision = spread.factors[..., None] ** 2
@@ -370,17 +340,8 @@ class Spherical:
         offset = offset - 0.5 * xp.sum(linear * means, axis=-1)
         return xp.concat([offset[..., None], linear, -0.5 * precision], axis=-1)
 
-    def sums(self, monomials: Array, shares: Array, z: Array, weight: Array) -> tuple[Array, ...]:
-        return _products(shares, monomials)
-
-    def sums_of(self, gaps: Array, shares: Array) -> tuple[Array, ...]:
-        return (backends.namespace(gaps).matmul(self.monomials(gaps), shares[..., None])[..., 0],)
-
     def moments(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
         return sums[0][..., 0], sums[0][..., 1 : d + 1], sums[0][..., -1]
-
-    def empty(self, natural: Array) -> tuple[Array, ...]:
-        return (backends.namespace(natural).zeros_like(natural),)
 
     def squares(self, spread: Spread, gaps: Array) -> Array:
         return backends.namespace(gaps).sum((spread.factors[..., None, None] * gaps) ** 2, axis=-2)
@@ -392,9 +353,6 @@ class Spherical:
         xp = backends.namespace(covariances)
         variances = xp.maximum(covariances, xp.zeros_like(covariances) + floor[..., None])
         return Spread(variances, variances**-0.5, -d * xp.log(variances), variances, d * variances)
-
-    def least(self, covariances: Array) -> Array:
-        return covariances
 
     def scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * scale[..., :1] ** 2

@@ -1,203 +1,25 @@
-"""EM for mixtures of Gaussians (Dempster, Laird & Rubin 1977; Bishop 2006, section 9.2).
-
-    E-step   r_nk = w_k N(x_n | m_k, S_k) / sum_j w_j N(x_n | m_j, S_j)
-    M-step   w_k = N_k / N,   m_k = sum_n r_nk x_n / N_k,   S_k = sum_n r_nk (x_n - m_k)(x_n - m_k)' / N_k
-
-in standard coordinates, S_k kept above a floor by truncating its eigenvalues: the likelihood's maximum under that
-constraint, so the trace stays monotone.
-"""
+"""Fitted mixtures of Gaussians, and `fit`; the algorithm is in `emroute.gmm.model`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import either, eps, full, itemsize, normalize, safe_log, swap, tiny
+from emroute.array import eps, full
 from emroute.backend import Array, compiled
-from emroute.data import Rows
 from emroute.em import Fit
-from emroute.errors import InputError
-from emroute.family import Statistics, share
-from emroute.fitting import Settings, align, iterate, mixing_weights, prepare
-from emroute.gmm.covariance import COVARIANCES, Covariance, Spread
+from emroute.fitting import Settings, align, iterate, prepare
+from emroute.gmm.covariance import COVARIANCES, Spread
+from emroute.gmm.model import GaussianModel, Params, begin, given, standard
 from emroute.init import seeds
 from emroute.mixture import Mixture
-from emroute.validate import (
-    as_generator,
-    as_parameter,
-    check_choice,
-    check_count,
-    check_floating,
-    check_number,
-    check_width,
-    require,
-)
+from emroute.validate import as_generator, as_parameter, check_choice, check_count, check_number
 
-__all__ = ["GaussianMixture", "GaussianModel", "Params", "fit"]
-
-_TOLERATED = {4: 1e-3, 8: 1e-8}  # of float32 and float64: log-densities err by about 3 % of this
-
-
-class Params(NamedTuple):
-    """Parameters in standard coordinates, ``x = centre + scale * z``."""
-
-    weights: Array
-    means: Array
-    spread: Spread
-    natural: Array
-    """Coefficients of the monomials in log w_k N(x | k), ``(..., k, f)``."""
-    narrow: Array
-    """``(...,)``: 1 where some component is so narrow that moments are taken about the means, 0 about the centre."""
-    centre: Array
-    scale: Array
-    floor: Array
-
-
-@dataclass(frozen=True)
-class GaussianModel:
-    """EM of a Gaussian mixture of one covariance type, for `emroute.em.fit`."""
-
-    covariance_type: str = "full"
-
-    ranks = (1,)
-    fixed_weights = False
-
-    @property
-    def covariance(self) -> Covariance:
-        """What the covariance type makes of moments."""
-        return COVARIANCES[self.covariance_type]
-
-    def bytes_per_row(self, params: Params) -> int:
-        """Monomials and responsibilities."""
-        k, d = params.means.shape[-2:]
-        monomials = (d + 1) * (d + 2) // 2 if self.covariance_type == "full" else 2 * d + 1
-        restarts = int(np.prod(params.weights.shape[:-1], dtype=int))
-        return itemsize(params.means) * (monomials + 3 * k * restarts)
-
-    def expect(self, params: Params, x: Array, sample_weight: Array) -> Statistics:
-        """E-step: about the common centre where that loses no digits, else about each component's mean."""
-        xp, z = backends.namespace(x), standardize(params, x)
-        sums = self.covariance.empty(params.natural)
-        return either(
-            xp.any(params.narrow > 0),
-            lambda: self._about_means(params, z, sample_weight),
-            lambda: self._about_centre(params, z, sample_weight),
-            Statistics(sums, xp.zeros_like(params.weights[..., 0])),
-        )
-
-    def _about_centre(self, params: Params, z: Array, sample_weight: Array) -> Statistics:
-        xp, covariance = backends.namespace(z), self.covariance
-        monomials = covariance.monomials(z)
-        shares, log_norm = normalize(xp.matmul(params.natural, monomials), axis=-2)
-        log_prob = log_norm[..., 0, :] + covariance.common(params.spread, z)
-        sums = covariance.sums(monomials, shares * sample_weight[..., None, :], z, sample_weight)
-        return Statistics(sums, xp.sum(sample_weight * log_prob, axis=-1))
-
-    def _about_means(self, params: Params, z: Array, sample_weight: Array) -> Statistics:
-        xp, gaps = backends.namespace(z), z[..., None, :, :] - params.means[..., None]
-        shares, log_norm = normalize(self._joint(params, gaps), axis=-2)
-        log_likelihood = xp.sum(sample_weight * log_norm[..., 0, :], axis=-1)
-        return self._gather(params, gaps, shares * sample_weight[..., None, :], log_likelihood)
-
-    def _gather(self, params: Params, gaps: Array, shares: Array, log_likelihood: Array) -> Statistics:
-        back = params.means - reference(params)  # in a batch, other problems may be the narrow ones
-        return Statistics(self.covariance.sums_of(gaps + back[..., None], shares), log_likelihood)
-
-    def _joint(self, params: Params, gaps: Array) -> Array:
-        """log w_k N(x | k) from differences of z to the means, ``(..., k, n)``."""
-        squares = self.covariance.squares(params.spread, gaps)
-        return offset(params)[..., None] - squares / 2
-
-    def maximize(self, statistics: Statistics, params: Params) -> Params:
-        """M-step; a component without weight keeps its mean and covariance."""
-        counts, first, second = self.covariance.moments(statistics.sums, params.means.shape[-1])
-        xp, d = backends.namespace(counts), params.means.shape[-1]
-        held = counts > tiny(counts) / eps(counts)
-        safe = xp.where(held, counts, xp.ones_like(counts))
-        old = reference(params)
-        means = xp.where(held[..., None], old + first / safe[..., None], params.means)
-        shift = xp.where(held[..., None], first / safe[..., None], xp.zeros_like(first))
-        spread = self.covariance.spread(self.covariance.moment(safe, shift, second), params.floor, d)
-        if self.covariance_type != "tied":
-            spread = _keep(held, spread, params.spread)
-        return self.complete(params._replace(weights=share(counts), means=means, spread=spread))
-
-    def complete(self, params: Params) -> Params:
-        """Derive from weights, means and covariances what the E-step needs."""
-        xp = backends.namespace(params.means)
-        natural = self.covariance.natural(params.means, params.spread, offset(params))
-        far = xp.sum(params.means**2, axis=-1) + params.spread.trace
-        error = eps(far) * xp.max(far / params.spread.narrowest, axis=-1)
-        narrow = xp.astype(error > _TOLERATED[itemsize(far)], far.dtype)
-        return params._replace(natural=natural, narrow=narrow)
-
-    def objective(self, statistics: Statistics, params: Params) -> Array:
-        """Return the total log-likelihood."""
-        return statistics.log_likelihood
-
-    def gather(self, params: Params, x: Array, shares: Array, log_likelihood: Array) -> Statistics:
-        """Moments under given responsibilities ``(..., k, n)``."""
-        gaps = standardize(params, x)[..., None, :, :] - params.means[..., None]
-        return self._gather(params, gaps, shares, log_likelihood)
-
-    def points(self, params: Params, x: Array) -> Array:
-        """Standard coordinates ``(..., n, d)``, in which starts are drawn."""
-        return swap(standardize(params, x))
-
-    def log_prob(self, params: Params, x: Array) -> Array:
-        """log p(x), ``(..., n)``."""
-        return normalize(self._joint_of(params, x), axis=-2)[1][..., 0, :]
-
-    def responsibilities(self, params: Params, x: Array) -> Array:
-        """p(k | x), ``(..., n, k)``."""
-        return swap(normalize(self._joint_of(params, x), axis=-2)[0])
-
-    def predict(self, params: Params, x: Array) -> Array:
-        """Return the likeliest component, ``(..., n)``."""
-        return backends.namespace(x).argmax(self._joint_of(params, x), axis=-2)
-
-    def _joint_of(self, params: Params, x: Array) -> Array:
-        return self._joint(params, standardize(params, x)[..., None, :, :] - params.means[..., None])
-
-    def check(self, params: Params, rows: Rows) -> None:
-        """Raise an error for data that cannot be scored."""
-        (x,) = rows.arrays
-        check_floating("x", params.means, x)
-        check_width(x, params.means.shape[-1])
-
-    def describe(self) -> dict[str, Any]:
-        """Return what a saved mixture must know beside its arrays."""
-        return {"covariance_type": self.covariance_type}
-
-
-def _keep(held: Array, new: Spread, old: Spread) -> Spread:
-    xp = backends.namespace(held)
-
-    def choose(a: Array, b: Array) -> Array:
-        return xp.where(xp.reshape(held, (*held.shape, *(1,) * (a.ndim - held.ndim))), a, b)
-
-    return Spread(*map(choose, new, old))
-
-
-def standardize(params: Params, x: Array) -> Array:
-    """z, features first: ``(..., d, n)``."""
-    return swap((x - params.centre[..., None, :]) / params.scale[..., None, :])
-
-
-def offset(params: Params) -> Array:
-    """log w_k plus the logarithm of the density of x at the mean, ``(..., k)``."""
-    xp, d = backends.namespace(params.means), params.means.shape[-1]
-    jacobian = xp.sum(xp.log(params.scale), axis=-1)[..., None]
-    return safe_log(params.weights) + params.spread.log_det / 2 - jacobian - d * np.log(2 * np.pi).item() / 2
-
-
-def reference(params: Params) -> Array:
-    """The point about which each component's moments are taken, ``(..., k, d)``."""
-    return params.narrow[..., None, None] * params.means
+__all__ = ["GaussianMixture", "fit"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -251,8 +73,8 @@ class GaussianMixture(Mixture):
         model = GaussianModel(covariance_type)
         k, d = means.shape[-2:] if means.ndim > 1 else (1, 1)
         nothing = full((*weights.shape[:-1], d), 0, like=means)
-        params = _begin(model, nothing, nothing + 1, full((), 0, like=means), k)
-        return cls.unfitted(model, model.complete(_given(model, params, (weights, means, covariances))))
+        params = begin(model, nothing, nothing + 1, full((), 0, like=means), k)
+        return cls.unfitted(model, model.complete(given(model, params, (weights, means, covariances))))
 
     def sample(self, n: int, *, rng: Any = None) -> tuple[Array, Array]:
         """Draw `n` rows ``(..., n, d)`` and their component labels ``(..., n)``.
@@ -278,51 +100,6 @@ class GaussianMixture(Mixture):
             return Params(weights, means, Spread(*rest[:5]), *rest[5:])
 
         return GaussianModel(**description), make
-
-
-def _standard(model: GaussianModel, k: int, floor: float, centre: Array, variance: Array) -> Params:
-    """Coordinates in which features have variance 1 (spherical: on average), 0 counting as 1."""
-    xp = backends.namespace(centre)
-    if model.covariance_type == "spherical":
-        variance = xp.zeros_like(variance) + xp.mean(variance, axis=-1, keepdims=True)
-    scale = xp.sqrt(xp.where(variance > 0, variance, xp.ones_like(variance)))
-    return _begin(model, centre, scale, xp.zeros_like(centre[..., 0]) + floor, k)
-
-
-def _begin(model: GaussianModel, centre: Array, scale: Array, floor: Array, k: int) -> Params:
-    """Equal weights, means at the centre, unit covariances: what a component without data keeps."""
-    batch, d = tuple(centre.shape[:-1]), centre.shape[-1]
-    identity = np.eye(d) if model.covariance_type in ("full", "tied") else np.ones(1)
-    shape = (*batch, *model.covariance.shape(k, d))
-    covariances = full(shape, 0, like=centre) + backends.get(centre).from_numpy(
-        identity if shape else identity[0], centre
-    )
-    spread = model.covariance.spread(covariances, floor, d)
-    weights, means = full((*batch, k), 1 / k, like=centre), full((*batch, k, d), 0, like=centre)
-    return model.complete(Params(weights, means, spread, weights, floor, centre, scale, floor))
-
-
-def _given(model: GaussianModel, params: Params, init: tuple[Any, ...]) -> Params:
-    """A start of weights, means and covariances, as users see them."""
-    if len(init) != 3:
-        raise InputError(f"got a start of {len(init)} parts, expected (weights, means, covariances)")
-    like, (k, d), covariance = params.means, params.means.shape[-2:], model.covariance
-    weights = mixing_weights(init[0], like, k)
-    means = as_parameter("means", init[1], like, (k, d))
-    covariances = as_parameter("covariances", init[2], like, covariance.shape(k, d))
-    xp = backends.namespace(like)
-    if covariance.rank > 1 and covariances.shape[-1] == covariances.shape[-2] and model.covariance_type != "diag":
-        uneven = xp.max(xp.abs(covariances - swap(covariances)))
-        even = uneven <= eps(like) ** 0.5 * xp.max(xp.abs(covariances))
-        require(even, lambda: "covariances must be symmetric")
-    covariances = covariance.scaled(covariances, 1 / params.scale)
-    require(
-        xp.all(covariance.least(covariances) > 0),
-        lambda: "covariances must be positive definite; add a small multiple of the identity",
-    )
-    means = (means - params.centre[..., None, :]) / params.scale[..., None, :]
-    spread = covariance.spread(covariances, params.floor, d)
-    return params._replace(weights=weights, means=means, spread=spread)
 
 
 def fit(
@@ -404,16 +181,16 @@ def fit(
     centre, d = moments.mean, moments.mean.shape[-1]
     model = GaussianModel(covariance_type)
     floor = max(covariance_floor, 10 * d * eps(centre))
-    params = compiled(backends.get(centre), _standard, model, k, floor)(centre, moments.variance)
+    params = compiled(backends.get(centre), standard, model, k, floor)(centre, moments.variance)
     drawn = None
     if settings.named:
-        drawn = seeds(model.points, params, source, n, settings.init, k, n_init, as_generator(rng))
+        drawn = seeds(model, params, source, n, settings.init, k, n_init, as_generator(rng))
     elif isinstance(init, tuple):
-        params = _given(model, params, init)
+        params = given(model, params, init)
     else:
         drawn = as_parameter("starting means", init, centre, (k, d))
         drawn = (drawn - centre[..., None, :]) / params.scale[..., None, :]
     rank = model.covariance.rank
     params = align(params, (1, 2, rank, rank, 1, 1, 1, 2, 0, 1, 1, 0), source.batch, 9)
-    params = compiled(backends.get(centre), model.complete)(params)
+    params = compiled(backends.get(centre), GaussianModel.complete, model)(params)
     return iterate(GaussianMixture, model, params, source, drawn, settings)
