@@ -18,7 +18,7 @@ from emroute.array import full, one_hot, safe_log, swap
 from emroute.backend import Array, is_array
 from emroute.em import Fit
 from emroute.errors import InputError
-from emroute.family import FamilyModel, as_real, is_count, ratio
+from emroute.family import Family, FamilyModel, as_real, is_count, ratio
 from emroute.fitting import Settings, fit_counts, mixing_weights, split_start
 from emroute.mixture import Mixture
 from emroute.validate import as_parameter, check_count, require
@@ -36,13 +36,17 @@ class Params(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Binomial:
+class Binomial(Family):
     """The binomial family over ``(heads, trials)``."""
 
-    ranks = (0, 0)
     params = Params
     param_ranks = (1, 1, 0)
     complaint = "heads and trials must be whole numbers with 0 <= heads <= trials"
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The rank of one row of each data array."""
+        return (0, 0)
 
     def features(self, params: Params, data: tuple[Array, Array]) -> Array:
         """(1, h, t - h)."""
@@ -70,7 +74,7 @@ class Binomial:
         heads, trials = self._real(params, data)
         return ratio(heads, trials, 0 * heads + 0.5)[..., None]
 
-    def template(self, like: Array, batch: tuple[int, ...], k: int, heads: Array, trials: Array) -> Params:
+    def template(self, like: Array, batch: tuple[int, ...], k: int, *arrays: Array) -> Params:
         """Equal weights, fair coins."""
         return Params(full((*batch, k), 1 / k, like=like), full((*batch, k), 0.5, like=like), full(batch, 0, like=like))
 
@@ -85,23 +89,24 @@ class Binomial:
             probs=probs, weights=params.weights if weights is None else mixing_weights(weights, like, k)
         )
 
-    def good(self, heads: Array, trials: Array) -> Array:
+    def good(self, *arrays: Array) -> Array:
         """Whether rows are counts, heads no more than trials."""
+        heads, trials = arrays
         xp = backends.namespace(heads, trials)
         if xp.isdtype(heads.dtype, "integral"):
             heads = xp.astype(heads, trials.dtype)
         return is_count(heads) & is_count(trials) & (heads <= xp.astype(trials, heads.dtype))
 
-    def check(self, params: Params, heads: Array, trials: Array) -> None:
+    def check(self, params: Params, *arrays: Array) -> None:
         """Accept any two arrays of counts."""
 
     def n_parameters(self, params: Params) -> int:
         """One a component."""
         return params.probs.shape[-1]
 
-    def draw(self, rng: np.random.Generator, params: Params, labels: np.ndarray, trials: np.ndarray) -> np.ndarray:
+    def draw(self, rng: np.random.Generator, params: Params, labels: np.ndarray, *extra: Any) -> np.ndarray:
         """Heads of tosses of the labelled coins, on the host."""
-        return rng.binomial(trials, np.take_along_axis(params.probs, labels, axis=-1))
+        return rng.binomial(extra[0], np.take_along_axis(params.probs, labels, axis=-1))
 
     def _real(self, params: Params, data: tuple[Array, Array]) -> tuple[Array, Array]:
         heads, trials = data

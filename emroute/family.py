@@ -9,8 +9,11 @@ A family is exponential: log p(x | component k) = eta_k . T(x) + h(x), the first
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
 
 from emroute import backend as backends
 from emroute.array import itemsize, normalize, one_hot, safe_log, swap, tiny
@@ -40,34 +43,65 @@ class Statistics(NamedTuple):
     """``(...,)``."""
 
 
-class Family(Protocol):
-    """An exponential family on count data; its parameters are a NamedTuple that holds `weights` and `constant`."""
+@dataclass(frozen=True)
+class Family(ABC):
+    """An exponential family on counts; its parameters are a NamedTuple with `weights` first and `constant` last."""
 
-    ranks: tuple[int, ...]
+    params: ClassVar[Any]
+    """The NamedTuple."""
+    param_ranks: ClassVar[tuple[int, ...]]
+    """Ranks of its arrays without batch."""
+    complaint: ClassVar[str]
+    """What is wrong with rows that are not `good`."""
 
+    @property
+    @abstractmethod
+    def ranks(self) -> tuple[int, ...]:
+        """The rank of one row of each data array."""
+
+    @abstractmethod
     def features(self, params: Any, data: Any) -> Array:
         """T(x), ``(..., f, n)``, in the dtype of `params`; the first row is ones."""
-        ...
 
+    @abstractmethod
     def natural(self, params: Any) -> Array:
         """Return eta, ``(..., k, f)``."""
-        ...
 
+    @abstractmethod
     def estimate(self, sums: Array, params: Any) -> Any:
         """Maximum-likelihood parameters from S, ``(..., k, f)``; a component without weight keeps its own."""
-        ...
 
+    @abstractmethod
     def base(self, params: Any, data: Any) -> Array:
         """h(x), ``(..., n)``."""
-        ...
 
+    @abstractmethod
     def points(self, params: Any, data: Any) -> Array:
         """Coordinates ``(..., n, p)`` in which starts are drawn."""
-        ...
 
+    @abstractmethod
+    def template(self, like: Array, batch: tuple[int, ...], k: int, *arrays: Array) -> Any:
+        """Equal components, of the shapes that data arrays ask for."""
+
+    @abstractmethod
+    def start(self, init: Any, params: Any) -> Any:
+        """Parameters as a user gives them, in place of those of the template."""
+
+    @abstractmethod
+    def good(self, *arrays: Array) -> Array:
+        """Whether each row is possible, ``(..., n)``."""
+
+    @abstractmethod
+    def check(self, params: Any, *arrays: Array) -> None:
+        """Raise `InputError` for data of another width than the parameters'."""
+
+    @abstractmethod
     def n_parameters(self, params: Any) -> int:
         """Free parameters of all components, the mixing weights not counted."""
-        ...
+
+    @abstractmethod
+    def draw(self, rng: np.random.Generator, params: Any, labels: np.ndarray, *extra: Any) -> np.ndarray:
+        """Observations of the labelled components, on the host."""
 
 
 @dataclass(frozen=True)

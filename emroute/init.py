@@ -89,7 +89,7 @@ def _sample(source: Rows | Stream, index: np.ndarray) -> Rows:
     return parts[0].like(held)
 
 
-def _draw_rows(backend: Backend, by_distance: bool, z: Array, weight: Array | None, uniforms: Array) -> Array:
+def _draw_rows(backend: Backend, by_distance: bool, z: Array, sample_weight: Array | None, uniforms: Array) -> Array:
     """Draw ``uniforms.shape[0]`` rows, each with probability weight times squared distance to those before it.
 
     Without `by_distance` a row counts 1 until it has been drawn. Of the candidates ``uniforms.shape[-1]`` the one
@@ -98,7 +98,7 @@ def _draw_rows(backend: Backend, by_distance: bool, z: Array, weight: Array | No
     xp = backend.namespace(z)
     batch = tuple(uniforms.shape[1:-1])
     z = xp.broadcast_to(z, (*batch, *z.shape[-2:]))
-    weight = xp.ones_like(z[..., 0]) if weight is None else xp.broadcast_to(weight, z.shape[:-1])
+    weight = xp.ones_like(z[..., 0]) if sample_weight is None else xp.broadcast_to(sample_weight, z.shape[:-1])
     n, square = z.shape[-2], xp.sum(z * z, axis=-1)
 
     def draw(mass: Array, uniform: Array) -> Array:

@@ -16,7 +16,7 @@ from emroute.array import concrete, map_leaves, safe_log
 from emroute.backend import Array
 from emroute.data import Rows, Stream, open_source
 from emroute.errors import InputError, InputTypeError, MissingDependencyError
-from emroute.family import FamilyModel
+from emroute.family import Family, FamilyModel
 from emroute.sweep import each_row
 from emroute.validate import as_generator, check_count, check_weights
 
@@ -41,7 +41,7 @@ class Mixture:
     status: Array
     """``(...,)``: an `emroute.em.Status` each."""
 
-    family: ClassVar[Any]
+    family: ClassVar[type[Family]]
     families: ClassVar[dict[str, type[Mixture]]] = {}
 
     def __init_subclass__(cls) -> None:
@@ -220,10 +220,10 @@ class Mixture:
         return kind(model, make(*params), *history)  # type: ignore[return-value]
 
     @classmethod
-    def restored(cls, fixed_weights: bool, **family: Any) -> tuple[Any, Callable[..., Any]]:
+    def restored(cls, **description: Any) -> tuple[Any, Callable[..., Any]]:
         """Return the model of a saved description, and what makes its parameters."""
-        family = cls.family(**family)
-        return FamilyModel(family, fixed_weights), family.params
+        fixed_weights = description.pop("fixed_weights")
+        return FamilyModel(cls.family(**description), fixed_weights), cls.family.params
 
 
 def _named(params: Any) -> dict[str, Array]:

@@ -17,7 +17,7 @@ from emroute import backend as backends
 from emroute.array import full, safe_log, swap
 from emroute.backend import Array
 from emroute.em import Fit
-from emroute.family import FamilyModel, as_real, is_count, ratio
+from emroute.family import Family, FamilyModel, as_real, is_count, ratio
 from emroute.fitting import Settings, fit_counts, mixing_weights, split_start
 from emroute.mixture import Mixture
 from emroute.validate import as_parameter, check_width, require
@@ -35,13 +35,17 @@ class Params(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Multinomial:
+class Multinomial(Family):
     """The multinomial family over ``x (..., n, d)``."""
 
-    ranks = (1,)
     params = Params
     param_ranks = (1, 2, 0)
     complaint = "counts must be whole numbers that are not negative"
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The rank of one row of each data array."""
+        return (1,)
 
     def features(self, params: Params, data: Array) -> Array:
         """(1, x)."""
@@ -68,9 +72,9 @@ class Multinomial:
         xp, x = backends.namespace(data), as_real(data, params.weights)
         return ratio(x, xp.sum(x, axis=-1, keepdims=True), x)
 
-    def template(self, like: Array, batch: tuple[int, ...], k: int, x: Array) -> Params:
+    def template(self, like: Array, batch: tuple[int, ...], k: int, *arrays: Array) -> Params:
         """Equal weights, equal shares."""
-        d = x.shape[-1]
+        d = arrays[0].shape[-1]
         weights, probs = full((*batch, k), 1 / k, like=like), full((*batch, k, d), 1 / d, like=like)
         return Params(weights, probs, full(batch, 0, like=like))
 
@@ -86,23 +90,24 @@ class Multinomial:
         weights = params.weights if weights is None else mixing_weights(weights, like, k)
         return params._replace(probs=probs / total, weights=weights)
 
-    def good(self, x: Array) -> Array:
+    def good(self, *arrays: Array) -> Array:
         """Whether rows are counts."""
+        (x,) = arrays
         return backends.namespace(x).all(is_count(x), axis=-1)
 
-    def check(self, params: Params, x: Array) -> None:
+    def check(self, params: Params, *arrays: Array) -> None:
         """Rows must have as many categories as the components."""
-        check_width(x, params.probs.shape[-1])
+        check_width(arrays[0], params.probs.shape[-1])
 
     def n_parameters(self, params: Params) -> int:
         """d − 1 a component."""
         k, d = params.probs.shape[-2:]
         return k * (d - 1)
 
-    def draw(self, rng: np.random.Generator, params: Params, labels: np.ndarray, trials: np.ndarray) -> np.ndarray:
+    def draw(self, rng: np.random.Generator, params: Params, labels: np.ndarray, *extra: Any) -> np.ndarray:
         """Counts of `trials` draws, on the host."""
         probs = np.take_along_axis(params.probs.astype(np.float64), labels[..., None], axis=-2)
-        return rng.multinomial(np.broadcast_to(trials, labels.shape), probs / probs.sum(axis=-1, keepdims=True))
+        return rng.multinomial(np.broadcast_to(extra[0], labels.shape), probs / probs.sum(axis=-1, keepdims=True))
 
 
 @dataclass(frozen=True, repr=False)

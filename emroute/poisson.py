@@ -17,7 +17,7 @@ from emroute import backend as backends
 from emroute.array import full, safe_log, swap
 from emroute.backend import Array, is_array
 from emroute.em import Fit
-from emroute.family import FamilyModel, as_real, is_count, ratio
+from emroute.family import Family, FamilyModel, as_real, is_count, ratio
 from emroute.fitting import Settings, fit_counts, mixing_weights, split_start
 from emroute.mixture import Mixture
 from emroute.validate import as_parameter, check_width, require
@@ -35,7 +35,7 @@ class Params(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Poisson:
+class Poisson(Family):
     """The Poisson family over ``x (..., n, d)``, or over plain counts ``x (n,)``."""
 
     plain: bool = False
@@ -72,9 +72,9 @@ class Poisson:
         x = self._real(params, data)
         return backends.namespace(x).sqrt(x)
 
-    def template(self, like: Array, batch: tuple[int, ...], k: int, x: Array) -> Params:
+    def template(self, like: Array, batch: tuple[int, ...], k: int, *arrays: Array) -> Params:
         """Equal weights, rates of one."""
-        d = 1 if self.plain else x.shape[-1]
+        d = 1 if self.plain else arrays[0].shape[-1]
         weights, rates = full((*batch, k), 1 / k, like=like), full((*batch, k, d), 1, like=like)
         return Params(weights, rates, full(batch, 0, like=like))
 
@@ -88,21 +88,22 @@ class Poisson:
         weights = params.weights if weights is None else mixing_weights(weights, like, k)
         return params._replace(rates=rates[..., None] if self.plain else rates, weights=weights)
 
-    def good(self, x: Array) -> Array:
+    def good(self, *arrays: Array) -> Array:
         """Whether rows are counts."""
+        (x,) = arrays
         return is_count(x) if self.plain else backends.namespace(x).all(is_count(x), axis=-1)
 
-    def check(self, params: Params, x: Array) -> None:
+    def check(self, params: Params, *arrays: Array) -> None:
         """Rows must have as many counts as the components have rates."""
         if not self.plain:
-            check_width(x, params.rates.shape[-1])
+            check_width(arrays[0], params.rates.shape[-1])
 
     def n_parameters(self, params: Params) -> int:
         """A rate each."""
         k, d = params.rates.shape[-2:]
         return k * d
 
-    def draw(self, rng: np.random.Generator, params: Params, labels: np.ndarray) -> np.ndarray:
+    def draw(self, rng: np.random.Generator, params: Params, labels: np.ndarray, *extra: Any) -> np.ndarray:
         """Counts at the labelled components' rates, on the host."""
         x = rng.poisson(np.take_along_axis(params.rates.astype(np.float64), labels[..., None], axis=-2))
         return x[..., 0] if self.plain else x
@@ -204,6 +205,8 @@ def fit(
     [0.5, 0.5]
     """
     settings = Settings(init, n_init, tol, max_iter, rng, chunk_size, callback, progress)
-    first = x if is_array(x) or isinstance(x, Iterator) or not isinstance(x, Iterable) else next(iter(x), None)
+    # a stream's first chunk tells whether counts are plain; what can be read only once is refused later
+    again = isinstance(x, Iterable) and not (is_array(x) or isinstance(x, Iterator))
+    first: Any = next(iter(x), None) if again else x
     family = Poisson(plain=is_array(first) and first.ndim == 1)
     return fit_counts(PoissonMixture, family, x, n_components, weights, sample_weight, settings)

@@ -59,9 +59,13 @@ def check_count(name: str, value: Any, at_least: int = 1) -> int:
 
 def check_number(name: str, value: Any) -> float:
     """Return a finite number of at least 0 as a float, or raise `InputError`."""
-    if isinstance(value, (str, bool)) or not np.isscalar(value) or not np.isreal(value) or not 0 <= value < np.inf:
+    try:
+        number = np.nan if isinstance(value, (str, bool)) else float(value)
+    except (TypeError, ValueError):
+        number = np.nan
+    if not 0 <= number < np.inf:
         raise InputError(f"got {name}={value!r}, expected a finite number of at least 0")
-    return float(value)
+    return number
 
 
 def check_loop(tol: Any, max_iter: Any, chunk_size: Any) -> None:
@@ -114,7 +118,7 @@ def check_rows(source: Rows | Stream, good: Callable[..., Array], complaint: str
             bad = ~good(*(x[(*lead, part, ...)] for x in rows.arrays))
             where = _first(bad)
             if where is not None:
-                problem = f" of problem {where[:-1]}" if len(where) > 1 else ""
+                problem = f" of problem {where[:-1]}" if where[:-1] else ""
                 raise InputError(f"{complaint}: first in row {start + first + where[-1]}{problem}")
         start += rows.n
 

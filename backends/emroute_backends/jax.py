@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from emroute_backends.portable import Array, namespace
 
@@ -51,7 +52,7 @@ def segment_sum(values: Array, segments: Array, n_segments: int) -> Array:
 def from_numpy(value: np.ndarray, like: Array) -> Array:
     floating = value.dtype.kind == "f" and jnp.issubdtype(like.dtype, jnp.floating)
     value = value.astype(like.dtype if floating else jax.dtypes.canonicalize_dtype(value.dtype))
-    if isinstance(like, jax.core.Tracer):
+    if isinstance(like, Tracer):
         return jnp.asarray(value)
     # device_put compiles nothing, where jnp.asarray compiles a conversion for each shape
     return jax.device_put(value, like.device if len(like.devices()) == 1 else None)

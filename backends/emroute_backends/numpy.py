@@ -84,7 +84,7 @@ def map_blocks(function: Callable[..., Any], arrays: Sequence[Array], size: int,
 
 def _gather(results: Iterable[tuple[Array, ...]], n: int, size: int) -> tuple[Array, ...]:
     """Join results as they come, each field into one array, so that nothing is held twice."""
-    joined: list[Array] = []
+    joined, steps = [], []
     for index, result in enumerate(results):
         if not joined:
             rows = [n if value.shape[0] == size else -(-n // size) * value.shape[0] for value in result]

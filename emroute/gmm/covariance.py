@@ -235,7 +235,9 @@ class Tied(Covariance):
         return xp.concat([offset[..., None], linear], axis=-1)
 
     def sums(self, monomials: Array, shares: Array, z: Array, weight: Array) -> tuple[Array, ...]:
-        scatter = backends.namespace(z).matmul(z * weight[..., None, :], swap(z))
+        xp = backends.namespace(z)
+        scatter = xp.matmul(z * weight[..., None, :], swap(z))
+        scatter = xp.broadcast_to(scatter, (*shares.shape[:-2], *scatter.shape[-2:]))  # restarts share z
         return *super().sums(monomials, shares, z, weight), scatter
 
     def sums_of(self, gaps: Array, shares: Array) -> tuple[Array, ...]:
