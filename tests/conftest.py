@@ -72,3 +72,11 @@ def lib(xp_name: str) -> Library:
 def eager_lib(request: pytest.FixtureRequest) -> Library:
     """A library that compiles nothing, for what has many shapes; the same lines run on JAX in other tests."""
     return library(request.param)
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """Let JAX compile fast code less; the figures are reached with code compiled as users' is."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -1,24 +1,17 @@
 """Degenerate data give finite, monotone answers; float32 with an offset gives what float64 does."""
 
-import jax
 import numpy as np
 import pytest
 
 from emroute import binomial, gmm, kmeans, multinomial, poisson
 from tests.helpers import COVARIANCE_TYPES, NUMPY, assert_monotone, clusters, given_start
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 N, D, K = 24, 3, 3
 ROUGH = 1e-9  # a component at a floor of 1e-6 costs six digits of a row's log-density
 
 every_type = pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Let JAX compile fast code less; the figures are reached with code compiled as users' is."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def rows(seed=0):

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import jax
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -11,6 +10,8 @@ from hypothesis.extra import numpy as hnp
 
 from emroute import binomial, gmm, kmeans, multinomial, poisson
 from tests.helpers import COVARIANCE_TYPES, NUMPY, assert_monotone, clusters, for_all, given_start
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 N, D, K = 24, 3, 3  # one shape for all, so that JAX compiles each fit once
 SEEDS = st.integers(0, 2**32 - 1)
@@ -112,14 +113,6 @@ CASES = {
     )
 }
 MIXTURES = [name for name in CASES if name != "kmeans"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Let JAX compile fast code less; the figures are reached with code compiled as users' is."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)

@@ -1,0 +1,236 @@
+"""Gaussian mixtures: the equations written out, SciPy's densities, scikit-learn's fits, and what a result can do."""
+
+import tracemalloc
+import warnings
+
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
+from sklearn.datasets import load_iris
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture as Reference
+
+from emroute import gmm
+from tests.helpers import COVARIANCE_TYPES, NUMPY, clusters, dense, gaussian_em, given_start
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+N, D, K = 24, 3, 3
+WEIGHT = np.random.default_rng(9).uniform(0.2, 3, N)
+
+every_type = pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+
+
+def four_steps(lib, covariance_type, **options):
+    """Four iterations from a given start on one small data set: one compilation a covariance type."""
+    x = clusters(N, D, K, seed=4)
+    init = tuple(map(lib.asarray, given_start(x, K, covariance_type)))
+    settings = {"sample_weight": lib.asarray(WEIGHT), "tol": 0, "max_iter": 4, **options}
+    return x, gmm.fit(lib.asarray(x), K, covariance_type=covariance_type, init=init, **settings)
+
+
+def log_densities(fitted, x):
+    """log w_k N(x_n | m_k, S_k) by SciPy, from a NumPy mixture or the host copies of one."""
+    weights, means, covariances = fitted
+    return np.stack(
+        [
+            np.log(w) + multivariate_normal(mean, matrix).logpdf(x)
+            for w, mean, matrix in zip(weights, means, covariances, strict=True)
+        ],
+        axis=1,
+    )
+
+
+def host(lib, fitted):
+    """Weights, means and covariance matrices on the host."""
+    covariances = dense(lib.to_numpy(fitted.covariances), fitted.covariance_type, K, D)
+    return lib.to_numpy(fitted.weights), lib.to_numpy(fitted.means), covariances
+
+
+@every_type
+def test_iterations_follow_the_equations(lib, covariance_type):
+    x, fitted = four_steps(lib, covariance_type)
+    weights, means, covariances, trace = gaussian_em(x, given_start(x, K, covariance_type), covariance_type, 4, WEIGHT)
+    np.testing.assert_allclose(lib.to_numpy(fitted.weights), weights, rtol=1e-10)
+    np.testing.assert_allclose(lib.to_numpy(fitted.means), means, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(lib.to_numpy(fitted.covariances), covariances, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(lib.to_numpy(fitted.trace), trace, rtol=1e-11)
+    assert float(fitted.log_likelihood) == pytest.approx(trace[-1], rel=1e-11)
+
+
+@every_type
+def test_densities_and_responsibilities_are_those_of_scipy(lib, covariance_type):
+    x, fitted = four_steps(lib, covariance_type)
+    joint = log_densities(host(lib, fitted), x)
+    expected = logsumexp(joint, axis=1)
+    np.testing.assert_allclose(lib.to_numpy(fitted.log_prob(lib.asarray(x))), expected, rtol=1e-10)
+    shares = lib.to_numpy(fitted.responsibilities(lib.asarray(x)))
+    np.testing.assert_allclose(shares, np.exp(joint - expected[:, None]), atol=1e-10)
+    np.testing.assert_array_equal(lib.to_numpy(fitted.predict(lib.asarray(x))), joint.argmax(axis=1))
+
+
+@every_type
+def test_iterations_are_those_of_scikit_learn(lib, covariance_type):
+    x = load_iris().data
+    weights, means, covariances = given_start(x, K, covariance_type)
+    precisions = 1 / covariances if covariance_type in ("diag", "spherical") else np.linalg.inv(covariances)
+    start = {"weights_init": weights, "means_init": means, "precisions_init": precisions}
+    reference = Reference(K, covariance_type=covariance_type, tol=0, reg_covar=0, max_iter=10, **start)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        reference.fit(x)
+    init = tuple(map(lib.asarray, (weights, means, covariances)))
+    fitted = gmm.fit(lib.asarray(x), K, covariance_type=covariance_type, init=init, tol=0, max_iter=10)
+    np.testing.assert_allclose(lib.to_numpy(fitted.weights), reference.weights_, rtol=1e-7)
+    np.testing.assert_allclose(lib.to_numpy(fitted.means), reference.means_, rtol=1e-7)
+    np.testing.assert_allclose(lib.to_numpy(fitted.covariances), reference.covariances_, rtol=1e-6, atol=1e-8)
+    assert float(fitted.score(lib.asarray(x))) == pytest.approx(reference.score(x), rel=1e-9)
+    assert float(fitted.bic(lib.asarray(x))) == pytest.approx(reference.bic(x), rel=1e-9)
+    assert float(fitted.aic(lib.asarray(x))) == pytest.approx(reference.aic(x), rel=1e-9)
+
+
+def test_the_floor_truncates_the_eigenvalues_of_the_scaled_covariances(eager_lib):
+    lib, floor = eager_lib, 0.3
+    x = clusters(N, D, K, seed=4) * [1, 10, 100]
+    start = given_start(x, K, "full")
+    init = tuple(map(lib.asarray, start))
+    fitted = gmm.fit(lib.asarray(x), K, init=init, covariance_floor=floor, max_iter=1)
+    _, _, free, _ = gaussian_em(x, start, "full", 1, None)
+    scale = np.sqrt(x.var(axis=0))
+    expected = []
+    for matrix in free:
+        values, vectors = np.linalg.eigh(matrix / np.outer(scale, scale))
+        expected.append((vectors * np.maximum(values, floor)) @ vectors.T * np.outer(scale, scale))
+    assert not np.allclose(expected, free)
+    np.testing.assert_allclose(lib.to_numpy(fitted.covariances), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("covariance_type", ["diag", "spherical"])
+def test_the_floor_is_the_least_variance(eager_lib, covariance_type):
+    lib, x = eager_lib, clusters(N, D, K, seed=4) * [1, 10, 100]
+    start = given_start(x, K, covariance_type)
+    _, _, free, _ = gaussian_em(x, start, covariance_type, 1, None)
+    variance = x.var(axis=0) if covariance_type == "diag" else x.var(axis=0).mean()
+    floor = float(np.median(free / variance))  # it holds for some variances and not for others
+    init = tuple(map(lib.asarray, start))
+    options = {"covariance_type": covariance_type, "covariance_floor": floor, "max_iter": 1}
+    fitted = gmm.fit(lib.asarray(x), K, init=init, **options)
+    np.testing.assert_allclose(lib.to_numpy(fitted.covariances), np.maximum(free, floor * variance), rtol=1e-9)
+
+
+def test_starting_means_take_their_nearest_rows(eager_lib):
+    lib, x = eager_lib, clusters(N, D, K, seed=4) * [1, 10, 100]
+    fitted = gmm.fit(lib.asarray(x), K, init=lib.asarray(x[:K]), max_iter=0)
+    z = (x - x.mean(axis=0)) / x.std(axis=0)
+    labels = ((z[:, None] - z[:K]) ** 2).sum(axis=-1).argmin(axis=1)
+    for k in range(K):
+        rows = x[labels == k]
+        assert float(fitted.weights[k]) == pytest.approx(len(rows) / N)
+        np.testing.assert_allclose(lib.to_numpy(fitted.means)[k], rows.mean(axis=0), rtol=1e-9)
+
+
+# Results
+
+
+def test_score_and_criteria_count_weights_as_rows(lib):
+    x, fitted = four_steps(lib, "full")
+    rows, weight = lib.asarray(x), lib.asarray(WEIGHT)
+    log_prob = lib.to_numpy(fitted.log_prob(rows))
+    total, n, p = WEIGHT @ log_prob, WEIGHT.sum(), K - 1 + K * D + K * D * (D + 1) // 2
+    assert float(fitted.log_likelihood) == pytest.approx(total, rel=1e-10)
+    assert float(fitted.score(rows)) == pytest.approx(log_prob.mean(), rel=1e-12)
+    assert float(fitted.score(rows, sample_weight=weight)) == pytest.approx(total / n, rel=1e-12)
+    assert float(fitted.bic(rows, sample_weight=weight)) == pytest.approx(-2 * total + p * np.log(n), rel=1e-12)
+    assert float(fitted.aic(rows, sample_weight=weight)) == pytest.approx(-2 * total + 2 * p, rel=1e-12)
+    unsure = np.log(lib.to_numpy(fitted.responsibilities(rows)).max(axis=1))
+    expected = -2 * log_prob.sum() + p * np.log(N) - 2 * unsure.sum()
+    assert float(fitted.icl(rows)) == pytest.approx(expected, rel=1e-12)
+
+
+@every_type
+def test_a_sample_has_the_mixtures_moments(lib, covariance_type):
+    _, fitted = four_steps(lib, covariance_type)
+    rows, labels = (lib.to_numpy(part) for part in fitted.sample(20000, rng=3))
+    assert rows.shape == (20000, D)
+    assert rows.dtype == np.float64
+    for k, (weight, mean, matrix) in enumerate(zip(*host(lib, fitted), strict=True)):
+        own = rows[labels == k]
+        assert len(own) / len(rows) == pytest.approx(weight, abs=0.02)
+        np.testing.assert_allclose(own.mean(axis=0), mean, atol=6 * np.sqrt(np.trace(matrix) / len(own)))
+        np.testing.assert_allclose(np.cov(own.T), matrix, atol=0.1 * np.trace(matrix))
+
+
+def test_one_seed_gives_one_sample_on_every_library(lib):
+    drawn = [four_steps(library, "full")[1].sample(50, rng=3) for library in (lib, NUMPY)]
+    np.testing.assert_allclose(lib.to_numpy(drawn[0][0]), drawn[1][0], rtol=1e-8, atol=1e-8)
+    np.testing.assert_array_equal(lib.to_numpy(drawn[0][1]), drawn[1][1])
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@every_type
+def test_a_mixture_comes_back_from_a_file_in_any_library(lib, covariance_type, suffix, tmp_path):
+    x, fitted = four_steps(NUMPY, covariance_type)
+    fitted.save(tmp_path / f"mixture{suffix}")
+    loaded = gmm.GaussianMixture.load(tmp_path / f"mixture{suffix}", like=lib.asarray([0.0]))
+    assert loaded.covariance_type == covariance_type
+    for name in ("weights", "means", "covariances", "trace", "n_iter", "status"):
+        np.testing.assert_array_equal(lib.to_numpy(getattr(loaded, name)), getattr(fitted, name), err_msg=name)
+    np.testing.assert_allclose(lib.to_numpy(loaded.log_prob(lib.asarray(x))), fitted.log_prob(x), rtol=1e-12)
+
+
+def test_a_mixture_of_any_library_is_written(lib, tmp_path):
+    x, fitted = four_steps(lib, "full")
+    fitted.save(tmp_path / "mixture.npz")
+    loaded = gmm.GaussianMixture.load(tmp_path / "mixture.npz")
+    np.testing.assert_allclose(loaded.log_prob(x), lib.to_numpy(fitted.log_prob(lib.asarray(x))), rtol=1e-12)
+    assert loaded.means.dtype == np.float64
+
+
+@every_type
+def test_a_mixture_of_its_own_parameters_scores_the_same(lib, covariance_type):
+    x, fitted = four_steps(lib, covariance_type)
+    parts = fitted.weights, fitted.means, fitted.covariances
+    again = gmm.GaussianMixture.from_parameters(*parts, covariance_type=covariance_type)
+    rows = lib.asarray(x)
+    np.testing.assert_allclose(lib.to_numpy(again.log_prob(rows)), lib.to_numpy(fitted.log_prob(rows)), rtol=1e-9)
+
+
+def test_results_have_the_type_of_the_data(lib):
+    for dtype in ("float32", "float64"):
+        x = clusters(N, D, K, seed=4)
+        init = tuple(lib.asarray(part, dtype) for part in given_start(x, K, "full"))
+        rows = lib.asarray(x, dtype)
+        fitted = gmm.fit(rows, K, init=init, max_iter=4)
+        results = (fitted.weights, fitted.means, fitted.covariances, fitted.log_likelihood, fitted.trace)
+        for value in (*results, fitted.log_prob(rows), fitted.responsibilities(rows), fitted.score(rows)):
+            assert lib.to_numpy(value).dtype == np.dtype(dtype)
+        assert lib.to_numpy(fitted.predict(rows)).dtype.kind == "i"
+
+
+def test_a_batch_of_mixtures_scores_each_problem_by_its_own(lib):
+    x = np.stack([clusters(N, D, K, seed) for seed in (1, 2)])
+    starts = [given_start(rows, K, "full") for rows in x]
+    init = tuple(lib.asarray(np.stack(parts)) for parts in zip(*starts, strict=True))
+    fitted = gmm.fit(lib.asarray(x), K, init=init, max_iter=4, tol=0)
+    assert fitted.weights.shape == (2, K)
+    assert fitted.log_likelihood.shape == (2,)
+    scores = lib.to_numpy(fitted.log_prob(lib.asarray(x)))
+    parts = [lib.to_numpy(part) for part in (fitted.weights, fitted.means, fitted.covariances)]
+    for i in range(2):
+        joint = log_densities([part[i] for part in parts], x[i])
+        np.testing.assert_allclose(scores[i], logsumexp(joint, axis=1), rtol=1e-9)
+
+
+def test_a_fit_needs_no_memory_a_row():
+    """Blocks are used again, so that ten times the rows cost nothing of the size of rows and components."""
+    k, d, peaks = 16, 8, []
+    for n in (40_000, 400_000):
+        x = np.random.default_rng(0).standard_normal((n, d))
+        init = given_start(x, k, "full")
+        tracemalloc.start()
+        gmm.fit(x, k, init=init, max_iter=2, tol=0)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    growth = (peaks[1] - peaks[0]) / 360_000
+    assert growth < 16, f"{growth} bytes a row; {8 * k} would be one number a row and component"
