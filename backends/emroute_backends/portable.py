@@ -89,7 +89,7 @@ def from_numpy(value: np.ndarray, like: Array) -> Array:
 
 
 def chunk_size(bytes_per_row: int) -> int:
-    return max(256, _CACHE_BYTES // max(1, bytes_per_row))
+    return max(512, _CACHE_BYTES // max(1, bytes_per_row))
 
 
 def map_blocks(function: Callable[..., Any], arrays: Sequence[Array], size: int, recompute: bool = False) -> Any:
