@@ -74,7 +74,7 @@ def eager_lib(request: pytest.FixtureRequest) -> Library:
     return library(request.param)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def quick_compilation():
     """Let JAX compile fast code less; the figures are reached with code compiled as users' is."""
     jax.config.update("jax_disable_most_optimizations", True)
