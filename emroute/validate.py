@@ -98,8 +98,14 @@ def check_weights(name: str, weight: Array | None, like: Array) -> None:
     xp = backends.namespace(like, weight)
     if weight.dtype != like.dtype:
         raise InputTypeError(f"{name} has dtype {weight.dtype}, expected the data's {like.dtype}; convert it first")
-    bad = ~(xp.isfinite(weight) & (weight >= 0))
-    require(~xp.any(bad), lambda: f"{name} has a negative or non-finite entry at {_first(bad)}; weights are >= 0")
+    # reductions alone: a mask would be an array as long as the data
+    good = xp.isfinite(xp.sum(weight)) & (xp.min(weight) >= 0) if 0 not in weight.shape else xp.asarray(True)
+    require(
+        good,
+        lambda: (
+            f"{name} has a negative or non-finite entry at {_first(~((weight >= 0) & xp.isfinite(weight)))}; weights are >= 0"
+        ),
+    )
     if weight.ndim:
         require(
             xp.all(xp.sum(weight, axis=-1) > 0),
