@@ -78,12 +78,12 @@ def rejected(call: Callable[[], Any], kind: type[EmrouteError], *words: str) -> 
     assert all(word in message for word in words), f"expected {words} in: {message}"
 
 
-def for_all(examples: int = 15, **strategies: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Like `hypothesis.given`, with many examples on NumPy and three on any other library."""
+def for_all(examples: int = 10, **strategies: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Like `hypothesis.given`, with many examples on NumPy and two on any other library."""
 
     def wrap(check):
         drawn = given(**strategies)(check)
-        few = settings(max_examples=3, phases=[Phase.generate])(given(**strategies)(check))
+        few = settings(max_examples=2, phases=[Phase.generate])(given(**strategies)(check))
         many = settings(max_examples=examples)(drawn)
 
         def test(**arguments):

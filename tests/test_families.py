@@ -229,8 +229,8 @@ def test_float32_counts_stay_float32(eager_lib):
             assert lib.to_numpy(value).dtype == np.float32
 
 
-def test_named_starts_find_separate_coins(lib):
-    rng = np.random.default_rng(1)
+def test_named_starts_find_separate_coins(eager_lib):
+    lib, rng = eager_lib, np.random.default_rng(1)
     labels = rng.integers(0, 2, 200)
     heads = rng.binomial(50, np.array([0.2, 0.8])[labels])
     for init in ("k-means++", "random"):

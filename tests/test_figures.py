@@ -12,6 +12,8 @@ from sklearn.utils import check_random_state
 from emroute import binomial, gmm, kmeans
 from tests.helpers import NUMPY
 
+quick = pytest.mark.usefixtures("quick_compilation")
+
 HEADS = np.array([5, 9, 8, 4, 7])
 EQUAL = [0.5, 0.5]
 
@@ -77,6 +79,7 @@ def test_coins_with_free_weights_reach_the_limit(lib):
     assert bool(fitted.converged)
 
 
+@quick
 @pytest.mark.parametrize("dtype", ["int32", "int64", "float64"])
 def test_coins_may_be_counted_in_any_real_dtype(lib, dtype):
     trials = lib.asarray(np.full(5, 10), dtype)
@@ -85,6 +88,7 @@ def test_coins_may_be_counted_in_any_real_dtype(lib, dtype):
         np.testing.assert_allclose(lib.to_numpy(fitted.probs), [0.79678907, 0.51958312], atol=1e-7)
 
 
+@quick
 def test_recorded_coins_agree_with_a_general_optimizer(lib):
     heads, labels = np.array([7, 9, 2, 6, 0]), np.array([0, 0, 1, 0, 1])
     fitted = binomial.fit_complete(lib.asarray(heads), 10, lib.asarray(labels), 2)
@@ -123,6 +127,7 @@ def test_iris_reaches_its_best_known_clusters(lib, k, best):
     np.testing.assert_array_equal(lib.to_numpy(fitted.labels), same.labels)
 
 
+@quick
 def test_old_faithful_splits_into_short_and_long_eruptions(lib):
     fitted = gmm.fit(lib.asarray(faithful()), 2, n_init=20, rng=0)
     assert float(fitted.log_likelihood) == pytest.approx(-1130.263960, rel=1e-4)
@@ -132,6 +137,7 @@ def test_old_faithful_splits_into_short_and_long_eruptions(lib):
     np.testing.assert_allclose(means[order], [[2.036388, 54.478517], [4.289662, 79.968115]], rtol=1e-3)
 
 
+@quick
 def test_old_faithful_at_tol_0_agrees_to_every_published_digit(lib):
     x = faithful()
     start = np.array([[2.0, 55.0], [4.3, 80.0]])
@@ -149,6 +155,7 @@ def unequal_mixture():
     return np.concatenate([large, small])
 
 
+@quick
 def test_the_default_tolerance_finds_the_weights_of_an_unequal_mixture(lib):
     fitted = gmm.fit(lib.asarray(unequal_mixture()), 2, n_init=16, rng=0)
     assert 0.74 <= float(lib.to_numpy(fitted.weights).max()) <= 0.78

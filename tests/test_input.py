@@ -30,6 +30,10 @@ def starts(weights=(0.5, 0.5), means=((0, 0), (9, 9)), covariances=(IDENTITY, ID
     return tuple(np.asarray(part, dtype=np.float64) for part in (weights, means, covariances))
 
 
+def given_mixture(lib):
+    return gmm.GaussianMixture.from_parameters(*map(lib.asarray, starts()))
+
+
 BAD_VALUES = {
     "NaN in the second row": (with_entry(np.nan, 1), ("NaN or infinity", "first in row 1")),
     "infinity in the last row": (with_entry(np.inf, 5), ("NaN or infinity", "first in row 5")),
@@ -173,7 +177,7 @@ def test_a_start_of_another_library_is_refused(lib):
 
 
 def test_scoring_data_of_another_library_is_refused(lib):
-    mixture, clusters = FITS["gmm"](lib, init=X[:2].tolist()), FITS["kmeans"](lib, init=X[:2].tolist())
+    mixture, clusters = given_mixture(lib), FITS["kmeans"](lib, init=X[:2].tolist())
     other = elsewhere(lib)
     for method in (mixture.log_prob, mixture.predict, mixture.score, clusters.predict, clusters.transform):
         rejected(lambda method=method: method(other.asarray(X)), InputTypeError, other.name, "libraries", "convert")
@@ -383,7 +387,7 @@ def test_a_source_that_runs_dry_is_refused(lib, passes):
 
 
 def test_scoring_rows_that_do_not_fit_the_mixture_are_refused(lib):
-    mixture, clusters = FITS["gmm"](lib, init=X[:2].tolist()), FITS["kmeans"](lib, init=X[:2].tolist())
+    mixture, clusters = given_mixture(lib), FITS["kmeans"](lib, init=X[:2].tolist())
     for method in (mixture.log_prob, mixture.responsibilities, mixture.predict, mixture.bic, clusters.predict):
         call = lambda x, method=method: lambda: method(lib.asarray(x))  # noqa: E731
         rejected(call(np.ones((4, 3))), InputError, "3 features", "2")
@@ -403,7 +407,7 @@ def test_scoring_impossible_counts_is_refused(lib):
 
 
 def test_a_sample_of_no_rows_is_refused(lib):
-    rejected(lambda: FITS["gmm"](lib, init=X[:2].tolist()).sample(0), InputError, "n=0", "at least 1")
+    rejected(lambda: given_mixture(lib).sample(0), InputError, "n=0", "at least 1")
 
 
 def test_files_that_hold_no_mixture_are_refused(tmp_path):

@@ -73,8 +73,8 @@ def test_a_fit_at_rest_ends(eager_lib, seed):
     assert bool(fitted.converged)
 
 
-def test_restarts_keep_the_least_inertia(lib):
-    x = load_iris().data
+def test_restarts_keep_the_least_inertia(eager_lib):
+    lib, x = eager_lib, load_iris().data
     best = kmeans.fit(lib.asarray(x), 4, init="random", n_init=8, rng=1)
     first = kmeans.fit(lib.asarray(x), 4, init="random", n_init=1, rng=1)
     assert float(best.inertia) <= float(first.inertia) * (1 + 1e-12)

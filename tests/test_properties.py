@@ -152,7 +152,7 @@ ROUGH = 1e-9  # a component at a floor of 1e-6 costs six digits of a row's log-d
 
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
-@for_all(examples=40, x=rough_rows(), w=rough_weights(), floor=FLOORS, seed=SEEDS, chunk_size=CHUNKS)
+@for_all(examples=25, x=rough_rows(), w=rough_weights(), floor=FLOORS, seed=SEEDS, chunk_size=CHUNKS)
 def test_the_log_likelihood_of_gaussians_never_decreases(lib, covariance_type, x, w, floor, seed, chunk_size):
     fitted = gmm.fit(
         lib.asarray(x),
@@ -177,7 +177,7 @@ def test_no_log_likelihood_of_a_batch_of_gaussians_decreases(eager_lib, covarian
     assert_monotone(eager_lib.to_numpy(fitted.trace), N, ROUGH)
 
 
-@pytest.mark.parametrize(("dtype", "rounding"), [("float64", 1e-14), ("float32", 2e-5)])
+@pytest.mark.parametrize(("dtype", "rounding"), [("float64", 1e-12), ("float32", 2e-5)])
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
 @for_all(seed=SEEDS, floor=FLOORS)
 def test_the_log_likelihood_of_clear_clusters_never_decreases(eager_lib, covariance_type, dtype, rounding, seed, floor):
@@ -186,7 +186,7 @@ def test_the_log_likelihood_of_clear_clusters_never_decreases(eager_lib, covaria
     assert_monotone(eager_lib.to_numpy(fitted.trace), N, rounding)
 
 
-@for_all(examples=40, x=rough_rows(), w=rough_weights(), seed=SEEDS, chunk_size=CHUNKS)
+@for_all(examples=25, x=rough_rows(), w=rough_weights(), seed=SEEDS, chunk_size=CHUNKS)
 def test_the_inertia_never_increases(lib, x, w, seed, chunk_size):
     chunk_size = chunk_size if lib.name != "jax" else None
     fitted = kmeans.fit(lib.asarray(x), K, sample_weight=lib.asarray(w), rng=seed, chunk_size=chunk_size)
@@ -328,7 +328,7 @@ def test_rescaling_the_data_rescales_the_centroids(lib, seed, scale):
     assert_same(got, case.values(lib, case(lib, (x,), (x[:K],))))
 
 
-@pytest.mark.on_jax("full", "poisson", "kmeans")
+@pytest.mark.on_jax("full", "kmeans")
 @every_case
 @for_all(seed=SEEDS, chunk_size=CHUNKS)
 def test_chunks_change_nothing(lib, case, seed, chunk_size):
@@ -338,7 +338,7 @@ def test_chunks_change_nothing(lib, case, seed, chunk_size):
     assert_same(got, case.values(lib, case(lib, data, start, weight)))
 
 
-@pytest.mark.on_jax("full", "poisson", "kmeans")
+@pytest.mark.on_jax("full", "kmeans")
 @every_case
 @for_all(seed=SEEDS, shared=st.booleans())
 def test_a_batch_equals_its_problems_one_by_one(lib, case, seed, shared):
@@ -389,8 +389,8 @@ def drawn_fit(lib, name, dtype):
     return kmeans.fit(x, K, **options) if name == "kmeans" else gmm.fit(x, K, covariance_type=name, **options)
 
 
-@pytest.mark.on_jax("full", "poisson", "kmeans")
-@pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-6), ("float32", 1e-3)])
+@pytest.mark.on_jax("full-float32", "kmeans-float32", "poisson-float64")  # test_figures has Gaussians in float64
+@pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-6), ("float32", 1e-3)], ids=["float64", "float32"])
 @pytest.mark.parametrize("name", CASES)
 def test_one_seed_gives_the_same_fit_on_every_library(lib, name, dtype, rtol):
     results = [name for name in CASES[name].results if name != "trace"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from emroute import binomial, gmm, kmeans, poisson
-from tests.helpers import COVARIANCE_TYPES, clusters, given_start
+from tests.helpers import COVARIANCE_TYPES, clusters, given_start, library
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -54,14 +54,14 @@ def test_an_object_that_iterates_again_fits_as_the_rows_do(eager_lib, bounds):
     assert source.passes > 6
 
 
-def test_a_stream_on_jax_draws_the_same_start_as_the_rows(xp_name, lib):
-    if xp_name != "jax":
-        pytest.skip("the other libraries do this above")
+def test_a_stream_on_jax_draws_the_same_start_as_the_rows():
+    lib = library("jax")
     got, expected = (gmm.fit(data, K, rng=0, max_iter=2) for data in (Reader(lib, (X,), EQUAL), lib.asarray(X)))
     assert_equal_fits(lib, got, expected, ("weights", "means", "log_likelihood"))
 
 
-@pytest.mark.parametrize("n_init", [1, 3])
+@pytest.mark.on_jax("one start")
+@pytest.mark.parametrize("n_init", [1, 3], ids=["one start", "restarts"])
 def test_streamed_clusters_are_those_of_the_rows(lib, n_init):
     source = Reader(lib, (X,), EQUAL)
     got, expected = (kmeans.fit(data, K, rng=0, n_init=n_init) for data in (source, lib.asarray(X)))
