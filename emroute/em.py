@@ -30,6 +30,7 @@ __all__ = ["Fit", "Model", "Status", "fit", "trim"]
 
 _RUNNING = -1
 _ULPS = 8  # spacings of the objective within which two values are the same
+_STILL = 256  # spacings of a problem's largest parameter within which rounding may move it for ever
 
 
 class Status(IntEnum):
@@ -227,7 +228,7 @@ class _Steps(NamedTuple):
         change = xp.abs(objective - state.objective)
         resolution = _ULPS * eps(objective) * xp.abs(objective)
         if self.exact:
-            still = (change <= resolution) & unmoved(params, state.params, objective.ndim, _ULPS * eps(objective))
+            still = (change <= resolution) & unmoved(params, state.params, objective.ndim, _STILL * eps(objective))
         else:
             still = change <= xp.maximum(resolution, xp.zeros_like(objective) + tol * total)
         status = xp.where(still, xp.full_like(state.status, int(Status.CONVERGED)), state.status)

@@ -103,7 +103,8 @@ def check_weights(name: str, weight: Array | None, like: Array) -> None:
     require(
         good,
         lambda: (
-            f"{name} has a negative or non-finite entry at {_first(~((weight >= 0) & xp.isfinite(weight)))}; weights are >= 0"
+            f"{name} has a negative or non-finite entry at {_first(~((weight >= 0) & xp.isfinite(weight)))}; "
+            "weights are >= 0"
         ),
     )
     if weight.ndim:

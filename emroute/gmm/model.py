@@ -192,7 +192,9 @@ def standard(model: GaussianModel, k: int, floor: float, centre: Array, variance
     xp = backends.namespace(centre)
     if model.covariance_type == "spherical":
         variance = xp.zeros_like(variance) + xp.mean(variance, axis=-1, keepdims=True)
-    scale = xp.sqrt(xp.where(variance > 0, variance, xp.ones_like(variance)))
+    # a constant feature's variance is 0 only but for rounding, which differs between libraries
+    varies = variance > (4 * eps(centre) * centre) ** 2
+    scale = xp.sqrt(xp.where(varies, variance, xp.ones_like(variance)))
     return begin(model, centre, scale, xp.zeros_like(centre[..., 0]) + floor, k)
 
 
