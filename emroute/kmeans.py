@@ -133,7 +133,11 @@ class KMeansModel:
         """Move centroids to the means of their rows, and the first that has none to the farthest row."""
         counts, sums, _, farthest, distance = statistics
         xp = backends.namespace(counts)
-        centroids = params.centroids + ratio(sums, counts[..., None], xp.zeros_like(sums))
+        shift = ratio(sums, counts[..., None], xp.zeros_like(sums))
+        # a shift within the rounding of the rows is none; else centroids at rest would tremble for ever
+        rounding = 16 * eps(sums) * xp.sqrt(params.scatter / xp.sum(counts, axis=-1))
+        shift = xp.where(xp.abs(shift) > rounding[..., None, None], shift, xp.zeros_like(shift))
+        centroids = params.centroids + shift
         empty = xp.astype(counts <= 0, counts.dtype)
         moved = (empty * xp.cumulative_sum(empty, axis=-1) == 1) & (distance > 0)[..., None]
         centroids = xp.where(moved[..., None], farthest[..., None, :], centroids)
