@@ -179,7 +179,7 @@ class Mixture:
         header = json.dumps({"kind": type(self).__name__, "names": [*_named(self.params)], **self.model.describe()})
         path = Path(path)
         if path.suffix == ".safetensors":
-            _safetensors().save_file(host, path, metadata={"emroute": header})
+            _safetensors().numpy.save_file(host, path, metadata={"emroute": header})
         elif path.suffix == ".npz":
             with path.open("wb") as file:
                 np.savez(file, allow_pickle=False, emroute=np.asarray(header), **host)
@@ -240,12 +240,16 @@ def _safetensors() -> Any:
         import safetensors.numpy
     except ImportError:
         raise MissingDependencyError("`.safetensors` files need that package: `pip install safetensors`") from None
-    return safetensors.numpy
+    return safetensors
 
 
 def _read(path: Path) -> tuple[str, dict[str, np.ndarray]]:
     if path.suffix == ".safetensors":
-        arrays = _safetensors().load_file(path)
+        module = _safetensors()
+        try:
+            arrays = module.numpy.load_file(path)
+        except module.SafetensorError as error:
+            raise ValueError(error) from None
         with path.open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         return header["__metadata__"]["emroute"], arrays
