@@ -10,7 +10,7 @@ from sklearn.datasets import load_iris
 from sklearn.utils import check_random_state
 
 from emroute import binomial, gmm, kmeans
-from tests.helpers import NUMPY
+from tests.helpers import NUMPY, library
 
 quick = pytest.mark.usefixtures("quick_compilation")
 
@@ -110,16 +110,17 @@ def test_recorded_coins_agree_with_a_general_optimizer(lib):
 )
 def test_iris_reaches_its_best_known_mixture(lib, covariance_type, best):
     options = {"covariance_type": covariance_type, "n_init": 20, "rng": 0}
-    fitted, same = (gmm.fit(library.asarray(iris()), 3, **options) for library in (lib, NUMPY))
+    fitted, same = (gmm.fit(own.asarray(iris()), 3, **options) for own in (lib, NUMPY))
     assert float(fitted.log_likelihood) == pytest.approx(best, rel=1e-4)
     assert bool(fitted.converged)
     for name in ("weights", "means", "covariances"):  # one seed, one fit
         np.testing.assert_allclose(lib.to_numpy(getattr(fitted, name)), getattr(same, name), rtol=1e-6, atol=1e-6)
 
 
+@quick
 @pytest.mark.parametrize(("k", "best"), [(2, 152.3479518), (3, 78.8514414), (4, 57.2284732)])
 def test_iris_reaches_its_best_known_clusters(lib, k, best):
-    fitted, same = (kmeans.fit(library.asarray(iris()), k, n_init=20, rng=0) for library in (lib, NUMPY))
+    fitted, same = (kmeans.fit(own.asarray(iris()), k, n_init=20, rng=0) for own in (lib, NUMPY))
     assert float(fitted.inertia) == pytest.approx(best, rel=1e-4)
     assert bool(fitted.converged)
     assert float(fitted.trace[-1]) == pytest.approx(-float(fitted.inertia), rel=1e-12)
@@ -155,8 +156,9 @@ def unequal_mixture():
     return np.concatenate([large, small])
 
 
-@quick
-def test_the_default_tolerance_finds_the_weights_of_an_unequal_mixture(lib):
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+def test_the_default_tolerance_finds_the_weights_of_an_unequal_mixture(name):
+    lib = library(name)
     fitted = gmm.fit(lib.asarray(unequal_mixture()), 2, n_init=16, rng=0)
     assert 0.74 <= float(lib.to_numpy(fitted.weights).max()) <= 0.78
     assert bool(fitted.converged)

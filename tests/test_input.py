@@ -7,6 +7,8 @@ from emroute import binomial, gmm, kmeans, multinomial, poisson
 from emroute.errors import BackendError, EmrouteError, InputError, InputTypeError
 from tests.helpers import NUMPY, library, rejected
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 X = np.arange(12.0).reshape(6, 2) ** 1.5
 HEADS = np.array([5, 9, 8, 4, 7])
 COUNTS = np.array([[3, 1], [0, 4], [2, 2], [5, 0]])
