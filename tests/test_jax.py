@@ -47,16 +47,17 @@ def test_a_fit_inside_jit_is_the_fit_outside():
 
 @quick
 def test_a_fit_inside_vmap_is_a_fit_of_each():
-    together = jax.vmap(lambda x: parts(fit(x)))(jnp.stack([X, OTHER]))
+    together = jax.vmap(lambda x: parts(fit(x, covariance_type="diag")))(jnp.stack([X, OTHER]))
     for i, x in enumerate((X, OTHER)):
-        for got, expected in zip(together, parts(fit(jnp.asarray(x))), strict=True):
+        for got, expected in zip(together, parts(fit(jnp.asarray(x), covariance_type="diag")), strict=True):
             np.testing.assert_allclose(got[i], expected, rtol=1e-9, atol=1e-9)
 
 
 @quick
 def test_a_drawn_start_works_inside_jit():
-    inside = jax.jit(lambda x: parts(fit(x, init="k-means++", n_init=2, rng=0)))(X)
-    for got, expected in zip(inside, parts(fit(jnp.asarray(X), init="k-means++", n_init=2, rng=0)), strict=True):
+    drawn = {"init": "k-means++", "n_init": 2, "rng": 0, "covariance_type": "diag"}
+    inside = jax.jit(lambda x: parts(fit(x, **drawn)))(X)
+    for got, expected in zip(inside, parts(fit(jnp.asarray(X), **drawn)), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
 
 
@@ -85,10 +86,10 @@ def test_scores_work_inside_jit():
 @quick
 def test_the_loop_itself_works_inside_jit_and_vmap():
     """`em.fit` with parameters of the caller's, its trace as long as may be."""
-    params = fit(jnp.asarray(X)).params
+    params = fit(jnp.asarray(X), covariance_type="diag").params
 
     def run(x):
-        return em.fit(GaussianModel(), x, params, max_iter=3, tol=0)
+        return em.fit(GaussianModel("diag"), x, params, max_iter=3, tol=0)
 
     outside = run(jnp.asarray(X))
     inside = jax.jit(run)(X)

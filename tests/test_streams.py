@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from emroute import binomial, gmm, kmeans, poisson
-from tests.helpers import COVARIANCE_TYPES, clusters, given_start, library
+from tests.helpers import COVARIANCE_TYPES, clusters, given_start
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -52,12 +52,6 @@ def test_an_object_that_iterates_again_fits_as_the_rows_do(eager_lib, bounds):
     got, expected = (gmm.fit(data, K, rng=0, max_iter=6) for data in (source, lib.asarray(X)))
     assert_equal_fits(lib, got, expected, ("weights", "means", "covariances", "log_likelihood", "trace"))
     assert source.passes > 6
-
-
-def test_a_stream_on_jax_draws_the_same_start_as_the_rows():
-    lib = library("jax")
-    got, expected = (gmm.fit(data, K, rng=0, max_iter=2) for data in (Reader(lib, (X,), EQUAL), lib.asarray(X)))
-    assert_equal_fits(lib, got, expected, ("weights", "means", "log_likelihood"))
 
 
 @pytest.mark.on_jax("one start")
