@@ -26,7 +26,7 @@ from emroute.data import Layout, Rows, Stream, open_source
 from emroute.errors import MissingDependencyError
 from emroute.validate import check_loop
 
-__all__ = ["Fit", "Model", "Status", "fit", "trim"]
+__all__ = ["Fit", "Model", "Status", "climb", "fit", "trim"]
 
 _RUNNING = -1
 _ULPS = 8  # spacings of the objective within which two values are the same
@@ -173,6 +173,20 @@ def fit(
     """
     check_loop(tol, max_iter, chunk_size)
     source = open_source(data, sample_weight, getattr(model, "ranks", None))
+    return trim(climb(model, source, params, tol, max_iter, chunk_size, callback, progress))
+
+
+def climb(
+    model: Model,
+    source: Rows | Stream,
+    params: Any,
+    tol: float,
+    max_iter: int,
+    chunk_size: int | None,
+    callback: Callable[[int, Fit], object] | None,
+    progress: bool,
+) -> Fit:
+    """Return `fit` of data already opened, its trace as long as it may be: of one shape whatever the data."""
     backend = backends.get(*leaves(params), *source.arrays)
     params = map_leaves(backend.detach, params)
     source = replace(
@@ -183,7 +197,7 @@ def fit(
     steps = _Steps(model, backend, source.layout, chunk_size, tol == 0)
     if isinstance(source, Rows) and callback is None and not progress and backend.compile(fit) is not fit:
         whole = compiled(backend, _whole, steps, int(max_iter))
-        return trim(whole(params, source.arrays, source.weight, float(tol)))
+        return whole(params, source.arrays, source.weight, float(tol))
     return _from_python(steps, params, source, float(tol), int(max_iter), callback, progress)
 
 
@@ -336,7 +350,7 @@ def _from_python(
     if bar is not None:
         bar.total = bar.n  # it may have converged long before max_iter
         bar.close()
-    return trim(so_far())
+    return so_far()
 
 
 def _bar(max_iter: int) -> Any:

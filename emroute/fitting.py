@@ -127,21 +127,19 @@ def _lead(batch: tuple[int, ...], n_own: int, params: Any, drawn: Array) -> tupl
 
 def run(model: Any, params: Any, source: Rows | Stream, settings: Settings) -> em.Fit:
     """Run the loop; of restarts, which are the last batch dimension, keep the best."""
-    fit = em.fit(
+    fit = em.climb(
         model,
-        source.layout.pack(source.arrays) if isinstance(source, Rows) else source.source,
+        source,
         params,
-        sample_weight=source.weight,
-        tol=settings.tol,
-        max_iter=settings.max_iter,
-        chunk_size=settings.chunk_size,
-        callback=settings.callback,
-        progress=settings.progress,
+        settings.tol,
+        settings.max_iter,
+        settings.chunk_size,
+        settings.callback,
+        settings.progress,
     )
-    if settings.n_init == 1:
-        return fit
-    backend = backends.get(fit.objective)
-    return em.trim(compiled(backend, _best, fit.objective.ndim - 1)(fit))
+    if settings.n_init > 1:
+        fit = compiled(backends.get(fit.objective), _best, fit.objective.ndim - 1)(fit)
+    return em.trim(fit)
 
 
 def _best(axis: int, fit: em.Fit) -> em.Fit:

@@ -181,7 +181,7 @@ def fit(
     centre, d = moments.mean, moments.mean.shape[-1]
     model = GaussianModel(covariance_type)
     floor = max(covariance_floor, 10 * d * eps(centre))
-    params = compiled(backends.get(centre), standard, model, k, floor)(centre, moments.variance)
+    params = compiled(backends.get(centre), standard, model, k)(centre, moments.variance, floor)
     drawn = None
     if settings.named:
         drawn = seeds(model, params, source, n, settings.init, k, n_init, as_generator(rng))

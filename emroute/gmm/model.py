@@ -187,7 +187,7 @@ def reference(params: Params) -> Array:
     return params.narrow[..., None, None] * params.means
 
 
-def standard(model: GaussianModel, k: int, floor: float, centre: Array, variance: Array) -> Params:
+def standard(model: GaussianModel, k: int, centre: Array, variance: Array, floor: Array | float) -> Params:
     """Coordinates in which features have variance 1 (spherical: on average), 0 counting as 1."""
     xp = backends.namespace(centre)
     if model.covariance_type == "spherical":
