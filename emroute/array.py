@@ -11,6 +11,7 @@ import numpy as np
 from emroute.backend import Array, get, namespace
 
 __all__ = [
+    "broadcast",
     "concrete",
     "constant",
     "either",
@@ -134,19 +135,23 @@ def concrete(flag: Array) -> bool | None:
         return None
 
 
-def either(flag: Array, yes: Callable[[], Any], no: Callable[[], Any], like: Any) -> Any:
-    """Return ``yes()`` where `flag` holds, else ``no()``; only that one is computed, under tracing too.
+def broadcast(x: Array, shape: tuple[int, ...]) -> Array:
+    """`x` in a shape; itself where it has that already, which is most often and saves the call."""
+    return x if tuple(x.shape) == shape else namespace(x).broadcast_to(x, shape)
 
-    `like` is a nest of arrays of the shapes and dtypes that both return.
+
+def either(flag: Array, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+    """Return ``yes()`` where `flag` holds, else ``no()``, of the same shapes; only that one is run, traced or not.
 
     >>> import numpy as np
-    >>> either(np.asarray(True), lambda: (np.ones(1),), lambda: (np.zeros(1),), (np.zeros(1),))
+    >>> either(np.asarray(True), lambda: (np.ones(1),), lambda: (np.zeros(1),))
     (array([1.]),)
     """
-    loop = get(flag).loop  # at most one turn each: the only branch that every library can compile
-    _, result = loop(lambda state: state[0], lambda state: (~state[0], yes()), (flag, like))
-    _, result = loop(lambda state: state[0], lambda state: (~state[0], no()), (~flag, result))
-    return result
+    known = concrete(flag)
+    if known is not None:
+        return yes() if known else no()
+    # a loop of at most one turn: the only branch that every library can compile
+    return get(flag).loop(lambda state: state[0], lambda state: (~state[0], yes()), (flag, no()))[1]
 
 
 def leaves(tree: Any) -> list[Array]:

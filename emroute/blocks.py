@@ -6,6 +6,7 @@ statistics are held at once, however many rows there are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def merge(model: Any, a: Any, b: Any) -> Any:
 
 def expect_rows(model: Any, params: Any, rows: Rows) -> Any:
     """E-step over some rows at once; rows without weights count one each."""
-    weight = _ones(rows, params) if rows.weight is None else rows.weight
+    weight = _ones(rows, params, rows.n) if rows.weight is None else rows.weight
     return model.expect(params, rows.layout.pack(rows.arrays), weight)
 
 
@@ -53,7 +54,7 @@ def expectation(
     Statistics
         Merged over the blocks.
     """
-    size = size or _block_size(model, backend, params, rows)
+    size = size or _even(rows.n, _block_size(model, backend, params, rows))
     if not rows.batch:
         return _over_rows(model, backend, params, rows, size)
     n_params, n_batch, kind = len(leaves(params)), len(rows.batch), []
@@ -81,16 +82,23 @@ def _over_rows(model: Any, backend: Backend, params: Any, rows: Rows, size: int)
     """A tree of blocks, `_FAN` to a level, for rows without batch."""
     if rows.n <= size:
         return expect_rows(model, params, rows)
-    kind: list[Any] = []
+    layout, n_arrays, kind = rows.layout, len(rows.arrays), []
+    ones = _ones(rows, params, size)
+
+    def over(held: Sequence[Array]) -> Any:
+        n = held[0].shape[0]
+        if n <= size:
+            weight = held[n_arrays] if len(held) > n_arrays else ones[:n]
+            return model.expect(params, layout.pack(tuple(held[:n_arrays])), weight)
+        per_block = size * -(-n // (size * _FAN))
+        stack = backend.map_blocks(some_rows, held, per_block)
+        return _merge_stack(model, rebuild(kind[0], stack), -(-n // per_block))
 
     def some_rows(*held: Array) -> tuple[Array, ...]:
-        statistics = _over_rows(model, backend, params, rows.like(list(held)), size)
-        kind[:] = [statistics]
+        kind[:] = [statistics := over(held)]
         return tuple(x[None, ...] for x in leaves(statistics))
 
-    per_block = size * -(-rows.n // (size * _FAN))
-    parts = backend.map_blocks(some_rows, rows.held, per_block)
-    return _merge_stack(model, rebuild(kind[0], parts), -(-rows.n // per_block))
+    return over(rows.held)
 
 
 def _merge_stack(model: Any, stack: Any, count: int) -> Any:
@@ -132,10 +140,15 @@ class Cascade:
         return total
 
 
-def _ones(rows: Rows, params: Any) -> Array:
+def _ones(rows: Rows, params: Any, n: int) -> Array:
     like = rows.arrays[0]
-    dtype = next((x.dtype for x in leaves(params)), like.dtype)
-    return namespace(like).ones_like(like[(..., *(0,) * rows.layout.ranks[0])], dtype=dtype)
+    part = like[(slice(None),) * len(rows.batch) + (slice(0, n), *(0,) * rows.layout.ranks[0])]
+    return namespace(like).ones_like(part, dtype=next((x.dtype for x in leaves(params)), like.dtype))
+
+
+def _even(n: int, size: int) -> int:
+    """Return the size of blocks that are alike, in eights, so that threads end together."""
+    return n if n <= size else -(-n // (8 * -(-n // (8 * size))))
 
 
 def _block_size(model: Any, backend: Backend, params: Any, rows: Rows) -> int:

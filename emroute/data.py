@@ -81,9 +81,9 @@ class Rows:
         axis = len(self.batch)
         return self.like([backend.namespace(x).expand_dims(x, axis=axis) for x in self.held]) if axis else self
 
-    def first(self) -> Rows:
-        """One row, to learn shapes from."""
-        rows = (slice(None),) * len(self.batch) + (slice(0, 1), ...)
+    def first(self, n: int = 1) -> Rows:
+        """Return the first rows; one tells the shapes."""
+        rows = (slice(None),) * len(self.batch) + (slice(0, min(n, self.n)), ...)
         return self.like([x[rows] for x in self.held])
 
     def total_weight(self, index: Array | None = None) -> Array | float:
@@ -111,10 +111,11 @@ class Stream:
         """Return the same stream: it has no batch to extend."""
         return self
 
-    def first(self) -> Rows:
-        """One row, to learn shapes from."""
-        weight = None if self.weight is None else self.weight[:1]
-        return Rows(tuple(x[:1, ...] for x in self.arrays), weight, self.layout)
+    def first(self, n: int = 1) -> Rows:
+        """Return the first rows, of the first chunk at most; one tells the shapes."""
+        n = min(n, self.arrays[0].shape[0])
+        weight = None if self.weight is None else self.weight[:n]
+        return Rows(tuple(x[:n, ...] for x in self.arrays), weight, self.layout)
 
     def __iter__(self) -> Iterator[Rows]:
         start = 0

@@ -9,6 +9,7 @@ A family is exponential: log p(x | component k) = eta_k . T(x) + h(x), the first
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -119,7 +120,9 @@ class FamilyModel:
     def bytes_per_row(self, params: Any) -> int:
         """Features and responsibilities."""
         eta = self.family.natural(params)
-        return itemsize(eta) * (eta.shape[-1] + 3 * _size(eta.shape[:-1]))
+        return itemsize(eta) * (eta.shape[-1] + 3 * math.prod(eta.shape[:-1]))
+
+    bytes_per_scored_row = bytes_per_row
 
     def log_joint(self, params: Any, data: Any) -> Array:
         """log w_k + log p(x | k) without h(x), ``(..., k, n)``."""
@@ -187,7 +190,7 @@ class Nearest:
     def expect(self, params: tuple[Any, Array], data: Any, sample_weight: Array) -> Statistics:
         """Statistics under hard assignments."""
         start, seeds = params
-        labels = nearest(self.model.points(start, data), seeds)[0]
+        labels = nearest(self.model.points(start, data), seeds)
         responsibilities = one_hot(labels, seeds.shape[-2], like=seeds) * sample_weight[..., None, :]
         return self.model.gather(start, data, responsibilities, 0 * responsibilities[..., 0, 0])
 
@@ -198,16 +201,16 @@ class Nearest:
 
 def distances(points: Array, centres: Array) -> Array:
     """Half the squared distances ``(..., n, k)`` of points to centres, less half the points' own squares."""
-    xp = backends.namespace(points, centres)
-    return xp.matmul(points, -swap(centres)) + xp.sum(centres * centres, axis=-1)[..., None, :] / 2
+    xp = backends.namespace(points)
+    half = xp.matmul(points, -swap(centres))
+    half += xp.sum(centres * centres, axis=-1)[..., None, :] / 2
+    return half
 
 
-def nearest(points: Array, centres: Array) -> tuple[Array, Array]:
-    """Index of the nearest centre, ``(..., n)``, and the least of `distances`."""
+def nearest(points: Array, centres: Array) -> Array:
+    """Index of the nearest centre, ``(..., n)``."""
     half = distances(points, centres)
-    xp = backends.namespace(half)
-    labels = xp.argmin(half, axis=-1, keepdims=True)
-    return labels[..., 0], xp.take_along_axis(half, labels, axis=-1)[..., 0]
+    return backends.namespace(half).argmin(half, axis=-1)
 
 
 def as_real(x: Array, like: Array) -> Array:
@@ -233,10 +236,3 @@ def share(counts: Array) -> Array:
     """Mixing weights from the weight each component answers for."""
     xp = backends.namespace(counts)
     return ratio(counts, xp.sum(counts, axis=-1, keepdims=True), counts)
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    product = 1
-    for length in shape:
-        product *= length
-    return product

@@ -33,11 +33,12 @@ from emroute.validate import (
 
 __all__ = [
     "Settings",
+    "admit",
     "align",
     "fit_counts",
     "iterate",
+    "measure",
     "mixing_weights",
-    "prepare",
     "restart",
     "run",
     "split_start",
@@ -256,19 +257,24 @@ def split_start(init: Any, names: str) -> tuple[Any, Any]:
     return given
 
 
-def prepare(x: Any, sample_weight: Any, k: int, name: str) -> tuple[Rows | Stream, int, Moments]:
-    """Check floating data; return them with their number of rows and the moments of their features."""
+def admit(x: Any, sample_weight: Any, k: int, name: str) -> tuple[Rows | Stream, int]:
+    """Check floating data, but for NaN and infinity; return them with their number of rows."""
     source = open_source(x, sample_weight, (1,))
     (first,) = source.arrays
     check_floating("x", first)
     check_weights("sample_weight", sample_weight, first)
     if not first.shape[-1]:
         raise InputError(f"x has shape {tuple(first.shape)}; expected at least one feature")
-    xp = backends.namespace(first)
-    moments = summarize(source)
-    if concrete(xp.all(xp.isfinite(moments.mean) & xp.isfinite(moments.square))) is False:
-        check_rows(source, lambda x: xp.all(xp.isfinite(x), axis=-1), "x holds NaN or infinity")
-        raise InputError(f"the variance of x overflows {first.dtype}; scale the data down")
     n = source.n if isinstance(source, Rows) else sum(rows.n for rows in source)
     check_total(n, k, name)
-    return source, n, moments
+    return source, n
+
+
+def measure(source: Rows | Stream) -> Moments:
+    """Return the moments of the features, or raise `InputError` where data are not finite."""
+    moments = summarize(source)
+    xp = backends.namespace(moments.mean)
+    if concrete(xp.all(xp.isfinite(moments.mean) & xp.isfinite(moments.square))) is False:
+        check_rows(source, lambda x: xp.all(xp.isfinite(x), axis=-1), "x holds NaN or infinity")
+        raise InputError(f"the variance of x overflows {moments.mean.dtype}; scale the data down")
+    return moments

@@ -9,28 +9,28 @@ farthest from its centroid, which cannot raise the inertia.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from emroute import backend as backends
-from emroute.array import concrete, either, eps, itemsize
+from emroute.array import broadcast, concrete, either, eps, itemsize
 from emroute.backend import Array
 from emroute.batch import select
-from emroute.data import Stream, open_source
+from emroute.data import Rows, Stream, open_source
 from emroute.em import Fit, Status
 from emroute.errors import InputTypeError
 from emroute.family import distances, nearest, ratio
-from emroute.fitting import Settings, align, prepare, restart, run
+from emroute.fitting import Settings, admit, align, measure, restart, run
 from emroute.init import seeds
-from emroute.sweep import each_row
+from emroute.sweep import each_row, gauge
 from emroute.validate import as_generator, as_parameter, check_count, check_floating, check_width
 
 __all__ = ["KMeans", "KMeansModel", "Params", "Statistics", "fit"]
 
-_TOLERATED = {4: 1e-5, 8: 1e-9}  # relative error of the inertia that the product form may make
+_MANY = 2**14  # rows for which it pays to ask whether the first E-step needs care
+_TOLERATED = {4: 1e-5, 8: 1e-9}  # relative error of the inertia that products may make
 
 
 class Params(NamedTuple):
@@ -38,7 +38,7 @@ class Params(NamedTuple):
 
     centroids: Array
     careful: Array
-    """``(...,)``: whether the next E-step computes differences row by row, and looks for the farthest row."""
+    """``(...,)``: 1 where the next E-step computes differences row by row, and looks for the farthest row."""
     centre: Array
     scatter: Array
     """``(...,)``: weighted squared distances of all rows to the centre."""
@@ -77,50 +77,48 @@ class KMeansModel:
     ranks = (1,)
 
     def bytes_per_row(self, params: Params) -> int:
-        """Distances to the centroids, and the row."""
-        *restarts, k, d = params.centroids.shape
-        return itemsize(params.centroids) * (2 * k * int(np.prod(restarts, dtype=int)) + 2 * d)
+        """Distances to the centroids; of the rows, which products take in pieces of their own, a quarter."""
+        return itemsize(params.centroids) * (math.prod(params.centroids.shape[:-1]) + params.centroids.shape[-1] // 4)
+
+    def bytes_per_scored_row(self, params: Params) -> int:
+        """Distances to the centroids, and the differences to the nearest."""
+        return itemsize(params.centroids) * (math.prod(params.centroids.shape[:-1]) + 3 * params.centroids.shape[-1])
 
     def expect(self, params: Params, x: Array, sample_weight: Array) -> Statistics:
-        """Assign rows to their nearest centroids."""
+        """Assign rows to their nearest centroids: by products, or by differences where products lose digits."""
         xp, backend, z = backends.namespace(x), backends.get(x), self.points(params, x)
         k, d = params.centroids.shape[-2:]
-        labels, half = nearest(z, params.centroids)
-        share = xp.broadcast_to(sample_weight, labels.shape)[..., None]
-        counts = backend.segment_sum(share, labels, k)
+        labels = nearest(z, params.centroids)
+        rows, share = broadcast(z, (*labels.shape, d)), broadcast(sample_weight, labels.shape)
+        counts = backend.segment_sum(share[..., None], labels, k)[..., 0]
 
         def total(rows: Array) -> Array:
-            return backend.segment_sum(rows * share if self.weighted else rows, labels, k)
-
-        rows = xp.broadcast_to(z, (*labels.shape, d))
-        zero = xp.zeros_like(counts[..., 0, 0])
+            return backend.segment_sum(rows * share[..., None] if self.weighted else rows, labels, k)
 
         def by_products() -> Statistics:
-            sums = total(rows) - counts * params.centroids
-            inertia = 2 * xp.sum(sample_weight * half, axis=-1)
-            return Statistics(counts[..., 0], sums, inertia, xp.zeros_like(sums[..., 0, :]), zero)
+            sums = total(rows) - counts[..., None] * params.centroids
+            gain = xp.sum(params.centroids * (2 * sums + counts[..., None] * params.centroids), axis=(-2, -1))
+            return Statistics(counts, sums, -gain, sums[..., 0, :], 0 * gain)
 
         def by_differences() -> Statistics:
             gaps = self._gaps(params, z, labels)
             square = xp.vecdot(gaps, gaps)
-            present = xp.where(share[..., 0] > 0, square, xp.zeros_like(square))
+            present = xp.where(share > 0, square, xp.zeros_like(square))
             far = xp.argmax(present, axis=-1, keepdims=True)[..., None]
-            farthest = xp.take_along_axis(rows, xp.broadcast_to(far, (*far.shape[:-1], d)), axis=-2)[..., 0, :]
-            # in a batch, other problems may be the ones that need care
-            part = xp.where(params.careful[..., None] > 0, square, 2 * half)
-            inertia = xp.sum(sample_weight * part, axis=-1)
-            return Statistics(counts[..., 0], total(gaps), inertia, farthest, xp.max(present, axis=-1) * params.careful)
+            farthest = xp.take_along_axis(rows, broadcast(far, (*far.shape[:-1], d)), axis=-2)[..., 0, :]
+            return Statistics(counts, total(gaps), xp.vecdot(share, square), farthest, xp.max(present, axis=-1))
 
-        centroids = xp.broadcast_to(params.centroids, (*labels.shape[:-1], k, d))
-        empty = Statistics(*(xp.zeros_like(x) for x in (counts[..., 0], centroids, zero, centroids[..., 0, :], zero)))
-        return either(xp.any(params.careful > 0), by_differences, by_products, empty)
+        def by_both() -> Statistics:  # of a batch, only some problems may need care
+            return select(params.careful > 0, by_differences(), by_products())
+
+        return either(xp.any(params.careful > 0), by_both if params.careful.ndim else by_differences, by_products)
 
     def _gaps(self, params: Params, z: Array, labels: Array) -> Array:
         """Differences of rows to the centroids they are assigned to, ``(..., n, d)``."""
         xp, d = backends.namespace(z), z.shape[-1]
         if params.centroids.ndim == 2:
             return z - xp.take(params.centroids, labels, axis=0)
-        index = xp.broadcast_to(labels[..., None], (*labels.shape, d))
+        index = broadcast(labels[..., None], (*labels.shape, d))
         return z - xp.take_along_axis(params.centroids, index, axis=-2)
 
     def merge(self, a: Statistics, b: Statistics) -> Statistics:
@@ -137,10 +135,9 @@ class KMeansModel:
         # a shift within the rounding of the rows is none; else centroids at rest would tremble for ever
         rounding = 16 * eps(sums) * xp.sqrt(params.scatter / xp.sum(counts, axis=-1))
         shift = xp.where(xp.abs(shift) > rounding[..., None, None], shift, xp.zeros_like(shift))
-        centroids = params.centroids + shift
         empty = xp.astype(counts <= 0, counts.dtype)
         moved = (empty * xp.cumulative_sum(empty, axis=-1) == 1) & (distance > 0)[..., None]
-        centroids = xp.where(moved[..., None], farthest[..., None, :], centroids)
+        centroids = xp.where(moved[..., None], farthest[..., None, :], params.centroids + shift)
         inertia = -self.objective(statistics, params)
         narrow = eps(counts) * params.scatter > _TOLERATED[itemsize(counts)] * inertia
         careful = xp.astype(narrow | (xp.max(empty, axis=-1) > 0), counts.dtype)
@@ -157,7 +154,7 @@ class KMeansModel:
     def assign(self, params: Params, x: Array) -> tuple[Array, Array]:
         """Labels ``(..., n)`` and squared distances ``(..., n)``."""
         z = self.points(params, x)
-        labels, _ = nearest(z, params.centroids)
+        labels = nearest(z, params.centroids)
         gaps = self._gaps(params, z, labels)
         return labels, backends.namespace(z).vecdot(gaps, gaps)
 
@@ -297,14 +294,17 @@ def fit(
     """
     k = check_count("n_clusters", n_clusters)
     settings = Settings(init, n_init, tol, max_iter, rng, chunk_size, callback, progress)
-    source, n, moments = prepare(x, sample_weight, k, "n_clusters")
-    xp, d = backends.namespace(moments.mean), moments.mean.shape[-1]
-    scatter = xp.sum(moments.square, axis=-1)
-    offset = moments.weight * xp.sum(moments.mean**2, axis=-1)
-    near = concrete(xp.all(offset <= scatter)) is True
+    source, n = admit(x, sample_weight, k, "n_clusters")
+    extent = gauge(source)
+    xp, d = backends.namespace(extent.total), extent.total.shape[-1]
+    offset = xp.sum(extent.total**2, axis=-1) / extent.weight
+    near = concrete(xp.all(2 * offset < extent.length)) is True  # never so where something is not finite
+    if near:
+        centre, scatter = xp.zeros_like(extent.total), extent.length
+    else:
+        moments = measure(source)
+        centre, scatter = moments.mean, xp.sum(moments.square, axis=-1)
     model = KMeansModel(centred=not near, weighted=sample_weight is not None)
-    centre = 0 * moments.mean if near else moments.mean
-    scatter = scatter + offset if near else scatter
     zero = xp.zeros_like(scatter)
     params = Params(zero[..., None, None], zero + 1, centre, scatter)
     if settings.named:
@@ -314,6 +314,8 @@ def fit(
     if n_init > 1:
         source, params = restart(source, params, len(source.batch))
     start = align(params._replace(centroids=centroids), (2, 0, 1, 0), source.batch, 2)
+    if n > _MANY:
+        start = start._replace(careful=_narrow(model, start, source.first(n // 16)))
     result = run(model, start, source, settings)
     if isinstance(source, Stream):
         parts = [each_row(model, "assign", result.params, rows, ()) for rows in source]
@@ -324,3 +326,12 @@ def fit(
         labels, square = each_row(model, "assign", result.params, source, tuple(result.objective.shape))
     inertia = xp.sum(square if source.weight is None else square * source.weight, axis=-1)
     return KMeans(model, result.params, labels, inertia, *result[2:])
+
+
+def _narrow(model: KMeansModel, params: Params, rows: Rows) -> Array:
+    """Whether products could lose digits: the inertia of all rows is no less than that of some."""
+    xp, batch = backends.namespace(params.centroids), tuple(params.centroids.shape[:-2])
+    _, square = each_row(model, "assign", params, rows, batch)
+    inertia = xp.sum(square if rows.weight is None else square * rows.weight, axis=-1)
+    narrow = eps(inertia) * params.scatter > _TOLERATED[itemsize(inertia)] * inertia
+    return xp.astype(narrow, inertia.dtype)

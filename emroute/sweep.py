@@ -15,7 +15,7 @@ from emroute.blocks import Cascade, expectation
 from emroute.data import Layout, Rows, Stream
 from emroute.errors import InputError
 
-__all__ = ["Moments", "each_row", "summarize", "sweep"]
+__all__ = ["Extent", "Moments", "each_row", "gauge", "summarize", "sweep"]
 
 
 def sweep(model: Any, params: Any, source: Rows | Stream, batch: tuple[int, ...], size: int | None = None) -> Any:
@@ -108,6 +108,36 @@ def summarize(source: Rows | Stream) -> Moments:
         return sweep(_SUMMARY, backends.get(first).detach(first)[..., 0, :], source, source.batch)
 
 
+class Extent(NamedTuple):
+    """Weight, sum and squared length of the rows, about the origin."""
+
+    weight: Array
+    total: Array
+    length: Array
+
+
+class _Gauge:
+    """How far rows lie from the origin: two products, nothing held beside the rows."""
+
+    def expect(self, params: Array, x: Array, weight: Array) -> Extent:
+        xp = backends.namespace(x)
+        square = xp.vecdot(x, x)
+        return Extent(xp.sum(weight, axis=-1), xp.matmul(weight[..., None, :], x)[..., 0, :], xp.vecdot(weight, square))
+
+    def bytes_per_row(self, params: Array) -> int:
+        return params.shape[-1]
+
+
+_GAUGE = _Gauge()
+
+
+def gauge(source: Rows | Stream) -> Extent:
+    """Weight, sum and squared length of the rows, per problem: what costs least to know of them."""
+    first = source.first().arrays[0]
+    with np.errstate(invalid="ignore", over="ignore"):
+        return sweep(_GAUGE, backends.get(first).detach(first)[..., 0, :], source, source.batch)
+
+
 def each_row(model: Any, name: str, params: Any, rows: Rows, batch: tuple[int, ...]) -> Any:
     """Apply ``model.name(params, data)``, whose arrays are ``(..., n)`` or ``(..., n, k)``, in blocks of rows.
 
@@ -150,7 +180,8 @@ def _each_row(
     xp = backend.namespace(arrays[0])
     n_batch = layout.n_batch(arrays)
     n = arrays[0].shape[n_batch]
-    size = backend.chunk_size(model.bytes_per_row(map_leaves(lambda x: x[(*(slice(0, 1),) * len(batch), ...)], params)))
+    one = map_leaves(lambda x: x[(*(slice(0, 1),) * len(batch), ...)], params)
+    size = backend.chunk_size(model.bytes_per_scored_row(one))
 
     def tupled(params: Any, held: Sequence[Array]) -> tuple[Array, ...]:
         result = getattr(model, name)(params, layout.pack(tuple(held)))

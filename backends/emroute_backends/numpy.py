@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -97,13 +98,13 @@ def _gather(results: Iterable[tuple[Array, ...]], n: int, size: int) -> tuple[Ar
 
 def segment_sum(values: Array, segments: Array, n_segments: int) -> Array:
     """Counts by `numpy.bincount`, rows by a product with a one-hot matrix: BLAS beats every scatter."""
-    batch, (n, d) = values.shape[:-2], values.shape[-2:]
-    problems = int(np.prod(batch))
-    labels = np.broadcast_to(segments, (*batch, n)).reshape(problems, n)
+    *batch, n, d = values.shape
+    problems = math.prod(batch)
+    segments = segments if segments.shape == (*batch, n) else np.broadcast_to(segments, (*batch, n))
+    labels = segments.reshape(problems, n) + np.arange(problems)[:, None] * n_segments
     if d == 1:
-        flat = (labels + np.arange(problems)[:, None] * n_segments).ravel()
-        total = np.bincount(flat, weights=values.ravel(), minlength=problems * n_segments)
+        total = np.bincount(labels.ravel(), weights=values.ravel(), minlength=problems * n_segments)
         return total.astype(values.dtype, copy=False).reshape(*batch, n_segments, 1)
-    one_hot = np.zeros((problems, n_segments, n), values.dtype)
-    one_hot[np.arange(problems)[:, None], labels, np.arange(n)] = 1
-    return (one_hot.reshape(*batch, n_segments, n)) @ values
+    one_hot = np.zeros((problems * n_segments, n), values.dtype)
+    one_hot[labels, np.arange(n)] = 1
+    return one_hot.reshape(*batch, n_segments, n) @ values

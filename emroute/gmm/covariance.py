@@ -74,10 +74,6 @@ class Covariance(ABC):
     def moments(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
         """Weight ``(..., k)``, first moments ``(..., k, d)`` and second moments from sums."""
 
-    def empty(self, natural: Array) -> tuple[Array, ...]:
-        """Sums of nothing."""
-        return (backends.namespace(natural).zeros_like(natural),)
-
     @abstractmethod
     def squares(self, spread: Spread, gaps: Array) -> Array:
         """Squared Mahalanobis lengths ``(..., k, n)`` of differences ``(..., k, d, n)``."""
@@ -247,10 +243,6 @@ class Tied(Covariance):
 
     def moments(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
         return sums[0][..., 0], sums[0][..., 1:], sums[1]
-
-    def empty(self, natural: Array) -> tuple[Array, ...]:
-        zero = backends.namespace(natural).zeros_like(natural)
-        return zero, _outer(zero[..., 0, 1:], zero[..., 0, 1:])
 
     def squares(self, spread: Spread, gaps: Array) -> Array:
         xp = backends.namespace(gaps)

@@ -12,7 +12,7 @@ from emroute import backend as backends
 from emroute.array import eps, full
 from emroute.backend import Array, compiled
 from emroute.em import Fit
-from emroute.fitting import Settings, align, iterate, prepare
+from emroute.fitting import Settings, admit, align, iterate, measure
 from emroute.gmm.covariance import COVARIANCES, Spread
 from emroute.gmm.model import GaussianModel, Params, begin, given, standard
 from emroute.init import seeds
@@ -177,7 +177,8 @@ def fit(
     check_choice("covariance_type", covariance_type, tuple(COVARIANCES))
     check_number("covariance_floor", covariance_floor)
     settings = Settings(init, n_init, tol, max_iter, rng, chunk_size, callback, progress)
-    source, n, moments = prepare(x, sample_weight, k, "n_components")
+    source, n = admit(x, sample_weight, k, "n_components")
+    moments = measure(source)
     centre, d = moments.mean, moments.mean.shape[-1]
     model = GaussianModel(covariance_type)
     floor = max(covariance_floor, 10 * d * eps(centre))

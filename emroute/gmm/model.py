@@ -9,6 +9,7 @@ constraint, so the trace stays monotone.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -62,18 +63,20 @@ class GaussianModel:
         """Monomials and responsibilities."""
         k, d = params.means.shape[-2:]
         monomials = (d + 1) * (d + 2) // 2 if self.covariance_type == "full" else 2 * d + 1
-        restarts = int(np.prod(params.weights.shape[:-1], dtype=int))
+        restarts = math.prod(params.weights.shape[:-1])
         return itemsize(params.means) * (monomials + 3 * k * restarts)
+
+    def bytes_per_scored_row(self, params: Params) -> int:
+        """Differences to all means, and their products."""
+        return 3 * itemsize(params.means) * math.prod(params.means.shape)
 
     def expect(self, params: Params, x: Array, sample_weight: Array) -> Statistics:
         """E-step: about the common centre where that loses no digits, else about each component's mean."""
-        xp, z = backends.namespace(x), standardize(params, x)
-        sums = self.covariance.empty(params.natural)
+        z = standardize(params, x)
         return either(
-            xp.any(params.narrow > 0),
+            backends.namespace(x).any(params.narrow > 0),
             lambda: self._about_means(params, z, sample_weight),
             lambda: self._about_centre(params, z, sample_weight),
-            Statistics(sums, xp.zeros_like(params.weights[..., 0])),
         )
 
     def _about_centre(self, params: Params, z: Array, sample_weight: Array) -> Statistics:
