@@ -22,7 +22,6 @@ from emroute_backends.portable import (
     detach,
     digamma,
     eigh,
-    from_numpy,
     gammaln,
     loop,
     namespace,
@@ -94,6 +93,11 @@ def _gather(results: Iterable[tuple[Array, ...]], n: int, size: int) -> tuple[Ar
         for whole, value, step in zip(joined, result, steps, strict=True):
             whole[index * step : index * step + value.shape[0]] = value
     return tuple(joined)
+
+
+def from_numpy(value: np.ndarray, like: Array) -> Array:
+    floating = value.dtype.kind == "f" and like.dtype.kind == "f"
+    return value.astype(like.dtype, copy=False) if floating else value
 
 
 def segment_sum(values: Array, segments: Array, n_segments: int) -> Array:

@@ -152,8 +152,9 @@ class Full(Covariance):
         z = _ones_and(z)
         xp, backend = backends.namespace(z), backends.get(z)
         i, j, _, _ = _pairs(z.shape[-2])
-        left, right = (xp.take(z, backend.from_numpy(rows, z), axis=-2) for rows in (i, j))
-        return left * right
+        products = xp.take(z, backend.from_numpy(i, z), axis=-2)
+        products *= xp.take(z, backend.from_numpy(j, z), axis=-2)
+        return products
 
     def natural(self, means: Array, spread: Spread, offset: Array) -> Array:
         """The matrix of the quadratic form in (1, z), its upper triangle with off-diagonal entries doubled."""

@@ -41,7 +41,7 @@ def row(request: pytest.FixtureRequest) -> Callable[..., None]:
 def versus(benchmark) -> Callable[..., tuple[float, float]]:
     """Median seconds of ours and of a peer, turn about so that a busy machine slows both."""
 
-    def measure(ours: Callable[[], object], peer: Callable[[], object], rounds: int = 5) -> tuple[float, float]:
+    def measure(ours: Callable[[], object], peer: Callable[[], object], rounds: int = 3) -> tuple[float, float]:
         ours(), peer()
         seconds: list[float] = []
 

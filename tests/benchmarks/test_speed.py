@@ -115,7 +115,7 @@ def test_gmm_against_tgmm(versus, row):
         model = tgmm.GaussianMixture(n_features=d, n_components=k, max_iter=10, tol=0.0, init_means=tensor[:k])
         return model.fit(tensor)
 
-    mine, theirs = versus(fit(asarray, x, k, "full"), peer, rounds=3)
+    mine, theirs = versus(fit(asarray, x, k, "full"), peer)
     show(row, GMM, [str(size), "full", "torch float32", "tgmm"], mine, theirs)
 
 
@@ -131,7 +131,7 @@ def test_gmm_against_gmmx(versus, row):
     def peer():
         return float(gmmx.EMFitter(tol=0.0, max_iter=10).fit(x=array, gmm=model).log_likelihood)
 
-    mine, theirs = versus(fit(asarray, x, k, "full"), peer, rounds=3)
+    mine, theirs = versus(fit(asarray, x, k, "full"), peer)
     show(row, GMM, [str(size), "full", "jax float32", "gmmx"], mine, theirs)
 
 
@@ -182,7 +182,7 @@ def test_kmeans_against_torch_kmeans(versus, row):
         model = peers.KMeans(n_clusters=k, max_iter=10, tol=0.0, num_init=1, verbose=False)
         return model(x[None], centers=x[None, None, :k])
 
-    mine, theirs = versus(kmeans(x, k), peer, rounds=3)
+    mine, theirs = versus(kmeans(x, k), peer)
     show(row, KMEANS, [str(size), "torch", "torch_kmeans"], mine, theirs)
 
 
@@ -202,7 +202,7 @@ def test_many_problems_in_one_call(versus, row, name, tol, stop):
         return [float(emroute.gmm.fit(a, 3, init=m, **options).log_likelihood) for a, m in zip(x, means, strict=True)]
 
     np.testing.assert_allclose(together(), one_by_one(), rtol=1e-9)
-    mine, theirs = versus(together, one_by_one, rounds=3)
+    mine, theirs = versus(together, one_by_one)
     row(BATCH, name, stop, f"{mine:.3f}", f"{theirs:.3f}", f"{theirs / mine:.1f}")
 
 
