@@ -140,18 +140,24 @@ def broadcast(x: Array, shape: tuple[int, ...]) -> Array:
     return x if tuple(x.shape) == shape else namespace(x).broadcast_to(x, shape)
 
 
-def either(flag: Array, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
-    """Return ``yes()`` where `flag` holds, else ``no()``, of the same shapes; only that one is run, traced or not.
+def either(flag: Array, yes: Callable[[Array], Any], no: Callable[[Array], Any], x: Array) -> Any:
+    """Return ``yes(x)`` where `flag` holds, else ``no(x)``, of the same shapes; `yes` is run only then, traced or not.
 
     >>> import numpy as np
-    >>> either(np.asarray(True), lambda: (np.ones(1),), lambda: (np.zeros(1),))
+    >>> either(np.asarray(True), lambda x: (x + 1,), lambda x: (x,), np.zeros(1))
     (array([1.]),)
     """
     known = concrete(flag)
     if known is not None:
-        return yes() if known else no()
-    # a loop of at most one turn: the only branch that every library can compile
-    return get(flag).loop(lambda state: state[0], lambda state: (~state[0], yes()), (flag, no()))[1]
+        return yes(x) if known else no(x)
+    # a loop of at most one turn is the only branch that every library can compile; a compiler would move what does
+    # not depend on the loop's state out of it, and so run it always
+    zero = namespace(x).zeros_like(x)
+
+    def turn(state: tuple[Array, Any]) -> tuple[Array, Any]:
+        return ~state[0], yes(namespace(x).where(state[0], x, zero))
+
+    return get(flag).loop(lambda state: state[0], turn, (flag, no(x)))[1]
 
 
 def leaves(tree: Any) -> list[Array]:

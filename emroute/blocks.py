@@ -16,8 +16,9 @@ from emroute.backend import Array, Backend, namespace
 from emroute.data import Rows
 from emroute.errors import InputError
 
-__all__ = ["Cascade", "expect_rows", "expectation", "merge"]
+__all__ = ["Cascade", "at_once", "expect_rows", "expectation", "merge"]
 
+_SHARE = 16  # a cache holds this many times the problems that had better run together
 _FAN = 32  # sets of statistics held at once on one level
 
 
@@ -140,6 +141,12 @@ class Cascade:
         return total
 
 
+def at_once(model: Any, backend: Backend, params: Any, rows: Rows, n_problems: int) -> int:
+    """How many problems a loop runs together that none can leave: as many as fill a part of the cache, or less."""
+    most = max(1, _block_size(model, backend, params, rows) // (_SHARE * rows.n))
+    return next(few for few in range(min(most, n_problems), 0, -1) if n_problems % few == 0)
+
+
 def _ones(rows: Rows, params: Any, n: int) -> Array:
     like = rows.arrays[0]
     part = like[(slice(None),) * len(rows.batch) + (slice(0, n), *(0,) * rows.layout.ranks[0])]
@@ -148,7 +155,7 @@ def _ones(rows: Rows, params: Any, n: int) -> Array:
 
 def _even(n: int, size: int) -> int:
     """Return the size of blocks that are alike, in eights, so that threads end together."""
-    return n if n <= size else -(-n // (8 * -(-n // (8 * size))))
+    return size if n <= size else -(-n // (8 * -(-n // (8 * size))))
 
 
 def _block_size(model: Any, backend: Backend, params: Any, rows: Rows) -> int:

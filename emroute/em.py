@@ -18,10 +18,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import concrete, eps, leaves, map_leaves, set_at
+from emroute.array import concrete, eps, leaves, map_leaves, rebuild, set_at
 from emroute.backend import Array, Backend, compiled
 from emroute.batch import Batch, rejoin, select, take, unmoved
-from emroute.blocks import Cascade, expect_rows, expectation
+from emroute.blocks import Cascade, at_once, expect_rows, expectation
 from emroute.data import Layout, Rows, Stream, open_source
 from emroute.errors import MissingDependencyError
 from emroute.validate import check_loop
@@ -257,10 +257,31 @@ class _Steps(NamedTuple):
 
 
 def _whole(steps: _Steps, max_iter: int, params: Any, arrays: Any, weight: Array | None, tol: Array) -> Fit:
-    """Return a whole fit, as one function for libraries that compile."""
+    """Return a whole fit, as one function for libraries that compile.
+
+    Problems with data of their own run a few at a time, each few to their end: inside a compiled loop none can leave.
+    """
     source = Rows(arrays, weight, steps.layout)
     batch = steps.batch(params, source)
     params, rows = batch.flatten_params(params), batch.flatten_rows(source)
+    if not batch.by_problem:
+        return _finish(*_loop(steps, max_iter, params, rows, tol), batch)
+    xp, n_params, kind = steps.backend.namespace(source.arrays[0]), len(leaves(params)), []
+
+    def some_problems(*block: Array) -> tuple[Array, ...]:
+        own = rebuild(params, block[:n_params])
+        state, trace = _loop(steps, max_iter, own, rows.like(list(block[n_params:])), tol)
+        kind[:] = [found := (state._replace(statistics=None), xp.moveaxis(trace, 0, -1))]
+        return tuple(leaves(found))
+
+    few = at_once(steps.model, steps.backend, params, rows, batch.n_problems)
+    parts = steps.backend.map_blocks(some_problems, [*leaves(params), *rows.held], few)
+    state, trace = rebuild(kind[0], parts)
+    return _finish(state, xp.moveaxis(trace, -1, 0), batch)
+
+
+def _loop(steps: _Steps, max_iter: int, params: Any, rows: Rows, tol: Array) -> tuple[_State, Array]:
+    """Run flattened problems to their end, the trace along its first axis."""
     total = rows.total_weight()
     state = steps.begin(params, steps.expect(params, rows.arrays, rows.weight))
     xp = steps.backend.namespace(state.objective)
@@ -277,9 +298,8 @@ def _whole(steps: _Steps, max_iter: int, params: Any, arrays: Any, weight: Array
         moved = xp.where(after.n_iter > state.n_iter, after.objective, xp.full_like(after.objective, xp.nan))
         return iteration + 1, after, set_at(trace, iteration + 1, moved)
 
-    zero = xp.zeros((), dtype=xp.int32)
-    _, state, trace = steps.backend.loop(unfinished, step, (zero, state, set_at(trace, 0, state.objective)))
-    return _finish(state, trace, batch)
+    begin = xp.zeros((), dtype=xp.int32), state, set_at(trace, 0, state.objective)
+    return steps.backend.loop(unfinished, step, begin)[1:]
 
 
 def _from_python(

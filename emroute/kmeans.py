@@ -89,29 +89,31 @@ class KMeansModel:
         xp, backend, z = backends.namespace(x), backends.get(x), self.points(params, x)
         k, d = params.centroids.shape[-2:]
         labels = nearest(z, params.centroids)
-        rows, share = broadcast(z, (*labels.shape, d)), broadcast(sample_weight, labels.shape)
+        share = broadcast(sample_weight, labels.shape)
         counts = backend.segment_sum(share[..., None], labels, k)[..., 0]
 
         def total(rows: Array) -> Array:
-            return backend.segment_sum(rows * share[..., None] if self.weighted else rows, labels, k)
+            rows = rows * share[..., None] if self.weighted else rows
+            return backend.segment_sum(broadcast(rows, (*labels.shape, d)), labels, k)
 
-        def by_products() -> Statistics:
-            sums = total(rows) - counts[..., None] * params.centroids
+        def by_products(z: Array) -> Statistics:
+            sums = total(z) - counts[..., None] * params.centroids
             gain = xp.sum(params.centroids * (2 * sums + counts[..., None] * params.centroids), axis=(-2, -1))
             return Statistics(counts, sums, -gain, sums[..., 0, :], 0 * gain)
 
-        def by_differences() -> Statistics:
+        def by_differences(z: Array) -> Statistics:
             gaps = self._gaps(params, z, labels)
             square = xp.vecdot(gaps, gaps)
             present = xp.where(share > 0, square, xp.zeros_like(square))
             far = xp.argmax(present, axis=-1, keepdims=True)[..., None]
+            rows = broadcast(z, (*labels.shape, d))
             farthest = xp.take_along_axis(rows, broadcast(far, (*far.shape[:-1], d)), axis=-2)[..., 0, :]
             return Statistics(counts, total(gaps), xp.vecdot(share, square), farthest, xp.max(present, axis=-1))
 
-        def by_both() -> Statistics:  # of a batch, only some problems may need care
-            return select(params.careful > 0, by_differences(), by_products())
+        def by_both(z: Array) -> Statistics:  # of a batch, only some problems may need care
+            return select(params.careful > 0, by_differences(z), by_products(z))
 
-        return either(xp.any(params.careful > 0), by_both if params.careful.ndim else by_differences, by_products)
+        return either(xp.any(params.careful > 0), by_both if params.careful.ndim else by_differences, by_products, z)
 
     def _gaps(self, params: Params, z: Array, labels: Array) -> Array:
         """Differences of rows to the centroids they are assigned to, ``(..., n, d)``."""

@@ -72,11 +72,11 @@ class GaussianModel:
 
     def expect(self, params: Params, x: Array, sample_weight: Array) -> Statistics:
         """E-step: about the common centre where that loses no digits, else about each component's mean."""
-        z = standardize(params, x)
         return either(
             backends.namespace(x).any(params.narrow > 0),
-            lambda: self._about_means(params, z, sample_weight),
-            lambda: self._about_centre(params, z, sample_weight),
+            lambda z: self._about_means(params, z, sample_weight),
+            lambda z: self._about_centre(params, z, sample_weight),
+            standardize(params, x),
         )
 
     def _about_centre(self, params: Params, z: Array, sample_weight: Array) -> Statistics:
