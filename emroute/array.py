@@ -19,12 +19,14 @@ __all__ = [
     "full",
     "itemsize",
     "leaves",
+    "log_sigmoid",
     "logsumexp",
     "map_leaves",
     "normalize",
     "one_hot",
     "rebuild",
     "safe_log",
+    "safe_norm",
     "set_at",
     "softmax",
     "swap",
@@ -93,6 +95,33 @@ def safe_log(x: Array) -> Array:
     """Logarithm of non-negative `x` in which 0 counts as the smallest normal number: finite, also its gradient."""
     xp = namespace(x)
     return xp.log(xp.where(x > tiny(x), x, xp.full_like(x, tiny(x))))
+
+
+def safe_norm(x: Array, *, axis: int = -1, keepdims: bool = False) -> Array:
+    """Lengths of vectors: no overflow, and the gradient at 0 is 0.
+
+    >>> import numpy as np
+    >>> safe_norm(np.asarray([[3e200, 0.0], [0.0, 0.0]])).tolist()
+    [3e+200, 0.0]
+    """
+    xp = namespace(x)
+    top = get(x).detach(xp.max(xp.abs(x), axis=axis, keepdims=True))
+    top = xp.where((top > tiny(x)) & xp.isfinite(top), top, xp.ones_like(top))
+    square = xp.sum((x / top) ** 2, axis=axis, keepdims=True)
+    some = square > 0
+    length = xp.where(some, top * xp.sqrt(xp.where(some, square, xp.ones_like(square))), xp.zeros_like(square))
+    return length if keepdims else xp.squeeze(length, axis=axis)
+
+
+def log_sigmoid(x: Array) -> Array:
+    """Logarithm of the logistic function, without overflow.
+
+    >>> import numpy as np
+    >>> log_sigmoid(np.asarray([0.0, -1000.0])).round(6).tolist()
+    [-0.693147, -1000.0]
+    """
+    xp = namespace(x)
+    return xp.minimum(x, xp.zeros_like(x)) - xp.log1p(xp.exp(-xp.abs(x)))
 
 
 def one_hot(labels: Array, n_classes: int, *, like: Array) -> Array:

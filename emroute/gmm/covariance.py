@@ -22,6 +22,7 @@ import numpy as np
 from emroute import backend as backends
 from emroute.array import constant, swap
 from emroute.backend import Array
+from emroute.gmm.diagonal import quadratic, weighted_sum
 
 __all__ = ["COVARIANCES", "Covariance", "Spread"]
 
@@ -293,8 +294,13 @@ class Diagonal(Covariance):
     def moments(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
         return sums[0][..., 0], sums[0][..., 1 : d + 1], sums[0][..., d + 1 :]
 
+    def sums_of(self, gaps: Array, shares: Array) -> tuple[Array, ...]:
+        xp = backends.namespace(gaps)
+        count = xp.sum(shares, axis=-1)[..., None]
+        return (xp.concat([count, weighted_sum(gaps, shares), weighted_sum(gaps * gaps, shares)], axis=-1),)
+
     def squares(self, spread: Spread, gaps: Array) -> Array:
-        return backends.namespace(gaps).sum((spread.factors[..., None] * gaps) ** 2, axis=-2)
+        return quadratic(spread.factors**2, gaps * gaps)
 
     def moment(self, counts: Array, shift: Array, second: Array) -> Array:
         return second / counts[..., None] - shift**2

@@ -1,0 +1,193 @@
+"""What the routings share: their result, how they run over blocks of samples, and their checks.
+
+Inside a block, votes are *views* ``(b, J, H, I)``: children last, so that sums over children and over pose entries
+are matrix products, as for a Gaussian mixture's points (parents are its components, children its observations).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from emroute import backend as backends
+from emroute.array import broadcast, concrete, leaves, map_leaves, rebuild, swap
+from emroute.backend import Array, Backend, compiled
+from emroute.errors import InputError, InputTypeError
+from emroute.validate import check_count, require
+
+__all__ = [
+    "Routing",
+    "as_views",
+    "check_activations",
+    "check_floats",
+    "check_pairs",
+    "check_votes",
+    "finish",
+    "for_statistics",
+    "over_samples",
+    "softmax",
+    "widen",
+]
+
+
+class Routing(NamedTuple):
+    """What a routing finds."""
+
+    poses: Array
+    """``(..., J, H)``: of the parents."""
+    activations: Array
+    """``(..., J)``: how much each parent is there."""
+    assignments: Array
+    """``(..., I, J)``: to which parents each child belongs, as the last update of the poses used it."""
+
+
+Path = tuple[Routing, ...]
+
+
+def as_views(votes: Array) -> Array:
+    """Votes ``(..., I, J, H)`` as ``(..., J, H, I)``, in that order in memory too."""
+    xp = backends.namespace(votes)
+    views = xp.moveaxis(votes, -3, -1)
+    return xp.reshape(xp.reshape(views, (*views.shape[:-3], -1)), views.shape)
+
+
+def softmax(logits: Array, *, axis: int) -> Array:
+    """Exponentials scaled to sum to one along an axis."""
+    xp = backends.namespace(logits)
+    shares = xp.exp(logits - xp.max(logits, axis=axis, keepdims=True))
+    return shares / xp.sum(shares, axis=axis, keepdims=True)
+
+
+def for_statistics(like: Array, *arrays: Array) -> list[Array]:
+    """Arrays in the dtype in which statistics of `like` are computed: float64 for that, else float32."""
+    xp = backends.namespace(like)
+    dtype = xp.float64 if like.dtype == xp.float64 else xp.float32
+    return [x if x.dtype == dtype else xp.astype(x, dtype) for x in arrays]
+
+
+def over_samples(
+    route: Callable[..., tuple[Routing, ...]],
+    static: tuple[Any, ...],
+    batch: tuple[int, ...],
+    arrays: Sequence[Array],
+    shared: Any,
+    bytes_per_child: int,
+    n_children: int,
+    recompute: bool,
+) -> Path:
+    """Run ``route(*static, shared, *block)`` over blocks of samples, compiled where the library compiles.
+
+    Parameters
+    ----------
+    route
+        From arrays of some samples, the routing after each iteration; assignments as views, ``(b, J, I)``.
+    static
+        Its hashable settings.
+    batch
+        Leading dimensions that all arrays have.
+    arrays
+        ``(*batch, ...)``.
+    shared
+        A nest of tuples of arrays and numbers that all samples share.
+    bytes_per_child
+        Working memory that a child of a sample takes.
+    n_children
+        How many children a sample has.
+    recompute
+        Whether the backward pass runs blocks again instead of keeping what they computed.
+    """
+    backend = backends.get(*arrays)
+    xp, n = backend.namespace(arrays[0]), math.prod(batch)
+    if not n:
+        raise InputError(f"got no samples: the leading dimensions are {batch}")
+    size = max(1, backend.chunk_size(bytes_per_child) // n_children)
+    flat = tuple(xp.reshape(x, (n, *x.shape[len(batch) :])) for x in arrays)
+    path = compiled(backend, _over_samples, backend, route, static, size, recompute)(flat, shared)
+    return map_leaves(lambda x: xp.reshape(x, (*batch, *x.shape[1:])), path)
+
+
+def _over_samples(
+    backend: Backend,
+    route: Callable[..., Any],
+    static: tuple[Any, ...],
+    size: int,
+    recompute: bool,
+    arrays: tuple[Array, ...],
+    shared: Any,
+) -> Path:
+    kind: list[Any] = []
+
+    def block(*some: Array) -> tuple[Array, ...]:
+        kind[:] = [path := route(*static, shared, *some)]
+        return tuple(leaves(path))
+
+    parts = backend.map_blocks(block, list(arrays), size, recompute)
+    return rebuild(kind[0], parts)
+
+
+def finish(path: Path, like: Array, return_path: bool) -> Any:
+    """Return the last routing, and all if asked, in the dtype of `like` and with children before parents."""
+    xp = backends.namespace(like)
+
+    def seen(routing: Routing) -> Routing:
+        turned = routing._replace(assignments=swap(routing.assignments))
+        return Routing(*(x if x.dtype == like.dtype else xp.astype(x, like.dtype) for x in turned))
+
+    path = tuple(seen(routing) for routing in path)
+    return (path[-1], path) if return_path else path[-1]
+
+
+def check_floats(name: str, *arrays: Array) -> None:
+    """Raise `InputTypeError` unless arrays are of one library and device, and of real floating dtypes."""
+    xp = backends.namespace(*arrays)
+    for x in arrays:
+        if not xp.isdtype(x.dtype, "real floating"):
+            raise InputTypeError(f"{name} has dtype {x.dtype}, expected a real floating one; convert it first")
+
+
+def check_votes(votes: Array, n_iter: int) -> int:
+    """Return the number of iterations; raise an error unless votes are ``(..., I, J, H)``, nothing of it 0."""
+    check_floats("votes", votes)
+    if votes.ndim < 3 or 0 in votes.shape:
+        raise InputError(f"votes have shape {tuple(votes.shape)}, expected (..., I, J, H), none of them 0")
+    return check_count("n_iter", n_iter)
+
+
+def check_pairs(poses: Array, transforms: Array) -> None:
+    """Raise an error unless poses ``(..., I, P, P)`` and transforms ``(I, J, P, P)`` fit each other."""
+    check_floats("poses", poses)
+    check_floats("transforms", poses, transforms)
+    if poses.ndim < 3 or poses.shape[-1] != poses.shape[-2] or 0 in poses.shape:
+        raise InputError(f"poses have shape {tuple(poses.shape)}, expected (..., I, P, P): square matrices, none of it 0")
+    i, p = poses.shape[-3], poses.shape[-1]
+    shape = tuple(transforms.shape)
+    if len(shape) != 4 or (shape[0], *shape[2:]) != (i, p, p) or not shape[1]:
+        raise InputError(f"transforms have shape {shape}, expected (I, J, P, P) with I = {i} and P = {p}")
+
+
+def check_activations(activations: Array, batch: tuple[int, ...], n_children: int, like: Array) -> Array:
+    """Return activations ``(*batch, I)``; raise an error unless they have I children and lie in [0, 1]."""
+    check_floats("activations", like, activations)
+    if not activations.ndim or activations.shape[-1] != n_children:
+        raise InputError(f"activations have shape {tuple(activations.shape)}, expected (..., I) with I = {n_children}")
+    xp = backends.namespace(activations)
+    inside = (xp.min(activations) >= 0) & (xp.max(activations) <= 1)
+    require(inside, lambda: "activations along I must lie in [0, 1] and not be NaN")
+    return widen("activations", activations, (*batch, n_children))
+
+
+def widen(name: str, x: Array, shape: tuple[int, ...]) -> Array:
+    """Broadcast an array to a shape, or raise `InputError`."""
+    fits = x.ndim <= len(shape) and all(a in (1, b) for a, b in zip(x.shape[::-1], shape[::-1], strict=False))
+    if not fits:
+        raise InputError(f"{name} has shape {tuple(x.shape)}, which does not broadcast to {shape}")
+    return broadcast(x, shape)
+
+
+def check_finite(path: Path, **inputs: Array) -> None:
+    """Raise `InputError` where a result is not finite because an input is not: good data cost no look."""
+    xp = backends.namespace(path[-1].poses)
+    if concrete(xp.all(xp.isfinite(path[-1].poses))) is False:
+        for name, x in inputs.items():
+            require(xp.all(xp.isfinite(x)), lambda name=name: f"{name} hold NaN or infinity")

@@ -1,0 +1,285 @@
+"""What capsule networks are trained and looked at with: losses, masks, tweaked poses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from emroute import backend as backends
+from emroute.array import constant, safe_norm
+from emroute.backend import Array
+from emroute.capsule.agreement import check_floats
+from emroute.errors import InputError, InputTypeError
+from emroute.validate import check_choice, check_number, require
+
+__all__ = ["margin_loss", "mask_capsules", "reconstruction_loss", "spread_loss", "spread_margin", "tweak_poses"]
+
+_REDUCTIONS = ("mean", "sum", "none")
+
+
+def margin_loss(
+    lengths: Array,
+    labels: Array,
+    *,
+    present: float = 0.9,
+    absent: float = 0.1,
+    down_weight: float = 0.5,
+    reduction: str = "mean",
+) -> Array:
+    """Margin loss: ``sum_k T_k max(0, 0.9 - |v_k|)² + 0.5 (1 - T_k) max(0, |v_k| - 0.1)²``.
+
+    Parameters
+    ----------
+    lengths
+        ``(..., classes)``: of the class capsules.
+    labels
+        Integers ``(...,)``, or targets ``(..., classes)`` of 0 and 1 where several classes are there.
+    present, absent
+        How long a capsule shall be at least if its class is there, and at most if not.
+    down_weight
+        Of absent classes.
+    reduction
+        Of the sums over classes ``(...,)``: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Returns
+    -------
+    Array
+        A scalar, or ``(...,)`` under ``"none"``.
+
+    Raises
+    ------
+    InputError
+        If shapes or options cannot be used, or labels are not classes.
+    InputTypeError
+        If dtypes, libraries or devices cannot be used.
+
+    References
+    ----------
+    Sabour, Frosst and Hinton (2017), equation 4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> float(margin_loss(np.asarray([[0.9, 0.3]]), np.asarray([0])).round(6))
+    0.02
+    """
+    check_floats("lengths", lengths)
+    xp, target = backends.namespace(lengths), _targets(labels, lengths)
+    short = xp.maximum(present - lengths, xp.zeros_like(lengths))
+    long = xp.maximum(lengths - absent, xp.zeros_like(lengths))
+    loss = target * short * short + down_weight * (1 - target) * long * long
+    return _reduce(xp.sum(loss, axis=-1), reduction)
+
+
+def spread_loss(activations: Array, labels: Array, margin: float = 0.9, *, reduction: str = "mean") -> Array:
+    """Spread loss: ``sum over k != t of max(0, margin - (a_t - a_k))²``; the target adds nothing.
+
+    Parameters
+    ----------
+    activations
+        ``(..., classes)``.
+    labels
+        Integers ``(...,)``.
+    margin
+        By how much the target shall stand out; see `spread_margin`.
+    reduction
+        As in `margin_loss`.
+
+    Returns
+    -------
+    Array
+        A scalar, or ``(...,)`` under ``"none"``.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        As in `margin_loss`.
+
+    References
+    ----------
+    Hinton, Sabour and Frosst (2018), equation 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> float(spread_loss(np.asarray([[0.9, 0.3, 0.8]]), np.asarray([0]), 0.5).round(6))
+    0.16
+    """
+    check_floats("activations", activations)
+    if labels.ndim != activations.ndim - 1:
+        raise InputError(f"labels have shape {tuple(labels.shape)}, expected {tuple(activations.shape[:-1])}")
+    xp, target = backends.namespace(activations), _targets(labels, activations)
+    true = xp.sum(target * activations, axis=-1, keepdims=True)
+    short = xp.maximum(margin - (true - activations), xp.zeros_like(activations))
+    return _reduce(xp.sum((1 - target) * short * short, axis=-1), reduction)
+
+
+def spread_margin(t: float, *, schedule: str = "epoch") -> float:
+    """Margin of the spread loss in the course of training.
+
+    Parameters
+    ----------
+    t
+        The epoch from 0 for ``"epoch"``, the step from 0 for ``"step"``.
+    schedule
+        ``"epoch"``: from 0.2 to 0.9 by 0.1 an epoch; ``"step"``: ``0.2 + 0.79 sigmoid(min(10, t / 50000 - 4))``, as
+        the paper's authors do.
+
+    Returns
+    -------
+    float
+        The margin.
+
+    Raises
+    ------
+    InputError
+        If `t` is negative or the schedule unknown.
+
+    Examples
+    --------
+    >>> [round(spread_margin(epoch), 1) for epoch in (0, 3, 7, 50)]
+    [0.2, 0.5, 0.9, 0.9]
+    >>> round(spread_margin(10**6, schedule="step"), 4)
+    0.99
+    """
+    check_choice("schedule", schedule, ("epoch", "step"))
+    t = check_number("t", t)
+    if schedule == "epoch":
+        return min(0.9, 0.2 + 0.1 * t)
+    return 0.2 + 0.79 / (1 + math.exp(-min(10.0, t / 50_000 - 4)))
+
+
+def reconstruction_loss(reconstructions: Array, images: Array, *, n_axes: int = 3, reduction: str = "mean") -> Array:
+    """Sum of squared differences an image, not scaled.
+
+    Parameters
+    ----------
+    reconstructions, images
+        Of one shape, or with the same number of entries an image; axes of the batch first.
+    n_axes
+        How many trailing axes of `images` make one image; at most all but the first.
+    reduction
+        As in `margin_loss`.
+
+    Returns
+    -------
+    Array
+        A scalar, or one number an image under ``"none"``.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        As in `margin_loss`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> float(reconstruction_loss(np.ones((2, 4)), np.zeros((2, 2, 2))))
+    4.0
+    """
+    check_floats("images", reconstructions, images)
+    if not images.ndim or math.prod(images.shape) != math.prod(reconstructions.shape):
+        raise InputError(f"reconstructions have shape {tuple(reconstructions.shape)}, images {tuple(images.shape)}")
+    xp, n_axes = backends.namespace(images), max(0, min(n_axes, images.ndim - 1))
+    lead = tuple(images.shape[: images.ndim - n_axes])
+    flat = (*lead, math.prod(images.shape[images.ndim - n_axes :]))
+    gap = xp.reshape(reconstructions, flat) - xp.reshape(images, flat)
+    return _reduce(xp.sum(gap * gap, axis=-1), reduction)
+
+
+def mask_capsules(poses: Array, labels: Array | None = None) -> Array:
+    """Set all class capsules to 0 but those of the labels, or the longest.
+
+    Parameters
+    ----------
+    poses
+        ``(..., classes, H)``.
+    labels
+        Integers ``(...,)``, or targets ``(..., classes)`` of 0 and 1; None is prediction.
+
+    Returns
+    -------
+    Array
+        Of the same shape.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        As in `margin_loss`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mask_capsules(np.asarray([[1.0, 2.0], [3.0, 4.0]])).tolist()
+    [[0.0, 0.0], [3.0, 4.0]]
+    """
+    check_floats("poses", poses)
+    if poses.ndim < 2:
+        raise InputError(f"poses have shape {tuple(poses.shape)}, expected (..., classes, H)")
+    lengths = safe_norm(poses)
+    if labels is None:
+        labels = backends.namespace(poses).argmax(lengths, axis=-1)
+    return poses * _targets(labels, lengths)[..., None]
+
+
+def tweak_poses(poses: Array, *, steps: Sequence[float] | None = None) -> Array:
+    """Vary each entry of poses alone, to see what it stands for.
+
+    Parameters
+    ----------
+    poses
+        ``(..., H)``.
+    steps
+        What is added to an entry, T values; by default 11 from -0.5 to 0.5.
+
+    Returns
+    -------
+    Array
+        ``(..., H, T, H)``: entry ``h`` moved by step ``t``.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If `poses` are no floating vectors.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> tweak_poses(np.zeros(2), steps=[-0.5, 0.5]).tolist()
+    [[[-0.5, 0.0], [0.5, 0.0]], [[0.0, -0.5], [0.0, 0.5]]]
+    """
+    check_floats("poses", poses)
+    if not poses.ndim:
+        raise InputError("poses have no axis, expected (..., H)")
+    values = np.linspace(-0.5, 0.5, 11) if steps is None else np.asarray(steps, dtype=float)
+    shift = np.eye(poses.shape[-1])[:, None, :] * values[:, None]
+    return poses[..., None, None, :] + constant(shift, like=poses)
+
+
+def _targets(labels: Array, like: Array) -> Array:
+    """Rows of 0 and 1, from labels or already so, in the dtype of `like`."""
+    xp, n = backends.namespace(like, labels), like.shape[-1]
+    if tuple(labels.shape) == tuple(like.shape):
+        if xp.isdtype(labels.dtype, "bool"):
+            return xp.astype(labels, like.dtype)
+        good = (labels == 0) | (labels == 1)
+        require(xp.all(good), lambda: "targets (..., classes) must be 0 or 1")
+        return xp.astype(labels, like.dtype)
+    if tuple(labels.shape) != tuple(like.shape[:-1]):
+        raise InputError(f"labels have shape {tuple(labels.shape)}, expected {tuple(like.shape[:-1])}")
+    if not xp.isdtype(labels.dtype, "integral"):
+        raise InputTypeError(f"labels have dtype {labels.dtype}, expected integers")
+    if 0 not in labels.shape:
+        inside = (xp.min(labels) >= 0) & (xp.max(labels) < n)
+        require(inside, lambda: f"labels must be classes from 0 to {n - 1}")
+    return xp.astype(labels[..., None] == constant(np.arange(n), like=labels), like.dtype)
+
+
+def _reduce(loss: Array, reduction: str) -> Array:
+    check_choice("reduction", reduction, _REDUCTIONS)
+    if reduction == "none":
+        return loss
+    xp = backends.namespace(loss)
+    return xp.mean(loss) if reduction == "mean" else xp.sum(loss)

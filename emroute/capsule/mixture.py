@@ -1,0 +1,174 @@
+"""From EM for a mixture to EM routing, step by step (Su 2018): parents that all see the same poses.
+
+    E-step   R_ij = softmax_j [log p_j + log N(P_i | m_j, s²_j)]
+    M-step   r_ij = R_ij a_i / sum_i R_ij a_i,   m_j = sum_i r_ij P_i,   s²_j = sum_i r_ij (P_i - m_j)² + epsilon
+
+1. ``prior="weights"``: p_j = sum_i R_ij a_i / sum_i a_i, with a_i = 1 the mixture of diagonal Gaussians itself.
+2. ``prior="cost"``: p_j = sigmoid(t (beta_a - sum_h (beta_u + log s_jh))).
+3. The same with the children's activations a_i.
+4. ``summed=True``: the cost is that of all that the parent answers for, (beta_u + log s_jh) sum_i R_ij a_i.
+
+Last, votes in place of poses: `emroute.capsule.em_routing`. Parents that start equal stay equal, so the start has
+distinct means, and the E-step comes first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from emroute import backend as backends
+from emroute.array import itemsize, log_sigmoid, safe_log, swap
+from emroute.backend import Array
+from emroute.capsule.agreement import (
+    Path,
+    Routing,
+    check_activations,
+    check_finite,
+    check_floats,
+    finish,
+    for_statistics,
+    over_samples,
+    softmax,
+    widen,
+)
+from emroute.capsule.em import temperatures, widen_betas
+from emroute.errors import InputError
+from emroute.family import ratio
+from emroute.gmm.diagonal import log_peak, quadratic, weighted_sum
+from emroute.validate import check_choice, check_count, check_number, require
+
+__all__ = ["gmm_routing"]
+
+
+@dataclass(frozen=True)
+class _Ladder:
+    """Which step of the ladder."""
+
+    prior: str
+    summed: bool
+    epsilon: float
+
+    def route(self, schedule: tuple[float, ...], poses: Array, activations: Array, *start: Array) -> Path:
+        """All iterations over poses ``(b, I, H)``, from means, variances and log-priors."""
+        means, variances, log_prior, u, a = start
+        xp, points, path = backends.namespace(poses), swap(poses)[..., None, :, :], ()
+        for temperature in schedule:
+            squares = (points - means[..., None]) ** 2
+            offset = log_prior + log_peak(variances)
+            assignments = softmax(offset[..., None] - quadratic(1 / variances, squares) / 2, axis=-2)
+            shares = assignments * activations[..., None, :]
+            total = xp.sum(shares, axis=-1)
+            means = ratio(weighted_sum(points, shares), total[..., None], means)
+            moments = weighted_sum((points - means[..., None]) ** 2, shares)
+            variances = ratio(moments, total[..., None], xp.zeros_like(means)) + self.epsilon
+            if self.prior == "weights":
+                prior = ratio(total, xp.sum(total, axis=-1, keepdims=True), xp.ones_like(total) / total.shape[-1])
+                log_prior = safe_log(prior)
+            else:
+                cost = xp.sum(u[..., None] + xp.log(variances) / 2, axis=-1)
+                log_prior = log_sigmoid(temperature * (a - (cost * total if self.summed else cost)))
+                prior = xp.exp(log_prior)
+            path += (Routing(means, prior, assignments),)
+        return path
+
+
+def _route(ladder: _Ladder, schedule: Any, *arrays: Array) -> Path:
+    return ladder.route(schedule, *arrays)
+
+
+def gmm_routing(
+    poses: Array,
+    init: tuple[Array, Array, Array],
+    *,
+    activations: Array | None = None,
+    prior: str = "weights",
+    summed: bool = False,
+    beta_u: Array | None = None,
+    beta_a: Array | None = None,
+    n_iter: int = 3,
+    inverse_temperature: Any = (1.0,),
+    epsilon: float = 1e-6,
+    recompute: bool = True,
+    return_path: bool = False,
+) -> Any:
+    """Route poses that all parents see alike: a mixture of diagonal Gaussians, and its steps towards EM routing.
+
+    Parameters
+    ----------
+    poses
+        ``(..., I, H)``.
+    init
+        ``(means, variances, weights)``: ``(..., J, H)`` twice, positive variances, and ``(..., J)`` in [0, 1]. Means must
+        differ, or parents stay alike for ever.
+    activations
+        ``(..., I)`` in [0, 1]: how much each child counts; None is 1.
+    prior
+        ``"weights"``: mixing weights; ``"cost"``: activations from costs.
+    summed
+        Whether the cost counts all that a parent answers for.
+    beta_u, beta_a
+        ``(J,)`` or broadcastable to ``(..., J)``: as in `em_routing`; None is 0.
+    n_iter
+        How many times parents are updated; each update begins with the E-step.
+    inverse_temperature
+        As in `em_routing`; one value is that of all iterations.
+    epsilon
+        Added to variances.
+    recompute, return_path
+        As in `em_routing`.
+
+    Returns
+    -------
+    Routing
+        Activations are the last prior; assignments sum to 1 over parents.
+
+    Raises
+    ------
+    InputError
+        If shapes or options cannot be used, or inputs hold NaN or infinity.
+    InputTypeError
+        If a dtype is not floating, or arrays differ in library or device.
+
+    References
+    ----------
+    Su, J. (2018). Matrix capsules and EM routing (in Chinese). Scientific Spaces.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> poses = np.asarray([[0.0], [1.0], [10.0], [11.0]])
+    >>> start = np.asarray([[0.0], [10.0]]), np.ones((2, 1)), np.full(2, 0.5)
+    >>> found = gmm_routing(poses, start)
+    >>> found.poses[:, 0].round(3).tolist(), found.activations.tolist()
+    ([0.5, 10.5], [0.5, 0.5])
+    """
+    check_floats("poses", poses)
+    check_choice("prior", prior, ("weights", "cost"))
+    check_count("n_iter", n_iter)
+    if poses.ndim < 2 or 0 in poses.shape:
+        raise InputError(f"poses have shape {tuple(poses.shape)}, expected (..., I, H), none of it 0")
+    if not isinstance(init, tuple) or len(init) != 3:
+        raise InputError("init must be a tuple (means, variances, weights)")
+    check_floats("init", poses, *init)
+    means, (i, h) = init[0], poses.shape[-2:]
+    if means.ndim < 2 or means.shape[-1] != h or not means.shape[-2]:
+        raise InputError(f"starting means have shape {tuple(means.shape)}, expected (..., J, H) with H = {h}")
+    xp, batch, j = backends.namespace(poses), tuple(poses.shape[:-2]), means.shape[-2]
+    start = [widen(name, x, (*batch, j, h)) for name, x in (("means", means), ("variances", init[1]))]
+    require(xp.min(start[1]) > 0, lambda: "starting variances must be positive")
+    weights = check_activations(init[2], batch, j, poses)
+    if activations is None:
+        activations = xp.ones_like(poses[..., 0])
+    given = check_activations(activations, batch, i, poses)
+    zero = xp.zeros_like(weights)
+    betas = widen_betas(zero if beta_u is None else beta_u, zero if beta_a is None else beta_a, (*batch, j), poses)
+    if isinstance(inverse_temperature, tuple | list) and len(inverse_temperature) == 1:
+        inverse_temperature = [*inverse_temperature] * n_iter
+    schedule = temperatures(inverse_temperature, "hinton", n_iter)
+    ladder = _Ladder(prior, bool(summed), check_number("epsilon", epsilon))
+    held = for_statistics(poses, poses, given, *start, safe_log(weights))
+    work = 4 * itemsize(held[0]) * j * h
+    path = over_samples(_route, (ladder,), batch, (*held, *betas), schedule, work, i, bool(recompute))
+    check_finite(path, poses=poses, means=start[0], variances=start[1])
+    return finish(path, poses, return_path)

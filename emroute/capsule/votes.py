@@ -1,0 +1,159 @@
+"""Poses and the votes they cast: squash, vote, coordinate addition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from emroute import backend as backends
+from emroute.array import constant, safe_norm
+from emroute.backend import Array
+from emroute.capsule.agreement import check_floats, check_pairs
+from emroute.errors import InputError
+
+__all__ = ["coordinate_addition", "squash", "vote", "vote_views"]
+
+
+def squash(s: Array, *, axis: int = -1, constant: float = 1.0) -> Array:
+    """Shrink vectors to lengths below 1: ``s |s| / (constant + |s|²)``.
+
+    Parameters
+    ----------
+    s
+        Vectors of any length, floating.
+    axis
+        Along which they lie.
+    constant
+        1 (Sabour) or 0.5 (Su). The gain ``|v| / |s|`` is greatest at ``|s| = sqrt(constant)``: 0.5 for 1, 0.707 for
+        0.5, so neither lengthens a vector.
+
+    Returns
+    -------
+    Array
+        Of the same shape; value and gradient are 0 at 0, and nothing overflows.
+
+    Raises
+    ------
+    InputError
+        If `constant` is not positive, or there is no such axis.
+    InputTypeError
+        If `s` is not floating.
+
+    References
+    ----------
+    Sabour, S., Frosst, N. and Hinton, G. E. (2017). Dynamic routing between capsules. NeurIPS. Equation 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> squash(np.asarray([[3.0, 4.0], [0.0, 0.0]])).round(4).tolist()
+    [[0.5769, 0.7692], [0.0, 0.0]]
+    """
+    check_floats("s", s)
+    if not (isinstance(constant, int | float) and 0 < constant < np.inf):
+        raise InputError(f"got constant={constant!r}, expected a positive number")
+    if not -s.ndim <= axis < s.ndim:
+        raise InputError(f"got axis={axis} for vectors of shape {tuple(s.shape)}")
+    xp, length = backends.namespace(s), safe_norm(s, axis=axis, keepdims=True)
+    one, long = xp.ones_like(length), length > 1
+    # |s| / (c + |s|²) in two forms, each where neither it nor its gradient can overflow
+    few, many = xp.where(long, one, length), xp.where(long, length, one)
+    return s * xp.where(long, 1 / (constant / many + many), few / (constant + few * few))
+
+
+def vote(poses: Array, transforms: Array) -> Array:
+    """Votes of children for the poses of their parents: ``V_ij = P_i W_ij``.
+
+    Parameters
+    ----------
+    poses
+        ``(..., I, P, P)``.
+    transforms
+        ``(I, J, P, P)``.
+
+    Returns
+    -------
+    Array
+        ``(..., I, J, P * P)``, matrices row by row.
+
+    Raises
+    ------
+    InputError
+        If shapes do not fit.
+
+    References
+    ----------
+    Hinton, G. E., Sabour, S. and Frosst, N. (2018). Matrix capsules with EM routing. ICLR. Section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> vote(np.eye(2)[None], np.arange(8.0).reshape(1, 2, 2, 2)).tolist()
+    [[[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0]]]
+    """
+    check_pairs(poses, transforms)
+    xp, (i, j, p, _) = backends.namespace(poses), transforms.shape
+    votes = xp.matmul(poses[..., None, :, :], transforms)
+    return xp.reshape(votes, (*poses.shape[:-3], i, j, p * p))
+
+
+def vote_views(poses: Array, transforms: Array) -> Array:
+    """Return the votes of poses ``(b, I, P, P)`` as views ``(b, J, P * P, I)``: one product a child for all samples."""
+    xp, (b, _, p, _), (i, j, _, _) = backends.namespace(poses), poses.shape, transforms.shape
+    rows = xp.reshape(xp.permute_dims(poses, (1, 0, 2, 3)), (i, b * p, p))
+    columns = xp.reshape(xp.permute_dims(transforms, (0, 2, 1, 3)), (i, p, j * p))
+    votes = xp.reshape(xp.matmul(rows, columns), (i, b, p, j, p))
+    return xp.reshape(xp.permute_dims(votes, (1, 3, 2, 4, 0)), (b, j, p * p, i))
+
+
+def coordinate_addition(votes: Array, *, entries: Sequence[int] = (0, 1)) -> Array:
+    """Tell parents where children are: add each child's place in the image to two entries of its votes.
+
+    Parameters
+    ----------
+    votes
+        ``(..., h, w, I, J, H)``.
+    entries
+        The entries of a vote that take the row's centre ``(y + 0.5) / h`` and the column's ``(x + 0.5) / w``. For 4x4
+        poses, 0 and 1 are the first of the first row; 3 and 7 are where a pose matrix holds its translation.
+
+    Returns
+    -------
+    Array
+        Of the same shape; other entries are untouched.
+
+    Raises
+    ------
+    InputError
+        If votes lack dimensions, or entries are not two different ones of H.
+
+    References
+    ----------
+    Hinton, Sabour and Frosst (2018), section 4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> coordinate_addition(np.zeros((2, 1, 1, 1, 4)))[:, 0, 0, 0].tolist()
+    [[0.25, 0.5, 0.0, 0.0], [0.75, 0.5, 0.0, 0.0]]
+    """
+    check_floats("votes", votes)
+    if votes.ndim < 5:
+        raise InputError(f"votes have shape {tuple(votes.shape)}, expected (..., h, w, I, J, H)")
+    h, w, size = votes.shape[-5], votes.shape[-4], votes.shape[-1]
+    return votes + constant(centres(h, w, size, entries), like=votes)[:, :, None, None, :]
+
+
+def centres(h: int, w: int, size: int, entries: Sequence[int]) -> np.ndarray:
+    """Return what coordinate addition adds, ``(h, w, H)``, on the host."""
+    try:
+        row, column = (range(size)[entry] for entry in entries)
+    except (TypeError, ValueError, IndexError):
+        row = column = 0
+    if row == column:
+        raise InputError(f"got entries={entries!r}, expected two different entries of a pose, from 0 to {size - 1}")
+    shift = np.zeros((h, w, size))
+    shift[:, :, row] = ((np.arange(h) + 0.5) / h)[:, None]
+    shift[:, :, column] = (np.arange(w) + 0.5) / w
+    return shift

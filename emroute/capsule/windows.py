@@ -1,0 +1,120 @@
+"""Which children each position of a convolution sees, and the other way round.
+
+A child votes for every parent position whose K x K window holds it, so its assignments are normalised over all parents
+of all those positions. Positions of one image are coupled through such children, by one number a child: the
+logsumexp of its logits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from emroute import backend as backends
+from emroute.array import constant, logsumexp
+from emroute.backend import Array
+from emroute.errors import InputError
+from emroute.validate import check_choice, check_count
+
+__all__ = ["Windows", "check_windows"]
+
+_CHOICES = ("parents", "window")
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The geometry of a convolution, on the host: Q parent positions with S = K * K places each.
+
+    Parameters
+    ----------
+    height, width
+        Of the grid of children.
+    kernel, stride, padding
+        Of the convolution.
+    coupled
+        Whether a child is shared among all its parents, or in each window anew.
+    """
+
+    height: int
+    width: int
+    kernel: int
+    stride: int
+    padding: int
+    coupled: bool
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of the grid of parents."""
+        rows, columns = ((n + 2 * self.padding - self.kernel) // self.stride + 1 for n in (self.height, self.width))
+        return rows, columns
+
+    @property
+    def n_children(self) -> int:
+        """How many child positions there are; as an index, it stands for padding."""
+        return self.height * self.width
+
+    @cached_property
+    def children(self) -> np.ndarray:
+        """``(Q, S)``: the child position in each place of each window."""
+        rows, columns = (np.arange(n) * self.stride - self.padding for n in self.grid)
+        inside = np.arange(self.kernel)
+        y = (rows[:, None] + inside)[:, None, :, None]
+        x = (columns[:, None] + inside)[None, :, None, :]
+        real = (y >= 0) & (y < self.height) & (x >= 0) & (x < self.width)
+        return np.where(real, y * self.width + x, self.n_children).reshape(-1, self.kernel**2)
+
+    @cached_property
+    def places(self) -> np.ndarray:
+        """``(n_children, most)``: where each child is among the Q * S places; Q * S fills up."""
+        flat = self.children.ravel()
+        where = [np.flatnonzero(flat == child) for child in range(self.n_children)]
+        table = np.full((self.n_children, max(1, *map(len, where))), flat.size)
+        for row, found in zip(table, where, strict=True):
+            row[: len(found)] = found
+        return table
+
+    def first_norm(self, n_types: int) -> np.ndarray:
+        """``(Q, S)``: the logarithm of the number of parents that share a child at the start; infinite on padding."""
+        count = np.bincount(self.children.ravel(), minlength=self.n_children + 1).astype(float)
+        count = count if self.coupled else np.ones_like(count)
+        count[-1] = np.inf
+        return np.log(n_types * count)[self.children]
+
+    def index(self, images: int, like: Array) -> Array:
+        """``(images * Q, S)``: rows of children, those of an image followed by one of padding."""
+        shift = np.arange(images)[:, None, None] * (self.n_children + 1)
+        return backends.get(like).from_numpy((self.children + shift).reshape(-1, self.kernel**2), like)
+
+    def norm(self, log_sums: Array) -> Array:
+        """From logsumexps over a window's parents, ``(b, Q, S, I)``, those over all parents of the child there."""
+        xp, backend = backends.namespace(log_sums), backends.get(log_sums)
+        b, q, s, i = log_sums.shape
+        if not self.coupled:
+            return log_sums + constant(np.where(self.children < self.n_children, 0, np.inf)[..., None], like=log_sums)
+        flat = xp.reshape(log_sums, (b, q * s, i))
+        infinite = xp.full_like(flat[:, :1, :], float("inf"))
+        places = backend.from_numpy(self.places.ravel(), log_sums)
+        found = xp.take(xp.concat([flat, -infinite], axis=1), places, axis=1)
+        by_child = logsumexp(xp.reshape(found, (b, *self.places.shape, i)), axis=2)
+        index = backend.from_numpy(self.children.ravel(), log_sums)
+        return xp.reshape(xp.take(xp.concat([by_child, infinite], axis=1), index, axis=1), (b, q, s, i))
+
+
+@lru_cache(maxsize=64)
+def _windows(*geometry: int) -> Windows:
+    return Windows(*geometry)
+
+
+def check_windows(height: int, width: int, kernel: int, stride: int, padding: int, normalize_over: str) -> Windows:
+    """Return the geometry, or raise `InputError`."""
+    check_choice("normalize_over", normalize_over, _CHOICES)
+    check_count("stride", stride)
+    check_count("padding", padding, 0)
+    for axis, size in (("h", height), ("w", width)):
+        if size + 2 * padding < kernel:
+            raise InputError(f"the kernel of {kernel} is larger than axis {axis}, {size} with a padding of {padding}")
+    if padding >= kernel:
+        raise InputError(f"got padding={padding} for a kernel of {kernel}: the outermost parents would see no child")
+    return _windows(height, width, kernel, int(stride), int(padding), normalize_over == "parents")

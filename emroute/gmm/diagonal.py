@@ -1,0 +1,43 @@
+"""Moments and log-densities of diagonal Gaussians that each see points of their own: for mixtures and for routing.
+
+Points, or their differences to the means, are ``(..., k, d, n)``; shares of them ``(..., k, n)``.
+"""
+
+from __future__ import annotations
+
+import math
+
+from emroute.backend import Array, namespace
+
+__all__ = ["log_peak", "quadratic", "weighted_sum"]
+
+
+def weighted_sum(points: Array, shares: Array) -> Array:
+    """Sum the points, each as often as its share says, ``(..., k, d)``.
+
+    >>> import numpy as np
+    >>> weighted_sum(np.asarray([[[1.0, 3.0]]]), np.asarray([[0.5, 0.5]])).tolist()
+    [[2.0]]
+    """
+    return namespace(points).matmul(points, shares[..., None])[..., 0]
+
+
+def quadratic(precisions: Array, squares: Array) -> Array:
+    """Squared Mahalanobis lengths ``(..., k, n)`` from squared differences and precisions ``(..., k, d)``.
+
+    >>> import numpy as np
+    >>> quadratic(np.asarray([[4.0]]), np.asarray([[[1.0, 9.0]]])).tolist()
+    [[4.0, 36.0]]
+    """
+    return namespace(squares).matmul(precisions[..., None, :], squares)[..., 0, :]
+
+
+def log_peak(variances: Array) -> Array:
+    """Log-densities at the means, ``(..., k)``.
+
+    >>> import numpy as np
+    >>> log_peak(np.asarray([[1.0]])).round(6).tolist()
+    [-0.918939]
+    """
+    xp, d = namespace(variances), variances.shape[-1]
+    return -(xp.sum(xp.log(variances), axis=-1) + d * math.log(2 * math.pi)) / 2
