@@ -1,12 +1,13 @@
 """Algorithms that find structure by agreement, once for NumPy, CuPy, Torch and JAX arrays."""
 
-from emroute import backend, binomial, datasets, em, errors, gmm, kmeans, multinomial, plot, poisson
+from emroute import backend, binomial, capsule, datasets, em, errors, gmm, kmeans, multinomial, plot, poisson
 from emroute.errors import EmrouteError
 
 __all__ = [
     "EmrouteError",
     "backend",
     "binomial",
+    "capsule",
     "datasets",
     "em",
     "errors",

@@ -159,7 +159,9 @@ def check_pairs(poses: Array, transforms: Array) -> None:
     check_floats("poses", poses)
     check_floats("transforms", poses, transforms)
     if poses.ndim < 3 or poses.shape[-1] != poses.shape[-2] or 0 in poses.shape:
-        raise InputError(f"poses have shape {tuple(poses.shape)}, expected (..., I, P, P): square matrices, none of it 0")
+        raise InputError(
+            f"poses have shape {tuple(poses.shape)}, expected (..., I, P, P): square matrices, none of it 0"
+        )
     i, p = poses.shape[-3], poses.shape[-1]
     shape = tuple(transforms.shape)
     if len(shape) != 4 or (shape[0], *shape[2:]) != (i, p, p) or not shape[1]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import constant, itemsize, leaves, logsumexp, rebuild, safe_norm, swap
+from emroute.array import constant, itemsize, logsumexp, safe_norm, swap
 from emroute.backend import Array, Backend, compiled
 from emroute.capsule.agreement import (
     Path,
@@ -24,7 +24,6 @@ from emroute.capsule.agreement import (
     check_finite,
     check_floats,
     for_statistics,
-    widen,
 )
 from emroute.capsule.em import Betas, Form, check_form, route_poses, temperatures, widen_betas
 from emroute.capsule.votes import centres, squash, vote_views

@@ -1,4 +1,4 @@
-"""Routing by scalar products: dynamic routing (Sabour, Frosst & Hinton 2017, procedure 1) and its k-means form (Su 2018).
+"""Routing by scalar products: dynamic (Sabour, Frosst & Hinton 2017, procedure 1) and its k-means form (Su 2018).
 
     c_ij = softmax_j b_ij,   s_j = sum_i c_ij u_ij,   v_j = squash(s_j),   b_ij += u_ij . v_j
 

@@ -146,8 +146,8 @@ def temperatures(inverse_temperature: Any, cost: str, n_iter: int) -> tuple[floa
         values = ()
     if len(values) != n_iter or not all(0 <= value < float("inf") for value in values):
         raise InputError(
-            f"got inverse_temperature={inverse_temperature!r}, expected {n_iter} finite numbers of at least 0, a callable "
-            f"(t, n_iter) that returns them, or one of {', '.join(map(repr, SCHEDULES))}"
+            f"got inverse_temperature={inverse_temperature!r}, expected {n_iter} finite numbers of at least 0, a "
+            f"callable (t, n_iter) that returns them, or one of {', '.join(map(repr, SCHEDULES))}"
         )
     return values
 

@@ -99,8 +99,8 @@ def gmm_routing(
     poses
         ``(..., I, H)``.
     init
-        ``(means, variances, weights)``: ``(..., J, H)`` twice, positive variances, and ``(..., J)`` in [0, 1]. Means must
-        differ, or parents stay alike for ever.
+        ``(means, variances, weights)``: ``(..., J, H)`` twice, positive variances, and ``(..., J)`` in [0, 1]. Means
+        must differ, or parents stay alike for ever.
     activations
         ``(..., I)`` in [0, 1]: how much each child counts; None is 1.
     prior
