@@ -8,7 +8,7 @@ from typing import Any
 import array_api_extra as xpx
 import numpy as np
 
-from emroute.backend import Array, get, namespace
+from emroute.backend import Array, get, is_array, namespace
 
 __all__ = [
     "broadcast",
@@ -158,6 +158,8 @@ def swap(x: Array) -> Array:
 
 def concrete(flag: Array) -> bool | None:
     """Return a truth value, or None where a compiler is tracing and there are no values yet."""
+    if is_array(flag) and getattr(get(flag), "tracing", bool)():
+        return None
     try:
         return bool(flag)
     except (TypeError, RuntimeError):  # jax and torch.func refuse in these two ways

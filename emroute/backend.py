@@ -28,7 +28,11 @@ _GROUP = "emroute.backends"
 
 
 class Backend(Protocol):
-    """What the standard lacks, or what must differ between libraries. Everything else is `namespace`."""
+    """What the standard lacks, or what must differ between libraries. Everything else is `namespace`.
+
+    A library whose compiler does not refuse ``bool(array)`` while it traces has one more member, ``tracing()``: whether
+    it does so now.
+    """
 
     def namespace(self, x: Array, /) -> Any:
         """Return the functions of the Array API standard for this array."""

@@ -24,10 +24,12 @@ __all__ = [
     "namespace",
     "segment_sum",
     "to_numpy",
+    "tracing",
 ]
 
 gammaln = torch.lgamma
 digamma = torch.digamma
+tracing = torch.compiler.is_compiling
 
 _CPU_BYTES = 2**23
 _DEVICE_BYTES = 2**28

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from emroute import backend as backends
-from emroute.array import broadcast, concrete, leaves, map_leaves, rebuild, swap
+from emroute.array import broadcast, concrete, leaves, map_leaves, swap
 from emroute.backend import Array, Backend, compiled
 from emroute.errors import InputError, InputTypeError
 from emroute.validate import check_count, require
@@ -116,14 +116,11 @@ def _over_samples(
     arrays: tuple[Array, ...],
     shared: Any,
 ) -> Path:
-    kind: list[Any] = []
-
     def block(*some: Array) -> tuple[Array, ...]:
-        kind[:] = [path := route(*static, shared, *some)]
-        return tuple(leaves(path))
+        return tuple(leaves(route(*static, shared, *some)))
 
     parts = backend.map_blocks(block, list(arrays), size, recompute)
-    return rebuild(kind[0], parts)
+    return tuple(Routing(*parts[start : start + 3]) for start in range(0, len(parts), 3))
 
 
 def finish(path: Path, like: Array, return_path: bool) -> Any:
@@ -168,15 +165,17 @@ def check_pairs(poses: Array, transforms: Array) -> None:
         raise InputError(f"transforms have shape {shape}, expected (I, J, P, P) with I = {i} and P = {p}")
 
 
-def check_activations(activations: Array, batch: tuple[int, ...], n_children: int, like: Array) -> Array:
-    """Return activations ``(*batch, I)``; raise an error unless they have I children and lie in [0, 1]."""
-    check_floats("activations", like, activations)
-    if not activations.ndim or activations.shape[-1] != n_children:
-        raise InputError(f"activations have shape {tuple(activations.shape)}, expected (..., I) with I = {n_children}")
-    xp = backends.namespace(activations)
+def check_activations(
+    activations: Array, batch: tuple[int, ...], n: int, like: Array, name: str = "activations", axis: str = "I"
+) -> Array:
+    """Return activations ``(*batch, I)``; raise an error unless they are of n children and lie in [0, 1]."""
+    check_floats(name, like, activations)
+    if not activations.ndim or activations.shape[-1] != n:
+        raise InputError(f"{name} have shape {tuple(activations.shape)}, expected (..., {axis}) with {axis} = {n}")
+    wide, xp = widen(name, activations, (*batch, n)), backends.namespace(activations)
     inside = (xp.min(activations) >= 0) & (xp.max(activations) <= 1)
-    require(inside, lambda: "activations along I must lie in [0, 1] and not be NaN")
-    return widen("activations", activations, (*batch, n_children))
+    require(inside, lambda: f"{name} along {axis} must lie in [0, 1] and not be NaN")
+    return wide
 
 
 def widen(name: str, x: Array, shape: tuple[int, ...]) -> Array:
@@ -190,6 +189,7 @@ def widen(name: str, x: Array, shape: tuple[int, ...]) -> Array:
 def check_finite(path: Path, **inputs: Array) -> None:
     """Raise `InputError` where a result is not finite because an input is not: good data cost no look."""
     xp = backends.namespace(path[-1].poses)
-    if concrete(xp.all(xp.isfinite(path[-1].poses))) is False:
+    # poses alone do not tell: parents that nothing counts for keep theirs
+    if any(concrete(xp.all(xp.isfinite(x))) is False for x in path[-1]):
         for name, x in inputs.items():
             require(xp.all(xp.isfinite(x)), lambda name=name: f"{name} hold NaN or infinity")

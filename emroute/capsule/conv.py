@@ -154,7 +154,7 @@ def _route(
         parents,
         schedule,
     )
-    check_finite(path, poses=poses, transforms=transforms)
+    check_finite(path, poses=poses, transforms=transforms, **dict(zip(("beta_u", "beta_a"), betas, strict=False)))
 
     def seen(routing: Routing) -> Routing:
         found = (

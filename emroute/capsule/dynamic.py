@@ -28,6 +28,7 @@ from emroute.capsule.agreement import (
 )
 from emroute.capsule.votes import squash
 from emroute.gmm.diagonal import quadratic, weighted_sum
+from emroute.validate import check_number
 
 __all__ = ["dynamic_routing", "kmeans_routing"]
 
@@ -182,5 +183,5 @@ def kmeans_routing(
     >>> kmeans_routing(votes).activations.round(3).tolist()
     [0.961, 0.0]
     """
-    rule = _Rule(check_votes(votes, n_iter), float(constant), False)
+    rule = _Rule(check_votes(votes, n_iter), check_number("constant", constant), False)
     return _run(rule, votes, None, bool(recompute), return_path)

@@ -237,7 +237,7 @@ def em_routing(
     (given,) = for_statistics(votes, activations)
     work = 3 * itemsize(u) * j * h
     path = over_samples(_route_votes, (form,), batch, (votes, given, u, a), schedule, work, i, bool(recompute))
-    check_finite(path, votes=votes)
+    check_finite(path, votes=votes, beta_u=u, beta_a=a)
     return finish(path, votes, return_path)
 
 
@@ -317,5 +317,5 @@ def route_poses(
     (given,) = for_statistics(poses, activations)
     arrays, shared = (poses, given, u, a), (schedule, transforms, shift)
     path = over_samples(_route_poses, (form,), batch, arrays, shared, 4 * itemsize(u) * j * p * p, i, recompute)
-    check_finite(path, poses=poses, transforms=transforms)
+    check_finite(path, poses=poses, transforms=transforms, beta_u=u, beta_a=a)
     return finish(path, poses, return_path)

@@ -9,10 +9,10 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute.array import constant, safe_norm
-from emroute.backend import Array
+from emroute.backend import Array, is_array
 from emroute.capsule.agreement import check_floats
 from emroute.errors import InputError, InputTypeError
-from emroute.validate import check_choice, check_number, require
+from emroute.validate import check_choice, check_count, check_number, require
 
 __all__ = ["margin_loss", "mask_capsules", "reconstruction_loss", "spread_loss", "spread_margin", "tweak_poses"]
 
@@ -66,6 +66,8 @@ def margin_loss(
     0.02
     """
     check_floats("lengths", lengths)
+    for name, value in (("present", present), ("absent", absent), ("down_weight", down_weight)):
+        check_number(name, value)
     xp, target = backends.namespace(lengths), _targets(labels, lengths)
     short = xp.maximum(present - lengths, xp.zeros_like(lengths))
     long = xp.maximum(lengths - absent, xp.zeros_like(lengths))
@@ -108,6 +110,9 @@ def spread_loss(activations: Array, labels: Array, margin: float = 0.9, *, reduc
     0.16
     """
     check_floats("activations", activations)
+    backends.get(activations, labels)
+    if not is_array(margin):  # one that is may be traced
+        check_number("margin", margin)
     if labels.ndim != activations.ndim - 1:
         raise InputError(f"labels have shape {tuple(labels.shape)}, expected {tuple(activations.shape[:-1])}")
     xp, target = backends.namespace(activations), _targets(labels, activations)
@@ -182,8 +187,10 @@ def reconstruction_loss(reconstructions: Array, images: Array, *, n_axes: int = 
     check_floats("images", reconstructions, images)
     if not images.ndim or math.prod(images.shape) != math.prod(reconstructions.shape):
         raise InputError(f"reconstructions have shape {tuple(reconstructions.shape)}, images {tuple(images.shape)}")
-    xp, n_axes = backends.namespace(images), max(0, min(n_axes, images.ndim - 1))
+    xp, n_axes = backends.namespace(images), min(check_count("n_axes", n_axes, 0), images.ndim - 1)
     lead = tuple(images.shape[: images.ndim - n_axes])
+    if tuple(reconstructions.shape[: len(lead)]) != lead:
+        raise InputError(f"reconstructions have shape {tuple(reconstructions.shape)}, images {tuple(images.shape)}")
     flat = (*lead, math.prod(images.shape[images.ndim - n_axes :]))
     gap = xp.reshape(reconstructions, flat) - xp.reshape(images, flat)
     return _reduce(xp.sum(gap * gap, axis=-1), reduction)
@@ -253,7 +260,12 @@ def tweak_poses(poses: Array, *, steps: Sequence[float] | None = None) -> Array:
     check_floats("poses", poses)
     if not poses.ndim:
         raise InputError("poses have no axis, expected (..., H)")
-    values = np.linspace(-0.5, 0.5, 11) if steps is None else np.asarray(steps, dtype=float)
+    try:
+        values = np.linspace(-0.5, 0.5, 11) if steps is None else np.asarray(steps, dtype=float)
+    except (TypeError, ValueError):
+        values = np.asarray(np.nan)
+    if values.ndim != 1 or not np.all(np.isfinite(values)):
+        raise InputError(f"got steps={steps!r}, expected a sequence of finite numbers")
     shift = np.eye(poses.shape[-1])[:, None, :] * values[:, None]
     return poses[..., None, None, :] + constant(shift, like=poses)
 
@@ -271,10 +283,12 @@ def _targets(labels: Array, like: Array) -> Array:
         raise InputError(f"labels have shape {tuple(labels.shape)}, expected {tuple(like.shape[:-1])}")
     if not xp.isdtype(labels.dtype, "integral"):
         raise InputTypeError(f"labels have dtype {labels.dtype}, expected integers")
+    classes = backends.get(labels).from_numpy(np.arange(n), labels)
+    labels = xp.astype(labels, classes.dtype, copy=False)  # small dtypes cannot count so far
     if 0 not in labels.shape:
         inside = (xp.min(labels) >= 0) & (xp.max(labels) < n)
         require(inside, lambda: f"labels must be classes from 0 to {n - 1}")
-    return xp.astype(labels[..., None] == constant(np.arange(n), like=labels), like.dtype)
+    return xp.astype(labels[..., None] == classes, like.dtype)
 
 
 def _reduce(loss: Array, reduction: str) -> Array:
@@ -282,4 +296,6 @@ def _reduce(loss: Array, reduction: str) -> Array:
     if reduction == "none":
         return loss
     xp = backends.namespace(loss)
+    if reduction == "mean" and 0 in loss.shape:
+        raise InputError(f"got no samples to take the mean of: the losses have shape {tuple(loss.shape)}")
     return xp.mean(loss) if reduction == "mean" else xp.sum(loss)

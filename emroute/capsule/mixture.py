@@ -157,7 +157,7 @@ def gmm_routing(
     xp, batch, j = backends.namespace(poses), tuple(poses.shape[:-2]), means.shape[-2]
     start = [widen(name, x, (*batch, j, h)) for name, x in (("means", means), ("variances", init[1]))]
     require(xp.min(start[1]) > 0, lambda: "starting variances must be positive")
-    weights = check_activations(init[2], batch, j, poses)
+    weights = check_activations(init[2], batch, j, poses, "weights", "J")
     if activations is None:
         activations = xp.ones_like(poses[..., 0])
     given = check_activations(activations, batch, i, poses)
@@ -170,5 +170,5 @@ def gmm_routing(
     held = for_statistics(poses, poses, given, *start, safe_log(weights))
     work = 4 * itemsize(held[0]) * j * h
     path = over_samples(_route, (ladder,), batch, (*held, *betas), schedule, work, i, bool(recompute))
-    check_finite(path, poses=poses, means=start[0], variances=start[1])
+    check_finite(path, poses=poses, means=start[0], variances=start[1], beta_u=betas[0], beta_a=betas[1])
     return finish(path, poses, return_path)

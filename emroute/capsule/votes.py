@@ -53,8 +53,8 @@ def squash(s: Array, *, axis: int = -1, constant: float = 1.0) -> Array:
     check_floats("s", s)
     if not (isinstance(constant, int | float) and 0 < constant < np.inf):
         raise InputError(f"got constant={constant!r}, expected a positive number")
-    if not -s.ndim <= axis < s.ndim:
-        raise InputError(f"got axis={axis} for vectors of shape {tuple(s.shape)}")
+    if not (isinstance(axis, int | np.integer) and -s.ndim <= axis < s.ndim):
+        raise InputError(f"got axis={axis!r} for vectors of shape {tuple(s.shape)}")
     xp, length = backends.namespace(s), safe_norm(s, axis=axis, keepdims=True)
     one, long = xp.ones_like(length), length > 1
     # |s| / (c + |s|²) in two forms, each where neither it nor its gradient can overflow

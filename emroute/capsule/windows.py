@@ -73,6 +73,7 @@ class Windows:
         table = np.full((self.n_children, max(1, *map(len, where))), flat.size)
         for row, found in zip(table, where, strict=True):
             row[: len(found)] = found
+        table[[not len(found) for found in where], 0] = 0  # nobody reads their sums, but log 0 would warn
         return table
 
     def first_norm(self, n_types: int) -> np.ndarray:
@@ -80,7 +81,7 @@ class Windows:
         count = np.bincount(self.children.ravel(), minlength=self.n_children + 1).astype(float)
         count = count if self.coupled else np.ones_like(count)
         count[-1] = np.inf
-        return np.log(n_types * count)[self.children]
+        return np.log(n_types * np.maximum(count, 1))[self.children]
 
     def index(self, images: int, like: Array) -> Array:
         """``(images * Q, S)``: rows of children, those of an image followed by one of padding."""
