@@ -76,7 +76,7 @@ def normalize(log_joint: Array, *, axis: int) -> tuple[Array, Array]:
     top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
     share = xp.exp(log_joint - top)
     # next to nothing is nothing: products with denormal numbers take a hundred times as long
-    share = xp.where(share > tiny(share) / eps(share), share, xp.zeros_like(share))
+    share = xp.where(share <= tiny(share) / eps(share), xp.zeros_like(share), share)
     total = xp.sum(share, axis=axis, keepdims=True)
     return share / total, xp.log(total) + top
 

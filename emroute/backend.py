@@ -156,9 +156,9 @@ def get(*arrays: Array) -> Backend:
     array([1.])
     """
     present = [x for x in arrays if x is not None]
-    backend = _of_type(type(present[0])) or _load(_name(present[0]))
+    backend = _of(present[0])
     for x in present[1:]:
-        if (_of_type(type(x)) or _load(_name(x))) is not backend:
+        if _of(x) is not backend:
             raise InputTypeError(
                 f"arrays of two libraries: {_name(present[0])} and {_name(x)}; convert one of them, emroute moves "
                 "nothing itself"
@@ -169,11 +169,16 @@ def get(*arrays: Array) -> Backend:
     return backend
 
 
-@cache
-def _of_type(kind: type) -> Backend | None:
-    """The backend of a type, looked up once: `get` is called for every few operations."""
-    name = _library(kind)
-    return None if name is None else _load(name)
+def _of(x: Array) -> Backend:
+    """The backend of an array, looked up once a type: `get` is called for every few operations."""
+    kind = type(x)
+    if kind not in _backends:
+        _backends[kind] = _load(_name(x))
+    return _backends[kind]
+
+
+_backends: dict[type, Backend] = {}
+"""A plain dictionary, unlike `functools.cache`, is no barrier to `torch.compile`; neither is `_spaces`."""
 
 
 def _device(x: Array) -> Any:
@@ -184,9 +189,15 @@ def _device(x: Array) -> Any:
         return None
 
 
-@lru_cache(maxsize=1024)
 def compiled(backend: Backend, function: Callable[..., Any], *static: Any) -> Callable[..., Any]:
     """Return ``function(*static, ...)`` compiled, once for each function and its hashable first arguments."""
+    if backend.compile(function) is function:
+        return partial(function, *static)
+    return _compiled(backend, function, *static)
+
+
+@lru_cache(maxsize=1024)
+def _compiled(backend: Backend, function: Callable[..., Any], *static: Any) -> Callable[..., Any]:
     return backend.compile(partial(function, *static))
 
 

@@ -17,7 +17,7 @@ from emroute import backend as backends
 from emroute.array import full, one_hot, safe_log, swap
 from emroute.backend import Array, is_array
 from emroute.em import Fit
-from emroute.errors import InputError
+from emroute.errors import InputError, InputTypeError
 from emroute.family import Family, FamilyModel, as_real, is_count, ratio
 from emroute.fitting import Settings, fit_counts, mixing_weights, split_start
 from emroute.mixture import Mixture
@@ -113,7 +113,7 @@ class Binomial(Family):
         return as_real(heads, params.weights), as_real(trials, params.weights)
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class BinomialMixture(Mixture):
     """A mixture of binomials; its methods take ``(heads, trials)``, each ``(..., n)``.
 
@@ -150,6 +150,8 @@ class BinomialMixture(Mixture):
 
     def data(self, *data: Any) -> Any:
         """Accept one number of trials for all."""
+        if len(data) != 2:
+            raise InputTypeError(f"got {len(data)} positional arguments, expected two: heads and trials")
         return _pair(*data)
 
     def sample(self, n: int, trials: int | Array = 1, *, rng: Any = None) -> tuple[Array, Array]:
@@ -174,6 +176,8 @@ class BinomialMixture(Mixture):
 
 
 def _pair(heads: Any, trials: Any) -> tuple[Array, Array]:
+    if trials is None:
+        raise InputTypeError("got trials=None with heads in one array; give an array of trials, or their number")
     if is_array(heads) and not is_array(trials):
         backend = backends.get(heads)
         trials = backend.namespace(heads).broadcast_to(backend.from_numpy(np.asarray(trials), heads), heads.shape)

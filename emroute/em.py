@@ -24,7 +24,7 @@ from emroute.batch import Batch, rejoin, select, take, unmoved
 from emroute.blocks import Cascade, at_once, expect_rows, expectation
 from emroute.data import Layout, Rows, Stream, open_source
 from emroute.errors import MissingDependencyError
-from emroute.validate import check_loop
+from emroute.validate import check_loop, visible
 
 __all__ = ["Fit", "Model", "Status", "climb", "fit", "trim"]
 
@@ -330,7 +330,7 @@ def _from_python(
         return merged.total(), total
 
     state = steps.begin(params, e_step(params, None)[0])
-    history = [backend.to_numpy(state.objective)]
+    history = [backend.to_numpy(visible(state.objective))]
     alive = np.arange(batch.n_problems)
     gone: list[tuple[np.ndarray, _State]] = []
     index = None

@@ -25,7 +25,7 @@ from emroute.family import distances, nearest, ratio
 from emroute.fitting import Settings, admit, align, measure, restart, run
 from emroute.init import seeds
 from emroute.sweep import each_row, gauge
-from emroute.validate import as_generator, as_parameter, check_count, check_floating, check_width
+from emroute.validate import as_generator, as_parameter, check_count, check_floating, check_scored, check_width
 
 __all__ = ["KMeans", "KMeansModel", "Params", "Statistics", "fit"]
 
@@ -168,7 +168,7 @@ class KMeansModel:
         return xp.where(positive, xp.sqrt(xp.where(positive, square, xp.ones_like(square))), xp.zeros_like(square))
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class KMeans:
     """A clustering by k-means; made by `fit`.
 
@@ -230,6 +230,7 @@ class KMeans:
             raise InputTypeError("got a source of chunks, expected an array; call this for each chunk")
         check_floating("x", self.params.centroids, *rows.arrays)
         check_width(rows.arrays[0], self.params.centroids.shape[-1])
+        check_scored(rows)
         return each_row(self.model, name, self.params, rows, tuple(self.params.centroids.shape[:-2]))
 
 

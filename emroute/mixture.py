@@ -23,7 +23,7 @@ from emroute.validate import as_generator, check_count, check_weights
 __all__ = ["Mixture"]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Mixture:
     """A mixture of `k` components, fitted or given; made by a family's `fit`.
 

@@ -110,7 +110,7 @@ class Multinomial(Family):
         return rng.multinomial(np.broadcast_to(extra[0], labels.shape), probs / probs.sum(axis=-1, keepdims=True))
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class MultinomialMixture(Mixture):
     """A mixture of multinomials over rows of counts ``x (..., n, d)``.
 

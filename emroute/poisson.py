@@ -113,7 +113,7 @@ class Poisson(Family):
         return x[..., None] if self.plain else x
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class PoissonMixture(Mixture):
     """A mixture of Poissons over rows of counts ``x (..., n, d)``, or plain counts ``x (n,)``.
 

@@ -23,10 +23,12 @@ __all__ = [
     "check_number",
     "check_real",
     "check_rows",
+    "check_scored",
     "check_total",
     "check_weights",
     "check_width",
     "require",
+    "visible",
 ]
 
 
@@ -83,6 +85,14 @@ def check_real(name: str, *arrays: Array) -> None:
             raise InputTypeError(f"{name} has dtype {x.dtype}, expected integers or floating numbers")
 
 
+def visible(x: Array) -> Array:
+    """Return `x`, or raise `InputError` where a compiler is tracing: for what needs Python between the steps."""
+    xp = backends.namespace(x)
+    if concrete(xp.all(x == x)) is None:
+        raise InputError("a callback, a progress bar or a stream cannot be followed inside jit or vmap; leave it out")
+    return x
+
+
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     """Raise `InputError` unless `value` is one of the named choices."""
     if not isinstance(value, str) or value not in choices:
@@ -128,6 +138,16 @@ def check_rows(source: Rows | Stream, good: Callable[..., Array], complaint: str
                 problem = f" of problem {where[:-1]}" if where[:-1] else ""
                 raise InputError(f"{complaint}: first in row {start + first + where[-1]}{problem}")
         start += rows.n
+
+
+def check_scored(rows: Rows) -> None:
+    """Raise `InputError` if rows to be scored hold NaN or infinity."""
+    (x,) = rows.arrays
+    xp = backends.namespace(x)
+    with np.errstate(invalid="ignore", over="ignore"):
+        finite = concrete(xp.isfinite(xp.sum(x)))
+    if finite is False:  # or the sum overflows
+        check_rows(rows, lambda x: xp.all(xp.isfinite(x), axis=-1), "x holds NaN or infinity")
 
 
 def check_total(n: int, n_components: int, name: str) -> None:

@@ -245,7 +245,7 @@ def test_blocks_change_nothing():
 def test_agreement_is_found_where_it_was_planted():
     """Children of known parents plus clutter: EM routing recovers 99 % of them in 3 iterations."""
     rng = np.random.default_rng(0)
-    b, i, j, h, clutter = 20, 60, 4, 16, 15
+    b, i, j, h, clutter = 30, 200, 4, 16, 20
     votes = rng.normal(size=(b, i, j, h))
     parents, truth = rng.normal(size=(b, j, h)), rng.integers(j, size=(b, i))
     for n in range(b):

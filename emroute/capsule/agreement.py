@@ -48,7 +48,8 @@ Path = tuple[Routing, ...]
 def as_views(votes: Array) -> Array:
     """Votes ``(..., I, J, H)`` as ``(..., J, H, I)``, in that order in memory too."""
     xp = backends.namespace(votes)
-    views = xp.moveaxis(votes, -3, -1)
+    last = votes.ndim - 1
+    views = xp.permute_dims(votes, (*range(last - 2), last - 1, last, last - 2))
     return xp.reshape(xp.reshape(views, (*views.shape[:-3], -1)), views.shape)
 
 
@@ -187,9 +188,10 @@ def widen(name: str, x: Array, shape: tuple[int, ...]) -> Array:
 
 
 def check_finite(path: Path, **inputs: Array) -> None:
-    """Raise `InputError` where a result is not finite because an input is not: good data cost no look."""
+    """Raise `InputError` where a result is not finite, naming the input that is not: good data cost no look."""
     xp = backends.namespace(path[-1].poses)
     # poses alone do not tell: parents that nothing counts for keep theirs
     if any(concrete(xp.all(xp.isfinite(x))) is False for x in path[-1]):
         for name, x in inputs.items():
             require(xp.all(xp.isfinite(x)), lambda name=name: f"{name} hold NaN or infinity")
+        raise InputError("finite inputs make a routing that is not: scale votes down, or let epsilon be above 0")

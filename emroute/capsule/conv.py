@@ -98,7 +98,7 @@ def _follow(
             rows = xp.reshape(index, (-1,))
             children = xp.reshape(xp.take(held[0], rows, axis=0), (-1, c, p, p))
             active = xp.reshape(xp.take(held[1], rows, axis=0), (-1, c))
-            (views,) = for_statistics(active, vote_views(children, transforms))
+            views = vote_views(children, transforms)
             assignments = xp.exp(logits - norm)
             found = rule.update(views, assignments, active, logits, own, temperature)
             log_sums = xp.reshape(logsumexp(found[2], axis=-2), (-1, s, i))
@@ -144,13 +144,13 @@ def _route(
     if activations is None:
         activations = xp.ones_like(poses[..., 0, 0])
     given = check_activations(activations, (*batch, h, w), i, poses)
-    (given,) = for_statistics(poses, given)
+    wide, kernels, given = for_statistics(poses, poses, transforms, given)
     lead = (*batch, *windows.grid)
-    parents = tuple(xp.reshape(x, (-1, j)) for x in widen_betas(*betas, (*lead, j), poses)) if betas else ()
+    parents = tuple(xp.reshape(x, (-1, j)) for x in widen_betas(betas[0], betas[1], (*lead, j), poses)) if betas else ()
     path = compiled(backend, _follow, rule, windows, backend, recompute)(
-        xp.reshape(poses, (n, h * w, i, p, p)),
+        xp.reshape(wide, (n, h * w, i, p, p)),
         xp.reshape(given, (n, h * w, i)),
-        xp.reshape(transforms, (-1, j, p, p)),
+        xp.reshape(kernels, (-1, j, p, p)),
         parents,
         schedule,
     )

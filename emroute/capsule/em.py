@@ -127,7 +127,6 @@ def _route_poses(form: Form, shared: Any, poses: Array, activations: Array, u: A
     views = vote_views(poses, transforms)
     if shift is not None:
         views = views + shift
-    (views,) = for_statistics(poses, views)
     return form.follow(views, activations, Betas(u, a), schedule)
 
 
@@ -138,8 +137,9 @@ def temperatures(inverse_temperature: Any, cost: str, n_iter: int) -> tuple[floa
     if isinstance(inverse_temperature, str):
         check_choice("inverse_temperature", inverse_temperature, tuple(SCHEDULES))
         inverse_temperature = SCHEDULES[inverse_temperature]
+    values: Any
     try:
-        given = inverse_temperature
+        given: Any = inverse_temperature
         values = [given(t, n_iter) for t in range(n_iter)] if callable(given) else list(given)
         values = tuple(float(value) for value in values)
     except (TypeError, ValueError):
@@ -314,8 +314,10 @@ def route_poses(
     batch = tuple(poses.shape[:-3])
     activations = check_activations(activations, batch, i, poses)
     u, a = widen_betas(*betas, (*batch, j), poses)
-    (given,) = for_statistics(poses, activations)
-    arrays, shared = (poses, given, u, a), (schedule, transforms, shift)
+    wide, kernels, given = for_statistics(poses, poses, transforms, activations)
+    if shift is not None:
+        (shift,) = for_statistics(poses, shift)
+    arrays, shared = (wide, given, u, a), (schedule, kernels, shift)
     path = over_samples(_route_poses, (form,), batch, arrays, shared, 4 * itemsize(u) * j * p * p, i, recompute)
     check_finite(path, poses=poses, transforms=transforms, beta_u=u, beta_a=a)
     return finish(path, poses, return_path)

@@ -9,7 +9,7 @@ import numpy as np
 from emroute import backend as backends
 from emroute.array import constant, safe_norm
 from emroute.backend import Array
-from emroute.capsule.agreement import check_floats, check_pairs
+from emroute.capsule.agreement import check_floats, check_pairs, for_statistics
 from emroute.errors import InputError
 
 __all__ = ["coordinate_addition", "squash", "vote", "vote_views"]
@@ -55,11 +55,12 @@ def squash(s: Array, *, axis: int = -1, constant: float = 1.0) -> Array:
         raise InputError(f"got constant={constant!r}, expected a positive number")
     if not (isinstance(axis, int | np.integer) and -s.ndim <= axis < s.ndim):
         raise InputError(f"got axis={axis!r} for vectors of shape {tuple(s.shape)}")
-    xp, length = backends.namespace(s), safe_norm(s, axis=axis, keepdims=True)
+    xp, (wide,) = backends.namespace(s), for_statistics(s, s)
+    length = safe_norm(wide, axis=axis, keepdims=True)
     one, long = xp.ones_like(length), length > 1
     # |s| / (c + |s|²) in two forms, each where neither it nor its gradient can overflow
     few, many = xp.where(long, one, length), xp.where(long, length, one)
-    return s * xp.where(long, 1 / (constant / many + many), few / (constant + few * few))
+    return xp.astype(wide * xp.where(long, 1 / (constant / many + many), few / (constant + few * few)), s.dtype)
 
 
 def vote(poses: Array, transforms: Array) -> Array:

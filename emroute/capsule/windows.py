@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -104,7 +105,7 @@ class Windows:
 
 
 @lru_cache(maxsize=64)
-def _windows(*geometry: int) -> Windows:
+def _windows(*geometry: Any) -> Windows:
     return Windows(*geometry)
 
 

@@ -22,7 +22,7 @@ from emroute.validate import as_generator, as_parameter, check_choice, check_cou
 __all__ = ["GaussianMixture", "fit"]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class GaussianMixture(Mixture):
     """A mixture of Gaussians over ``x (..., n, d)``.
 

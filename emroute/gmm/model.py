@@ -23,7 +23,7 @@ from emroute.errors import InputError
 from emroute.family import Statistics, share
 from emroute.fitting import mixing_weights
 from emroute.gmm.covariance import COVARIANCES, Covariance, Spread
-from emroute.validate import as_parameter, check_floating, check_width, require
+from emroute.validate import as_parameter, check_floating, check_scored, check_width, require
 
 __all__ = ["GaussianModel", "Params", "begin", "given", "standard"]
 
@@ -158,6 +158,7 @@ class GaussianModel:
         (x,) = rows.arrays
         check_floating("x", params.means, x)
         check_width(x, params.means.shape[-1])
+        check_scored(rows)
 
     def describe(self) -> dict[str, Any]:
         """Return what a saved mixture must know beside its arrays."""
