@@ -59,8 +59,10 @@ class Settings:
     progress: bool = False
 
     def __post_init__(self) -> None:
-        check_count("n_init", self.n_init)
         check_loop(self.tol, self.max_iter, self.chunk_size)
+        object.__setattr__(self, "n_init", check_count("n_init", self.n_init))
+        if self.chunk_size is not None:
+            object.__setattr__(self, "chunk_size", int(self.chunk_size))
         if isinstance(self.init, str):
             check_choice("init", self.init, STARTS)
         elif self.n_init > 1:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import constant, set_at, swap
+from emroute.array import concrete, constant, set_at, swap
 from emroute.backend import Array, Backend, compiled
 from emroute.data import Rows, Stream
 
@@ -57,7 +57,12 @@ def seeds(
         ``(..., k, p)``, or ``(..., R, k, p)`` where R > 1.
     """
     most = max(_MOST_ROWS, 16 * n_components)
-    rows = _sample(source, np.sort(rng.choice(n_rows, most, replace=False, shuffle=False))) if n_rows > most else source
+    rows = source
+    if n_rows > most:
+        counting = _counting(source.weight, n_rows)
+        if len(counting) > most:
+            counting = np.sort(rng.choice(counting, most, replace=False, shuffle=False))
+        rows = _sample(source, counting)
     if isinstance(rows, Stream):
         rows = _sample(rows, np.arange(n_rows))
     backend = backends.get(*rows.arrays)
@@ -70,6 +75,14 @@ def seeds(
     if restarts:
         z, weight = z[..., None, :, :], None if weight is None else weight[..., None, :]
     return compiled(backend, _draw_rows, backend, by_distance)(z, weight, backend.from_numpy(uniforms, z))
+
+
+def _counting(weight: Array | None, n_rows: int) -> np.ndarray:
+    """Rows of positive weight in some problem, as far as values can be seen."""
+    if weight is None or concrete(backends.namespace(weight).all(weight >= 0)) is None:
+        return np.arange(n_rows)
+    host = backends.get(weight).to_numpy(weight)
+    return np.flatnonzero((host > 0).reshape(-1, n_rows).any(axis=0))
 
 
 def _sample(source: Rows | Stream, index: np.ndarray) -> Rows:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from emroute import backend as backends
 from emroute.array import broadcast, concrete, either, eps, itemsize
 from emroute.backend import Array
@@ -300,7 +302,8 @@ def fit(
     source, n = admit(x, sample_weight, k, "n_clusters")
     extent = gauge(source)
     xp, d = backends.namespace(extent.total), extent.total.shape[-1]
-    offset = xp.sum(extent.total**2, axis=-1) / extent.weight
+    with np.errstate(over="ignore", invalid="ignore"):
+        offset = xp.sum(extent.total**2, axis=-1) / extent.weight
     near = concrete(xp.all(2 * offset < extent.length)) is True  # never so where something is not finite
     if near:
         centre, scatter = xp.zeros_like(extent.total), extent.length
@@ -311,10 +314,10 @@ def fit(
     zero = xp.zeros_like(scatter)
     params = Params(zero[..., None, None], zero + 1, centre, scatter)
     if settings.named:
-        centroids = seeds(model, params, source, n, settings.init, k, n_init, as_generator(rng))
+        centroids = seeds(model, params, source, n, settings.init, k, settings.n_init, as_generator(rng))
     else:
         centroids = as_parameter("starting centroids", init, centre, (k, d)) - centre[..., None, :]
-    if n_init > 1:
+    if settings.n_init > 1:
         source, params = restart(source, params, len(source.batch))
     start = align(params._replace(centroids=centroids), (2, 0, 1, 0), source.batch, 2)
     if n > _MANY:
@@ -324,7 +327,7 @@ def fit(
         parts = [each_row(model, "assign", result.params, rows, ()) for rows in source]
         labels, square = (xp.concat(list(pieces), axis=-1) for pieces in zip(*parts, strict=True))
     else:
-        if n_init > 1 and len(source.batch):
+        if settings.n_init > 1 and len(source.batch):
             source = source.like([xp.squeeze(x, axis=len(source.batch) - 1) for x in source.held])
         labels, square = each_row(model, "assign", result.params, source, tuple(result.objective.shape))
     inertia = xp.sum(square if source.weight is None else square * source.weight, axis=-1)

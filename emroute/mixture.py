@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,15 +209,16 @@ class Mixture:
             description = json.loads(header)
             kind = Mixture.families[description.pop("kind")]
             params = [host[f"params.{name}"] for name in description.pop("names")]
-        except (KeyError, ValueError, EOFError) as error:
+            history = [host[name] for name in ("log_likelihood", "trace", "n_iter", "status")]
+            model, make = kind.restored(**description)
+            make(*params)
+        except (KeyError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{path.name} is not a mixture saved by emroute ({error})") from None
         if not issubclass(kind, cls):
             raise InputError(f"{path.name} holds a {kind.__name__}, expected a {cls.__name__}")
-        history = [host[name] for name in ("log_likelihood", "trace", "n_iter", "status")]
         if like is not None:
             backend = backends.get(like)
             params, history = ([backend.from_numpy(x, like) for x in arrays] for arrays in (params, history))
-        model, make = kind.restored(**description)
         return kind(model, make(*params), *history)  # type: ignore[return-value]
 
     @classmethod
@@ -253,6 +255,6 @@ def _read(path: Path) -> tuple[str, dict[str, np.ndarray]]:
         with path.open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         return header["__metadata__"]["emroute"], arrays
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
         arrays = dict(file)
     return str(arrays.pop("emroute")), arrays

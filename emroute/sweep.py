@@ -83,8 +83,8 @@ class _Summary:
         rough = xp.matmul(share, x)
         gaps = x - rough
         rest = xp.matmul(share, gaps)[..., 0, :]
-        square = xp.matmul(weight[..., None, :], gaps * gaps)[..., 0, :]
-        return Moments(total, rough[..., 0, :] + rest, square - total[..., None] * rest * rest)
+        square = xp.matmul(weight[..., None, :], gaps * gaps)[..., 0, :] - total[..., None] * rest * rest
+        return Moments(total, rough[..., 0, :] + rest, xp.where(square < 0, xp.zeros_like(square), square))
 
     def merge(self, a: Moments, b: Moments) -> Moments:
         xp = backends.namespace(a.weight)

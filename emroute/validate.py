@@ -52,7 +52,7 @@ def check_count(name: str, value: Any, at_least: int = 1) -> int:
     """Return a count as an int, or raise `InputError`."""
     try:
         count = int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         count = None
     if count is None or count != value or count < at_least or isinstance(value, bool):
         raise InputError(f"got {name}={value!r}, expected an integer of at least {at_least}")
@@ -63,7 +63,7 @@ def check_number(name: str, value: Any) -> float:
     """Return a finite number of at least 0 as a float, or raise `InputError`."""
     try:
         number = np.nan if isinstance(value, (str, bool)) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = np.nan
     if not 0 <= number < np.inf:
         raise InputError(f"got {name}={value!r}, expected a finite number of at least 0")

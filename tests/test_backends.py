@@ -4,12 +4,15 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 
 import numpy as np
 import pytest
 from scipy import special
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from emroute import backend as backends
+from emroute import gmm
 from emroute.errors import BackendError, InputTypeError
 
 MEMBERS = [name for name in vars(backends.Backend) if not name.startswith("_")]
@@ -278,3 +281,16 @@ def test_a_strangers_plug_in_works_without_touching_emroute(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "fitted" in done.stdout
+
+
+def test_fits_side_by_side_leave_blas_its_threads():
+    def blas():
+        return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+    x = np.random.default_rng(0).normal(size=(30_000, 3))
+    with threadpool_limits(2, user_api="blas"):
+        before = blas()
+        fits = [threading.Thread(target=gmm.fit, args=(x, 3), kwargs={"max_iter": n, "rng": 0}) for n in (2, 5, 8)]
+        [fit.start() for fit in fits]
+        [fit.join() for fit in fits]
+        assert blas() == before

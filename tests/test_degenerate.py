@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from emroute import binomial, gmm, kmeans, multinomial, poisson
 from tests.helpers import COVARIANCE_TYPES, NUMPY, assert_monotone, clusters, given_start
@@ -261,3 +262,27 @@ def test_float32_with_an_offset_starts_and_fits_by_itself(eager_lib, covariance_
     got = gmm.fit(lib.asarray(single), K, covariance_type=covariance_type, rng=0)
     expected = gmm.fit(double, K, covariance_type=covariance_type, rng=0)
     assert float(got.log_likelihood) / 200 == pytest.approx(float(expected.log_likelihood) / 200, abs=2e-3)
+
+
+def test_large_counts_keep_their_constants(lib):
+    x = np.random.default_rng(0).poisson(100_000, size=(50, 1))
+    fitted = poisson.fit(lib.asarray(x.astype(np.float32)), 1)
+    assert bool(fitted.converged)
+    expected = scipy.stats.poisson.logpmf(x, x.mean()).sum()
+    np.testing.assert_allclose(float(fitted.log_likelihood), expected, rtol=0.2)  # float32 has 0.01 a row left
+
+
+def test_rows_without_weight_start_nothing():
+    n = 200_000
+    x, w = np.full((n, 2), 50.0), np.zeros(n)
+    rows = [3, 9, n // 2, n // 2 + 7]
+    x[rows], w[rows] = [[0, 0], [0, 1], [9, 9], [9, 8]], 1
+    fitted = gmm.fit(x, 2, covariance_type="diag", sample_weight=w, rng=0)
+    np.testing.assert_allclose(np.sort(fitted.means[:, 0]), [0, 9], atol=1e-9)
+
+
+def test_constant_rows_scatter_by_nothing_less_than_0():
+    x = np.full((3, 1), 1160.0142, np.float32)
+    fitted = kmeans.fit(x, 1, sample_weight=np.float32([0.97845602, 0.17994647, 0.7465809]), rng=0)
+    assert bool(fitted.converged)
+    assert float(fitted.inertia) >= 0

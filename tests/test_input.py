@@ -435,3 +435,26 @@ def test_an_array_without_backend_is_refused():
         shape, dtype, ndim = (6, 2), "float64", 2
 
     rejected(lambda: gmm.fit(Foreign(), 2), BackendError, "no backend", "Foreign", "plug-in")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_rows_to_be_scored_must_be_finite(lib, value):
+    x = lib.asarray(with_entry(value, 2))
+    for method in (
+        given_mixture(lib).predict,
+        given_mixture(lib).log_prob,
+        kmeans.fit(lib.asarray(X), 2, rng=0).transform,
+    ):
+        rejected(lambda method=method: method(x), InputError, "NaN or infinity", "first in row 2")
+
+
+def test_binomial_methods_take_heads_and_trials():
+    fitted = binomial.fit(HEADS, 10, 2, rng=0)
+    rejected(lambda: fitted.predict(HEADS), InputTypeError, "got 1", "heads and trials")
+    rejected(lambda: binomial.fit(HEADS, None, 2), InputTypeError, "trials=None")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"not a file of arrays"])
+def test_a_damaged_file_is_no_mixture(tmp_path, content):
+    (tmp_path / "mixture.npz").write_bytes(content)
+    rejected(lambda: gmm.GaussianMixture.load(tmp_path / "mixture.npz"), InputError, "not a mixture")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from emroute import binomial, em, gmm, kmeans, poisson
+from emroute.errors import InputError
 from emroute.gmm.mixture import GaussianModel
 from tests.helpers import clusters, given_start
 
@@ -194,3 +195,9 @@ def test_many_rows_are_summed_right():
     got, expected = gmm.fit(jnp.asarray(x), K, **options), gmm.fit(x, K, **options)
     np.testing.assert_allclose(got.means, expected.means, rtol=1e-9)
     np.testing.assert_allclose(got.log_prob(jnp.asarray(x)), expected.log_prob(x), rtol=1e-9)
+
+
+@quick
+def test_a_callback_is_refused_inside_jit():
+    with pytest.raises(InputError, match="jit"):
+        jax.jit(lambda x: gmm.fit(x, K, init=x[:K], callback=print).means)(X)

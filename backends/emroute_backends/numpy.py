@@ -59,9 +59,31 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
 
 
-def _threads() -> int:
-    """As many as BLAS would have used, so that the caller's own limits hold."""
-    return max((library.num_threads for library in _blas().lib_controllers), default=1)
+class _OneBlasThread:
+    """Hold BLAS to one thread while any fit is inside: the limit is the process's, fits may run side by side.
+
+    ``with`` gives the number of threads that BLAS would have used, so that the caller's own limits hold.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.limit, self.threads = threading.Lock(), 0, None, 1
+
+    def __enter__(self) -> int:
+        with self.lock:
+            if not self.inside:
+                self.threads = max((library.num_threads for library in _blas().lib_controllers), default=1)
+                self.limit = _blas().limit(limits=1)
+            self.inside += 1
+            return self.threads
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside and self.limit is not None:
+                self.limit.restore_original_limits()
+
+
+_one_blas_thread = _OneBlasThread()
 
 
 def map_blocks(function: Callable[..., Any], arrays: Sequence[Array], size: int, recompute: bool = False) -> Any:
@@ -77,8 +99,7 @@ def map_blocks(function: Callable[..., Any], arrays: Sequence[Array], size: int,
         return function(*part)
 
     contexts = [copy_context() for _ in parts]  # numpy.errstate holds in the threads too
-    threads = _threads()
-    with _blas().limit(limits=1):
+    with _one_blas_thread as threads:
         return _gather(_pool(threads).map(lambda context, part: context.run(work, part), contexts, parts), n, size)
 
 

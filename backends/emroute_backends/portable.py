@@ -19,6 +19,7 @@ namespace = array_api_compat.array_namespace
 
 _STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156)
 _CACHE_BYTES = 2**21
+_LARGE = 256  # from where on Stirling's series needs no recurrence
 
 
 def loop(condition: Callable[[Any], Array], body: Callable[[Any], Any], state: Any) -> Any:
@@ -43,10 +44,13 @@ def eigh(x: Array, /) -> tuple[Array, Array]:
 def gammaln(x: Array, /) -> Array:
     """Eight steps of the recurrence, then Stirling's series: 8e-15 (float64) everywhere, differentiable."""
     xp = namespace(x)
-    steps = xp.ones_like(x)
+    one = xp.ones_like(x)
+    small = xp.where(x < _LARGE, x, one)  # the product would overflow
+    steps = one
     for step in range(8):
-        steps = steps * (x + step)
-    shifted = x + 8
+        steps = steps * (small + step)
+    steps = xp.where(x < _LARGE, steps, one)
+    shifted = xp.where(x < _LARGE, x + 8, x)
     series = xp.zeros_like(x)
     for coefficient in reversed(_STIRLING):
         series = series / (shifted * shifted) + coefficient

@@ -90,7 +90,7 @@ def _follow(
     held = [_padded(poses), _padded(given)]
     norm = constant(np.tile(windows.first_norm(j)[..., None], (n, 1, i)).reshape(n * q, 1, c), like=given)
     logits = xp.broadcast_to(xp.zeros_like(norm), (n * q, j, c))
-    size = max(1, backend.chunk_size(4 * itemsize(given) * j * p * p) // c)
+    size = max(1, backend.chunk_size(2 * itemsize(given) * j * p * p) // c)
     path: Path = ()
     for temperature in schedule:
 

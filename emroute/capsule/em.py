@@ -235,7 +235,7 @@ def em_routing(
     activations = check_activations(activations, batch, i, votes)
     u, a = widen_betas(beta_u, beta_a, (*batch, j), votes)
     (given,) = for_statistics(votes, activations)
-    work = 3 * itemsize(u) * j * h
+    work = 3 * itemsize(u) * j * h // 2
     path = over_samples(_route_votes, (form,), batch, (votes, given, u, a), schedule, work, i, bool(recompute))
     check_finite(path, votes=votes, beta_u=u, beta_a=a)
     return finish(path, votes, return_path)
@@ -318,6 +318,6 @@ def route_poses(
     if shift is not None:
         (shift,) = for_statistics(poses, shift)
     arrays, shared = (wide, given, u, a), (schedule, kernels, shift)
-    path = over_samples(_route_poses, (form,), batch, arrays, shared, 4 * itemsize(u) * j * p * p, i, recompute)
+    path = over_samples(_route_poses, (form,), batch, arrays, shared, 2 * itemsize(u) * j * p * p, i, recompute)
     check_finite(path, poses=poses, transforms=transforms, beta_u=u, beta_a=a)
     return finish(path, poses, return_path)

@@ -185,7 +185,7 @@ def fit(
     params = compiled(backends.get(centre), standard, model, k)(centre, moments.variance, floor)
     drawn = None
     if settings.named:
-        drawn = seeds(model, params, source, n, settings.init, k, n_init, as_generator(rng))
+        drawn = seeds(model, params, source, n, settings.init, k, settings.n_init, as_generator(rng))
     elif isinstance(init, tuple):
         params = given(model, params, init)
     else:

@@ -112,6 +112,7 @@ def test_gmm_against_tgmm(versus, row):
     tensor = asarray(x)
 
     def peer():
+        warnings.simplefilter("ignore")
         model = tgmm.GaussianMixture(n_features=d, n_components=k, max_iter=10, tol=1e-30, init_means=tensor[:k])
         return model.fit(tensor)
 
@@ -125,6 +126,7 @@ def test_gmm_against_gmmx(versus, row):
     x = blobs(n, d, k, dtype=np.float32)
     asarray = library("jax")
     weights, means, covariances = start_of(x, k, "full")
+    weights, means, covariances = (asarray(part) for part in (weights, means, covariances))
     model = gmmx.GaussianMixtureModelJax.from_squeezed(means=means, covariances=covariances, weights=weights)
     array = asarray(x)
 
