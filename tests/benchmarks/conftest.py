@@ -12,7 +12,7 @@ from statistics import median
 
 import pytest
 
-COMMAND = "OMP_NUM_THREADS=2 python -m pytest tests/benchmarks --write-table docs/benchmarks.md"
+COMMAND = "OMP_NUM_THREADS=2 python -m pytest -n 0 tests/benchmarks --write-table docs/benchmarks.md"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
