@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from emroute_backends.portable import Array, blocks, compile, eigh, join, loop, namespace
+from emroute_backends.portable import Array, compile, eigh, join, loop, namespace
 
 __all__ = [
     "chunk_size",
@@ -67,4 +67,5 @@ def map_blocks(function: Callable[..., Any], arrays: Sequence[Array], size: int,
 
     if arrays[0].shape[0] <= size:
         return run(*arrays)
-    return join([run(*block) for block in blocks(arrays, size)])
+    # split, unlike slices, has a backward pass that makes one gradient of the whole, not one for every block
+    return join([run(*block) for block in zip(*(torch.split(x, size) for x in arrays), strict=True)])

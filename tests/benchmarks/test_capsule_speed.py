@@ -11,7 +11,6 @@ from tests.benchmarks.test_speed import library
 
 SIZE = (144, 288, 32, 16)
 SPEED = "EM routing of float32 votes (144, 288, 32, 16), 3 iterations: arrays, what, seconds, peer's seconds, ratio"
-MEMORY = "Peak memory beside inputs and results: arrays, what, of the votes, bound"
 BETAS = np.zeros(32, np.float32)
 
 
@@ -88,13 +87,12 @@ def test_backward_on_torch(versus, row):
     with PeakMemory() as memory:
         backward(capsule.em_routing(*arrays))
     share = memory.above / votes.numel() / 4
-    row(MEMORY, "torch", "forward and backward", f"{share:.2f}", "2")
     assert share < 2
 
 
 @pytest.mark.parametrize("what", ["votes", "poses"])
 @pytest.mark.parametrize("name", ["numpy", "torch"])
-def test_memory_of_em_routing(row, name, what):
+def test_memory_of_em_routing(name, what):
     asarray = library(name)
     votes, active, *betas = inputs()
     size = votes.nbytes
@@ -110,12 +108,11 @@ def test_memory_of_em_routing(row, name, what):
     with PeakMemory() as memory:
         found = route(*arrays)
     share = memory.above / size
-    row(MEMORY, name, f"from {what}", f"{share:.2f}", f"{bound}")
     assert found.poses.shape[0] == 144
     assert share < bound
 
 
-def test_a_convolutional_layer_on_torch(row, benchmark):
+def test_a_convolutional_layer_on_torch(benchmark):
     """(4, 14, 14, 32, 4, 4), K = 3, stride 2, J = 32: a public port takes 1.5 s forward and 3.6 s with backward."""
     import torch
 
@@ -143,5 +140,4 @@ def test_a_convolutional_layer_on_torch(row, benchmark):
             times.append(time.perf_counter() - start)
         seconds.append(sorted(times)[1])
     benchmark.pedantic(forward, rounds=1)
-    row("A convolutional layer on Torch: what, seconds", "forward", f"{seconds[0]:.2f}")
-    row("A convolutional layer on Torch: what, seconds", "forward and backward", f"{seconds[1]:.2f}")
+    benchmark.extra_info["forward"], benchmark.extra_info["forward and backward"] = seconds
