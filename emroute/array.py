@@ -88,7 +88,10 @@ def softmax(x: Array, *, axis: int = -1) -> Array:
     >>> softmax(np.asarray([0.0, 0.0])).tolist()
     [0.5, 0.5]
     """
-    return namespace(x).exp(x - logsumexp(x, axis=axis, keepdims=True))
+    xp = namespace(x)
+    top = xp.max(x, axis=axis, keepdims=True)
+    share = xp.exp(x - xp.where(xp.isfinite(top), top, xp.zeros_like(top)))
+    return share / xp.sum(share, axis=axis, keepdims=True)
 
 
 def safe_log(x: Array) -> Array:

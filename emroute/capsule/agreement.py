@@ -20,13 +20,14 @@ __all__ = [
     "Routing",
     "as_views",
     "check_activations",
+    "check_finite",
     "check_floats",
+    "check_grid",
     "check_pairs",
     "check_votes",
     "finish",
     "for_statistics",
     "over_samples",
-    "softmax",
     "widen",
 ]
 
@@ -51,13 +52,6 @@ def as_views(votes: Array) -> Array:
     last = votes.ndim - 1
     views = xp.permute_dims(votes, (*range(last - 2), last - 1, last, last - 2))
     return xp.reshape(xp.reshape(views, (*views.shape[:-3], -1)), views.shape)
-
-
-def softmax(logits: Array, *, axis: int) -> Array:
-    """Exponentials scaled to sum to one along an axis."""
-    xp = backends.namespace(logits)
-    shares = xp.exp(logits - xp.max(logits, axis=axis, keepdims=True))
-    return shares / xp.sum(shares, axis=axis, keepdims=True)
 
 
 def for_statistics(like: Array, *arrays: Array) -> list[Array]:
@@ -124,12 +118,14 @@ def _over_samples(
     return tuple(Routing(*parts[start : start + 3]) for start in range(0, len(parts), 3))
 
 
-def finish(path: Path, like: Array, return_path: bool) -> Any:
-    """Return the last routing, and all if asked, in the dtype of `like` and with children before parents."""
+def finish(
+    path: Path, like: Array, return_path: bool, arrange: Callable[[Routing], Routing] = lambda routing: routing
+) -> Any:
+    """Return the last routing, and all if asked, in the dtype of `like`, children before parents, then arranged."""
     xp = backends.namespace(like)
 
     def seen(routing: Routing) -> Routing:
-        turned = routing._replace(assignments=swap(routing.assignments))
+        turned = arrange(routing._replace(assignments=swap(routing.assignments)))
         return Routing(*(x if x.dtype == like.dtype else xp.astype(x, like.dtype) for x in turned))
 
     path = tuple(seen(routing) for routing in path)
@@ -164,6 +160,13 @@ def check_pairs(poses: Array, transforms: Array) -> None:
     shape = tuple(transforms.shape)
     if len(shape) != 4 or (shape[0], *shape[2:]) != (i, p, p) or not shape[1]:
         raise InputError(f"transforms have shape {shape}, expected (I, J, P, P) with I = {i} and P = {p}")
+
+
+def check_grid(poses: Array) -> None:
+    """Raise an error unless poses are ``(..., h, w, I, P, P)``, nothing of it 0."""
+    check_floats("poses", poses)
+    if poses.ndim < 5 or poses.shape[-1] != poses.shape[-2] or 0 in poses.shape:
+        raise InputError(f"poses have shape {tuple(poses.shape)}, expected (B, h, w, I, P, P), matrices square, none 0")
 
 
 def check_activations(

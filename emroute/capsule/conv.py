@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import constant, itemsize, logsumexp, safe_norm, swap
+from emroute.array import constant, itemsize, logsumexp, safe_norm
 from emroute.backend import Array, Backend, compiled
 from emroute.capsule.agreement import (
     Path,
@@ -23,6 +23,8 @@ from emroute.capsule.agreement import (
     check_activations,
     check_finite,
     check_floats,
+    check_grid,
+    finish,
     for_statistics,
 )
 from emroute.capsule.em import Betas, Form, check_form, route_poses, temperatures, widen_betas
@@ -130,10 +132,8 @@ def _route(
     return_path: bool,
 ) -> Any:
     """Check, flatten, follow, and give everything its axes back."""
-    check_floats("poses", poses)
+    check_grid(poses)
     check_floats("transforms", poses, transforms)
-    if poses.ndim < 5 or poses.shape[-1] != poses.shape[-2] or 0 in poses.shape:
-        raise InputError(f"poses have shape {tuple(poses.shape)}, expected (B, h, w, I, P, P), matrices square, none 0")
     *batch, h, w, i, p, _ = poses.shape
     shape = tuple(transforms.shape)
     if len(shape) != 6 or shape[0] != shape[1] or (shape[2], *shape[4:]) != (i, p, p) or 0 in shape:
@@ -156,16 +156,14 @@ def _route(
     )
     check_finite(path, poses=poses, transforms=transforms, **dict(zip(("beta_u", "beta_a"), betas, strict=False)))
 
-    def seen(routing: Routing) -> Routing:
-        found = (
+    def arrange(routing: Routing) -> Routing:
+        return Routing(
             xp.reshape(routing.poses, (*lead, j, p, p)),
             xp.reshape(routing.activations, (*lead, j)),
-            xp.reshape(swap(routing.assignments), (*lead, kernel, kernel, i, j)),
+            xp.reshape(routing.assignments, (*lead, kernel, kernel, i, j)),
         )
-        return Routing(*(x if x.dtype == poses.dtype else xp.astype(x, poses.dtype) for x in found))
 
-    path = tuple(seen(routing) for routing in path)
-    return (path[-1], path) if return_path else path[-1]
+    return finish(path, poses, return_path, arrange)
 
 
 def conv_em_routing(
@@ -340,11 +338,9 @@ def class_em_routing(
     >>> found.activations.shape
     (2, 10)
     """
-    check_floats("poses", poses)
+    check_grid(poses)
     check_floats("transforms", poses, transforms)
     check_floats("activations", poses, activations)
-    if poses.ndim < 5 or poses.shape[-1] != poses.shape[-2] or 0 in poses.shape:
-        raise InputError(f"poses have shape {tuple(poses.shape)}, expected (B, h, w, I, P, P), matrices square, none 0")
     *batch, h, w, i, p, _ = poses.shape
     shape = tuple(transforms.shape)
     if len(shape) != 4 or (shape[0], *shape[2:]) != (i, p, p) or not shape[1]:

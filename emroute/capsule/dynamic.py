@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emroute import backend as backends
-from emroute.array import itemsize, safe_norm
+from emroute.array import itemsize, safe_norm, softmax
 from emroute.backend import Array
 from emroute.capsule.agreement import (
     Path,
@@ -23,7 +23,6 @@ from emroute.capsule.agreement import (
     finish,
     for_statistics,
     over_samples,
-    softmax,
     widen,
 )
 from emroute.capsule.votes import squash
@@ -51,11 +50,8 @@ class _Rule:
         return softmax(xp.concat([logits, xp.zeros_like(logits[..., :1, :])], axis=-2), axis=-2)[..., :-1, :]
 
     def route(self, shared: None, votes: Array, bias: Array) -> Path:
+        """All iterations over votes ``(b, I, J, H)`` and a bias ``(b, J, H)``."""
         (views,) = for_statistics(votes, as_views(votes))
-        return self.follow(views, bias)
-
-    def follow(self, views: Array, bias: Array) -> Path:
-        """All iterations over views ``(b, J, H, I)`` and a bias ``(b, J, H)``."""
         xp, detach = backends.namespace(views), backends.get(views).detach
         logits, path = xp.zeros_like(views[..., 0, :]), ()
         for iteration in range(self.n_iter):
@@ -75,16 +71,12 @@ class _Rule:
         return path
 
 
-def _route(rule: _Rule, shared: None, votes: Array, bias: Array) -> Path:
-    return rule.route(shared, votes, bias)
-
-
 def _run(rule: _Rule, votes: Array, bias: Array | None, recompute: bool, return_path: bool) -> Any:
     xp, (i, j, h) = backends.namespace(votes), votes.shape[-3:]
     batch = tuple(votes.shape[:-3])
     bias = xp.zeros_like(votes[..., 0, :, :]) if bias is None else widen("bias", bias, (*batch, j, h))
     (bias,) = for_statistics(votes, bias)
-    path = over_samples(_route, (rule,), batch, (votes, bias), None, 2 * itemsize(bias) * j * h, i, recompute)
+    path = over_samples(_Rule.route, (rule,), batch, (votes, bias), None, 2 * itemsize(bias) * j * h, i, recompute)
     check_finite(path, votes=votes, bias=bias)
     return finish(path, votes, return_path)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from emroute import backend as backends
-from emroute.array import itemsize, log_sigmoid, safe_norm
+from emroute.array import itemsize, log_sigmoid, safe_norm, softmax
 from emroute.backend import Array
 from emroute.capsule.agreement import (
     Path,
@@ -29,7 +29,6 @@ from emroute.capsule.agreement import (
     finish,
     for_statistics,
     over_samples,
-    softmax,
     widen,
 )
 from emroute.capsule.votes import vote_views

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emroute import backend as backends
-from emroute.array import itemsize, log_sigmoid, safe_log, swap
+from emroute.array import itemsize, log_sigmoid, safe_log, softmax, swap
 from emroute.backend import Array
 from emroute.capsule.agreement import (
     Path,
@@ -29,7 +29,6 @@ from emroute.capsule.agreement import (
     finish,
     for_statistics,
     over_samples,
-    softmax,
     widen,
 )
 from emroute.capsule.em import temperatures, widen_betas
@@ -71,10 +70,6 @@ class _Ladder:
                 prior = xp.exp(log_prior)
             path += (Routing(means, prior, assignments),)
         return path
-
-
-def _route(ladder: _Ladder, schedule: Any, *arrays: Array) -> Path:
-    return ladder.route(schedule, *arrays)
 
 
 def gmm_routing(
@@ -169,6 +164,6 @@ def gmm_routing(
     ladder = _Ladder(prior, bool(summed), check_number("epsilon", epsilon))
     held = for_statistics(poses, poses, given, *start, safe_log(weights))
     work = 4 * itemsize(held[0]) * j * h
-    path = over_samples(_route, (ladder,), batch, (*held, *betas), schedule, work, i, bool(recompute))
+    path = over_samples(_Ladder.route, (ladder,), batch, (*held, *betas), schedule, work, i, bool(recompute))
     check_finite(path, poses=poses, means=start[0], variances=start[1], beta_u=betas[0], beta_a=betas[1])
     return finish(path, poses, return_path)
