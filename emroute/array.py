@@ -56,15 +56,22 @@ def logsumexp(x: Array, *, axis: int = -1, keepdims: bool = False) -> Array:
     >>> round(float(logsumexp(np.asarray([1000.0, 1000.0]))), 6)
     1000.693147
     """
+    share, top = _exponentials(x, axis)
     xp = namespace(x)
-    top = xp.max(x, axis=axis, keepdims=True)
-    top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
-    total = xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
+    total = xp.log(xp.sum(share, axis=axis, keepdims=True)) + top
     return total if keepdims else xp.squeeze(total, axis=axis)
 
 
-def normalize(log_joint: Array, *, axis: int) -> tuple[Array, Array]:
-    """Return the softmax along an axis and the logsumexp (that axis kept), from one pass of exponentials.
+def _exponentials(x: Array, axis: int) -> tuple[Array, Array]:
+    """exp(x - top) and the top along an axis, 0 where that is infinite."""
+    xp = namespace(x)
+    top = xp.max(x, axis=axis, keepdims=True)
+    top = xp.where(xp.isfinite(top), top, 0.0)
+    return xp.exp(x - top), top
+
+
+def normalize(log_joint: Array, *, axis: int, weight: Array | float = 1.0) -> tuple[Array, Array]:
+    """Return the softmax along an axis times a weight, and the logsumexp, from one pass of exponentials; axes are kept.
 
     >>> import numpy as np
     >>> share, log_norm = normalize(np.asarray([[0.0, 0.0]]), axis=-1)
@@ -72,13 +79,11 @@ def normalize(log_joint: Array, *, axis: int) -> tuple[Array, Array]:
     ([[0.5, 0.5]], 0.693147)
     """
     xp = namespace(log_joint)
-    top = xp.max(log_joint, axis=axis, keepdims=True)
-    top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
-    share = xp.exp(log_joint - top)
+    share, top = _exponentials(log_joint, axis)
     # next to nothing is nothing: products with denormal numbers take a hundred times as long
-    share = xp.where(share <= tiny(share) / eps(share), xp.zeros_like(share), share)
+    share = xp.where(share > tiny(share) / eps(share), share, 0.0)
     total = xp.sum(share, axis=axis, keepdims=True)
-    return share / total, xp.log(total) + top
+    return share * (weight / total), xp.log(total) + top
 
 
 def softmax(x: Array, *, axis: int = -1) -> Array:
@@ -88,10 +93,8 @@ def softmax(x: Array, *, axis: int = -1) -> Array:
     >>> softmax(np.asarray([0.0, 0.0])).tolist()
     [0.5, 0.5]
     """
-    xp = namespace(x)
-    top = xp.max(x, axis=axis, keepdims=True)
-    share = xp.exp(x - xp.where(xp.isfinite(top), top, xp.zeros_like(top)))
-    return share / xp.sum(share, axis=axis, keepdims=True)
+    share, _ = _exponentials(x, axis)
+    return share / namespace(x).sum(share, axis=axis, keepdims=True)
 
 
 def safe_log(x: Array) -> Array:

@@ -139,9 +139,9 @@ class FamilyModel:
     def expect(self, params: Any, data: Any, sample_weight: Array) -> Statistics:
         """E-step."""
         xp = backends.namespace(sample_weight)
-        responsibilities, log_norm = normalize(self.log_joint(params, data), axis=-2)
-        log_likelihood = xp.sum(sample_weight * log_norm[..., 0, :], axis=-1)
-        return self.gather(params, data, responsibilities * sample_weight[..., None, :], log_likelihood)
+        log_joint = self.log_joint(params, data)
+        shares, log_norm = normalize(log_joint, axis=-2, weight=sample_weight[..., None, :])
+        return self.gather(params, data, shares, xp.sum(sample_weight * log_norm[..., 0, :], axis=-1))
 
     def maximize(self, statistics: Statistics, params: Any) -> Any:
         """M-step."""

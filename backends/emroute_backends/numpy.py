@@ -21,12 +21,12 @@ from emroute_backends.portable import (
     compile,
     detach,
     digamma,
-    eigh,
     gammaln,
     loop,
     namespace,
     to_numpy,
 )
+from emroute_backends.portable import eigh as _eigh
 
 __all__ = [
     "chunk_size",
@@ -42,6 +42,8 @@ __all__ = [
     "segment_sum",
     "to_numpy",
 ]
+
+_MATRIX_WORK = 2**17  # the cubes of the sizes of matrices that are decomposed in the time that a thread takes to wake
 
 _inside = threading.local()
 
@@ -114,6 +116,14 @@ def _gather(results: Iterable[tuple[Array, ...]], n: int, size: int) -> tuple[Ar
         for whole, value, step in zip(joined, result, steps, strict=True):
             whole[index * step : index * step + value.shape[0]] = value
     return tuple(joined)
+
+
+def eigh(x: Array, /) -> tuple[Array, Array]:
+    """On the same threads: those of BLAS wait for each other longer than they work on a small matrix."""
+    batch, d = x.shape[:-2], x.shape[-1]
+    with _one_blas_thread:
+        values, vectors = map_blocks(_eigh, [x.reshape(-1, d, d)], max(1, _MATRIX_WORK // d**3))
+    return values.reshape(*batch, d), vectors.reshape(x.shape)
 
 
 def from_numpy(value: np.ndarray, like: Array) -> Array:

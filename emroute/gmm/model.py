@@ -82,16 +82,16 @@ class GaussianModel:
     def _about_centre(self, params: Params, z: Array, sample_weight: Array) -> Statistics:
         xp, covariance = backends.namespace(z), self.covariance
         monomials = covariance.monomials(z)
-        shares, log_norm = normalize(xp.matmul(params.natural, monomials), axis=-2)
+        log_joint = xp.matmul(params.natural, monomials)
+        shares, log_norm = normalize(log_joint, axis=-2, weight=sample_weight[..., None, :])
         log_prob = log_norm[..., 0, :] + covariance.common(params.spread, z)
-        sums = covariance.sums(monomials, shares * sample_weight[..., None, :], z, sample_weight)
+        sums = covariance.sums(monomials, shares, z, sample_weight)
         return Statistics(sums, xp.sum(sample_weight * log_prob, axis=-1))
 
     def _about_means(self, params: Params, z: Array, sample_weight: Array) -> Statistics:
         xp, gaps = backends.namespace(z), z[..., None, :, :] - params.means[..., None]
-        shares, log_norm = normalize(self._joint(params, gaps), axis=-2)
-        log_likelihood = xp.sum(sample_weight * log_norm[..., 0, :], axis=-1)
-        return self._gather(params, gaps, shares * sample_weight[..., None, :], log_likelihood)
+        shares, log_norm = normalize(self._joint(params, gaps), axis=-2, weight=sample_weight[..., None, :])
+        return self._gather(params, gaps, shares, xp.sum(sample_weight * log_norm[..., 0, :], axis=-1))
 
     def _gather(self, params: Params, gaps: Array, shares: Array, log_likelihood: Array) -> Statistics:
         back = params.means - reference(params)  # in a batch, other problems may be the narrow ones
