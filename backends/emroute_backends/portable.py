@@ -21,6 +21,11 @@ _STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 /
 _CACHE_BYTES = 2**21
 _LARGE = 256  # from where on Stirling's series needs no recurrence
 
+# The C library gives freed memory back to the system above a limit that grows with the largest block it saw freed, up
+# to 32 MiB. This block, never touched, takes the limit there: else the arrays of every block of rows are fresh pages,
+# which cost more than what is computed in them.
+np.empty(2**25 - 2**16, dtype=np.uint8)
+
 
 def loop(condition: Callable[[Any], Array], body: Callable[[Any], Any], state: Any) -> Any:
     while bool(condition(state)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -59,13 +60,38 @@ def chunk_size(bytes_per_row: int) -> int:
     return max(1024, budget // max(1, bytes_per_row))
 
 
+class _Peel(torch.autograd.Function):
+    """Take the rows of one block from an array: on the way back all blocks write into one gradient."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Array, start: int, stop: int) -> tuple[Array, Array]:
+        return x[start:stop], x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Array, int, int], output: tuple[Array, Array]) -> None:
+        x, *ctx.rows = inputs
+        ctx.shape = x.shape
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Array | None) -> tuple[Array | None, None, None]:
+        block, whole = gradients
+        if block is not None:
+            whole = block.new_zeros(ctx.shape) if whole is None else whole
+            whole[slice(*ctx.rows)] = block
+        return whole, None, None
+
+
 def map_blocks(function: Callable[..., Any], arrays: Sequence[Array], size: int, recompute: bool = False) -> Any:
-    recompute = recompute and torch.is_grad_enabled()
-
-    def run(*block: Array) -> Any:
-        return checkpoint(function, *block, use_reentrant=False) if recompute else function(*block)
-
-    if arrays[0].shape[0] <= size:
-        return run(*arrays)
-    # split, unlike slices, has a backward pass that makes one gradient of the whole, not one for every block
-    return join([run(*block) for block in zip(*(torch.split(x, size) for x in arrays), strict=True)])
+    if recompute and torch.is_grad_enabled():
+        function = partial(checkpoint, function, use_reentrant=False)
+    n, rest, results = arrays[0].shape[0], list(arrays), []
+    if n <= size:
+        return function(*arrays)
+    for start in range(0, n, size):
+        peeled = [_Peel.apply(x, start, min(start + size, n)) for x in rest]
+        rest = [whole for _, whole in peeled]
+        results.append(function(*(block for block, _ in peeled)))
+    return join(results)

@@ -70,6 +70,7 @@ def over_samples(
     bytes_per_child: int,
     n_children: int,
     recompute: bool,
+    return_path: bool,
 ) -> Path:
     """Run ``route(*static, shared, *block)`` over blocks of samples, compiled where the library compiles.
 
@@ -91,6 +92,8 @@ def over_samples(
         How many children a sample has.
     recompute
         Whether the backward pass runs blocks again instead of keeping what they computed.
+    return_path
+        Whether to keep the routing after each iteration, or that after the last alone.
     """
     backend = backends.get(*arrays)
     xp, n = backend.namespace(arrays[0]), math.prod(batch)
@@ -98,7 +101,7 @@ def over_samples(
         raise InputError(f"got no samples: the leading dimensions are {batch}")
     size = max(1, backend.chunk_size(bytes_per_child) // n_children)
     flat = tuple(xp.reshape(x, (n, *x.shape[len(batch) :])) for x in arrays)
-    path = compiled(backend, _over_samples, backend, route, static, size, recompute)(flat, shared)
+    path = compiled(backend, _over_samples, backend, route, static, size, recompute, return_path)(flat, shared)
     return map_leaves(lambda x: xp.reshape(x, (*batch, *x.shape[1:])), path)
 
 
@@ -108,11 +111,13 @@ def _over_samples(
     static: tuple[Any, ...],
     size: int,
     recompute: bool,
+    return_path: bool,
     arrays: tuple[Array, ...],
     shared: Any,
 ) -> Path:
     def block(*some: Array) -> tuple[Array, ...]:
-        return tuple(leaves(route(*static, shared, *some)))
+        path = route(*static, shared, *some)
+        return tuple(leaves(path if return_path else path[-1:]))
 
     parts = backend.map_blocks(block, list(arrays), size, recompute)
     return tuple(Routing(*parts[start : start + 3]) for start in range(0, len(parts), 3))
@@ -194,7 +199,7 @@ def check_finite(path: Path, **inputs: Array) -> None:
     """Raise `InputError` where a result is not finite, naming the input that is not: good data cost no look."""
     xp = backends.namespace(path[-1].poses)
     # poses alone do not tell: parents that nothing counts for keep theirs
-    if any(concrete(xp.all(xp.isfinite(x))) is False for x in path[-1]):
+    if any(concrete(xp.isfinite(xp.max(x)) & xp.isfinite(xp.min(x))) is False for x in path[-1]):
         for name, x in inputs.items():
             require(xp.all(xp.isfinite(x)), lambda name=name: f"{name} hold NaN or infinity")
         raise InputError("finite inputs make a routing that is not: scale votes down, or let epsilon be above 0")

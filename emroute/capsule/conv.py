@@ -80,6 +80,7 @@ def _follow(
     windows: Windows,
     backend: Backend,
     recompute: bool,
+    return_path: bool,
     poses: Array,
     given: Array,
     transforms: Array,
@@ -108,7 +109,7 @@ def _follow(
 
         arrays = [windows.index(n, poses), norm, logits, *parents]
         step = _Step(*backend.map_blocks(some, arrays, size, recompute))
-        path += (Routing(*step[:3]),)
+        path = (*path, Routing(*step[:3])) if return_path else (Routing(*step[:3]),)
         logits = step.logits
         norm = xp.reshape(windows.norm(xp.reshape(step.log_sums, (n, q, s, i))), (n * q, 1, c))
     return path
@@ -147,7 +148,7 @@ def _route(
     wide, kernels, given = for_statistics(poses, poses, transforms, given)
     lead = (*batch, *windows.grid)
     parents = tuple(xp.reshape(x, (-1, j)) for x in widen_betas(betas[0], betas[1], (*lead, j), poses)) if betas else ()
-    path = compiled(backend, _follow, rule, windows, backend, recompute)(
+    path = compiled(backend, _follow, rule, windows, backend, recompute, return_path)(
         xp.reshape(wide, (n, h * w, i, p, p)),
         xp.reshape(given, (n, h * w, i)),
         xp.reshape(kernels, (-1, j, p, p)),

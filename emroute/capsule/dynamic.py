@@ -76,7 +76,8 @@ def _run(rule: _Rule, votes: Array, bias: Array | None, recompute: bool, return_
     batch = tuple(votes.shape[:-3])
     bias = xp.zeros_like(votes[..., 0, :, :]) if bias is None else widen("bias", bias, (*batch, j, h))
     (bias,) = for_statistics(votes, bias)
-    path = over_samples(_Rule.route, (rule,), batch, (votes, bias), None, 2 * itemsize(bias) * j * h, i, recompute)
+    work = 2 * itemsize(bias) * j * h
+    path = over_samples(_Rule.route, (rule,), batch, (votes, bias), None, work, i, recompute, return_path)
     check_finite(path, votes=votes, bias=bias)
     return finish(path, votes, return_path)
 

@@ -113,6 +113,7 @@ class Form:
             path += (Routing(parents.poses, parents.activations, assignments),)
             if iteration < len(schedule) - 1:
                 assignments = softmax(self.logits(parents, squares), axis=-2)
+            del squares  # else they stay beside the next ones
         return path
 
 
@@ -235,7 +236,8 @@ def em_routing(
     u, a = widen_betas(beta_u, beta_a, (*batch, j), votes)
     (given,) = for_statistics(votes, activations)
     work = 3 * itemsize(u) * j * h // 2
-    path = over_samples(_route_votes, (form,), batch, (votes, given, u, a), schedule, work, i, bool(recompute))
+    arrays = votes, given, u, a
+    path = over_samples(_route_votes, (form,), batch, arrays, schedule, work, i, bool(recompute), return_path)
     check_finite(path, votes=votes, beta_u=u, beta_a=a)
     return finish(path, votes, return_path)
 
@@ -317,6 +319,7 @@ def route_poses(
     if shift is not None:
         (shift,) = for_statistics(poses, shift)
     arrays, shared = (wide, given, u, a), (schedule, kernels, shift)
-    path = over_samples(_route_poses, (form,), batch, arrays, shared, 2 * itemsize(u) * j * p * p, i, recompute)
+    work = 2 * itemsize(u) * j * p * p
+    path = over_samples(_route_poses, (form,), batch, arrays, shared, work, i, recompute, return_path)
     check_finite(path, poses=poses, transforms=transforms, beta_u=u, beta_a=a)
     return finish(path, poses, return_path)

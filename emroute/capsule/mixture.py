@@ -164,6 +164,7 @@ def gmm_routing(
     ladder = _Ladder(prior, bool(summed), check_number("epsilon", epsilon))
     held = for_statistics(poses, poses, given, *start, safe_log(weights))
     work = 4 * itemsize(held[0]) * j * h
-    path = over_samples(_Ladder.route, (ladder,), batch, (*held, *betas), schedule, work, i, bool(recompute))
+    arrays = *held, *betas
+    path = over_samples(_Ladder.route, (ladder,), batch, arrays, schedule, work, i, bool(recompute), return_path)
     check_finite(path, poses=poses, means=start[0], variances=start[1], beta_u=betas[0], beta_a=betas[1])
     return finish(path, poses, return_path)

@@ -2,8 +2,6 @@
 
 import os
 import platform
-import resource
-import threading
 import time
 from collections.abc import Callable
 from datetime import date
@@ -56,38 +54,6 @@ def versus(benchmark) -> Callable[..., tuple[float, float]]:
         return mine, theirs
 
     return measure
-
-
-class PeakMemory:
-    """The most anonymous memory a process held while this was open, in bytes above what it held before."""
-
-    def __enter__(self) -> "PeakMemory":
-        self.start = self.peak = self._anonymous()
-        self._open = True
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._open = False
-        self._thread.join()
-
-    @property
-    def above(self) -> int:
-        return self.peak - self.start
-
-    def _watch(self) -> None:
-        while self._open:
-            self.peak = max(self.peak, self._anonymous())
-            time.sleep(0.002)
-
-    @staticmethod
-    def _anonymous() -> int:
-        status = Path("/proc/self/status")
-        if status.exists():
-            line = next(line for line in status.read_text().splitlines() if line.startswith("RssAnon"))
-            return int(line.split()[1]) * 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import emroute
-from tests.benchmarks.conftest import PeakMemory
+from tests.benchmarks.memory import PeakMemory
 
 SIZES = [(100_000, 8, 8), (100_000, 16, 16), (50_000, 32, 16), (200_000, 2, 5), (20_000, 64, 16)]
 GMM = "Gaussian mixtures, ten iterations: size, covariance, emroute, peer, seconds, peer's seconds, ratio"
