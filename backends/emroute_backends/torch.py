@@ -15,10 +15,12 @@ __all__ = [
     "chunk_size",
     "compile",
     "detach",
+    "devices",
     "digamma",
     "eigh",
     "from_numpy",
     "gammaln",
+    "gradient",
     "loop",
     "map_blocks",
     "namespace",
@@ -69,3 +71,13 @@ def map_blocks(function: Callable[..., Any], arrays: Sequence[Array], size: int,
         return run(*arrays)
     # split, unlike slices, has a backward pass that makes one gradient of the whole, not one for every block
     return join([run(*block) for block in zip(*(torch.split(x, size) for x in arrays), strict=True)])
+
+
+def devices() -> tuple[str, ...]:
+    kind = torch.accelerator.current_accelerator(check_available=True)
+    return ("cpu", *(f"{kind}:{place}" for place in range(torch.accelerator.device_count())))
+
+
+def gradient(function: Callable[..., Array], *arrays: Array) -> tuple[Array, ...]:
+    own = [x.detach().requires_grad_() for x in arrays]
+    return torch.autograd.grad(function(*own), own, materialize_grads=True)
