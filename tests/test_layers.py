@@ -19,7 +19,7 @@ import emroute
 PACKAGE = Path(emroute.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 FRAMEWORKS = {"cupy", "flax", "jax", "jaxlib", "numba", "torch", "triton"}
-OPTIONAL = {"matplotlib", "polars", "rich", "safetensors", "scipy", "sklearn", "tqdm", "typer"}
+OPTIONAL = {"hypothesis", "matplotlib", "polars", "pytest", "rich", "safetensors", "scipy", "sklearn", "tqdm", "typer"}
 
 
 def module_name(path: Path) -> str:
@@ -96,6 +96,12 @@ def test_imports_go_one_way():
     order = list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
     assert order.index("emroute.errors") < order.index("emroute.backend") < order.index("emroute.em")
     assert order.index("emroute.em") < order.index("emroute.mixture") < order.index("emroute.gmm.mixture")
+    assert order.index("emroute.gmm.mixture") < order.index("emroute.select") < order.index("emroute.testing.check")
+    above = {"emroute.plot", "emroute.cli", "emroute.testing"}
+    for name, needed in graph.items():
+        layer = ".".join(name.split(".")[:2])
+        allowed = {"emroute.cli": above, "emroute.plot": {"emroute.plot"}, "emroute.testing": {"emroute.testing"}}
+        assert {".".join(one.split(".")[:2]) for one in needed} & above <= allowed.get(layer, set()), name
 
 
 @pytest.mark.parametrize("path", FILES, ids=title)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 from emroute.testing.cases import ALGORITHMS, OPERATIONS, Case
 from emroute.testing.compare import Difference
@@ -34,16 +37,16 @@ def run(chosen: Sequence[Place], thorough: bool = False) -> Iterator[tuple[Case,
         A case, and its outcomes on libraries and devices, in each dtype.
     """
     standing = list(dict.fromkeys([NUMPY, *chosen]))
-    for cases in (OPERATIONS, ALGORITHMS):
-        broken = set()
-        for case in cases:
-            outcomes = _outcomes(case, standing, thorough)
-            broken |= {outcome.place for outcome in outcomes if not outcome.passed}
-            yield case, outcomes
-        standing = [] if NUMPY in broken else [place for place in standing if place not in broken]
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # most of the time goes into compilers
+        for cases in (OPERATIONS, ALGORITHMS):
+            broken = set()
+            for case, outcomes in zip(cases, pool.map(partial(_outcomes, standing, thorough), cases), strict=True):
+                broken |= {outcome.place for outcome in outcomes if not outcome.passed}
+                yield case, outcomes
+            standing = [] if NUMPY in broken else [place for place in standing if place not in broken]
 
 
-def _outcomes(case: Case, places: Sequence[Place], thorough: bool) -> list[Outcome]:
+def _outcomes(places: Sequence[Place], thorough: bool, case: Case) -> list[Outcome]:
     pairs = [(place, dtype) for dtype in DTYPES for place in places if place.has(dtype)]
     found = []
     for seed in range(_SEEDS if thorough else 1):

@@ -17,6 +17,7 @@ from emroute.backend import Array, is_array
 from emroute.errors import InputError
 from emroute.testing.compare import Difference, change, compare, leaves, misplaced
 from emroute.testing.places import NUMPY, Place, places
+from emroute.validate import check_choice
 
 __all__ = ["DTYPES", "RTOL", "Outcome", "Trial", "assert_equivalent", "report", "told"]
 
@@ -106,9 +107,13 @@ def assert_equivalent(
     library  device  dtype    of      error    allowed  where       found              expected
     numpy    cpu     float32  values  0.00035  0.0001   the result  1.000345230102539  1.0000000149011612
     """
+    for dtype in dtypes:
+        check_choice("dtypes", dtype, DTYPES)
     chosen = places(backends, devices)
+    if backends is not None:
+        [place.anchor(dtype) for dtype in dtypes for place in chosen]  # raises where one cannot be had
     allowed = dict.fromkeys(dtypes, float(rtol)) if isinstance(rtol, int | float) else RTOL | (rtol or {})
-    pairs = [(place, dtype) for dtype in dtypes for place in chosen if backends is not None or place.has(dtype)]
+    pairs = [(place, dtype) for dtype in dtypes for place in chosen if place.has(dtype)]
     trial = Trial(function, arrays, kwargs, allowed, gradients)
     found = list(trial.run(pairs))
     if gradients and not any(outcome.of == "gradients" for outcome in found):

@@ -35,9 +35,11 @@ def _clusters(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def _problems(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Two problems of `_clusters`."""
-    rows, weight, means = zip(_clusters(rng), _clusters(rng), strict=True)
-    return np.stack(rows), np.stack(weight), np.stack(means)
+    """Two problems: clusters that overlap, and clusters far apart, whose fits end early."""
+    rows, weight, means = _clusters(rng)
+    labels = np.arange(42) % 3
+    apart = means[labels] * 10 + rng.standard_normal((42, 3))
+    return np.stack([rows, apart]), np.stack([weight, weight]), np.stack([means, apart[:3]])
 
 
 def _gaussians(covariance_type: str) -> Draw:
@@ -144,12 +146,18 @@ def _log_prob(x: Array, weight: Array, weights: Array, means: Array, covariances
 
 
 def _saved(x: Array, weight: Array, weights: Array, means: Array, covariances: Array) -> Any:
-    """Written to a file and read again."""
-    mixture = GaussianMixture.from_parameters(weights, means, covariances)
+    """Written to files and read again."""
+    found = []
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "mixture.npz"
-        mixture.save(path)
-        return Mixture.load(path, like=x).log_prob(x)
+        for mixture in (
+            GaussianMixture.from_parameters(weights, means, covariances),
+            poisson.PoissonMixture.from_parameters(weights, means),
+        ):
+            path = Path(folder) / "mixture.npz"
+            mixture.save(path)
+            loaded = Mixture.load(path, like=x)
+            found.append((loaded.params, loaded.model, loaded.n_iter))
+    return found
 
 
 def _binomial(heads: Array, trials: Array, weight: Array, labels: Array, probs: Array) -> Any:
@@ -183,7 +191,7 @@ def _multinomial_scores(x: Array, weight: Array, weights: Array, probs: Array) -
 
 
 def _poisson(x: Array, weight: Array, weights: Array, rates: Array) -> Any:
-    fitted = poisson.fit(x, 2, sample_weight=weight, init=(weights, rates), **_SHORT)
+    fitted = poisson.fit(x, 2, sample_weight=weight, rng=0, **_SHORT)
     return {**_history(fitted), "rates": fitted.rates}
 
 
@@ -192,13 +200,22 @@ def _poisson_scores(x: Array, weight: Array, weights: Array, rates: Array) -> An
     return _scored(mixture, x, weight=weight), mixture.sample(5, rng=0)
 
 
-def _kmeans(**options: Any) -> Callable[..., Any]:
-    def run(x: Array, weight: Array, means: Array) -> Any:
-        found = kmeans.fit(x, 3, sample_weight=weight, **{"init": means, "max_iter": 3, **options})
-        names = ("centroids", "labels", "inertia", "trace", "n_iter", "status", "converged")
-        return {name: getattr(found, name) for name in names}, found.predict(x), found.transform(x)
+def _kmeans(x: Array, weight: Array, means: Array) -> Any:
+    found = kmeans.fit(x, 3, sample_weight=weight, n_init=3, max_iter=3, rng=0)
+    names = ("centroids", "labels", "inertia", "trace", "n_iter", "status", "converged")
+    return {name: getattr(found, name) for name in names}, found.predict(x), found.transform(x), found.n_clusters
 
-    return run
+
+def _to_their_ends(x: Array, weight: Array, means: Array) -> Any:
+    """Problems that stop each for itself."""
+    found = kmeans.fit(x, 3, init=means)
+    return found.centroids, found.labels, found.converged
+
+
+def _streamed(x: Array, weight: Array, means: Array) -> Any:
+    """The same rows in three chunks."""
+    found = kmeans.fit([x[start : start + 14, ...] for start in (0, 14, 28)], 3, n_init=2, max_iter=3, rng=0)
+    return found.centroids, found.labels, found.trace
 
 
 class _Moments(NamedTuple):
@@ -237,11 +254,13 @@ _NORMAL = _Normal()
 
 def _own_model(x: Array, weight: Array, means: Array) -> Any:
     start = _Moments(means[0, :], 0 * means[0, :] + 4)
-    return em.fit(_NORMAL, x, start, sample_weight=weight, chunk_size=10, max_iter=2)
+    fit = em.fit(_NORMAL, x, start, sample_weight=weight, chunk_size=10, max_iter=2)
+    return fit, fit.converged
 
 
 def _chosen(x: Array, weight: Array, means: Array) -> Any:
-    return select.mixtures(x, (1, 2), "spherical", sample_weight=weight, rng=0, **_SHORT).table
+    choice = select.mixtures(x, 2, "spherical", sample_weight=weight, rng=0, **_SHORT)
+    return choice.table, choice.best.means
 
 
 def _tweaked(poses: Array) -> Array:
@@ -253,8 +272,7 @@ def _losses(loss: Callable[..., Array]) -> Callable[..., Any]:
 
 
 def _ladder_steps(poses: Array, start: tuple[Array, ...]) -> Any:
-    weights = capsule.gmm_routing(poses, start, n_iter=2)
-    return weights, capsule.gmm_routing(poses, start, prior="cost", summed=True, n_iter=2, return_path=True)[1]
+    return capsule.gmm_routing(poses, start, prior="cost", summed=True, n_iter=2, return_path=True)
 
 
 def _from_poses(poses: Array, transforms: Array, activations: Array, beta_u: Array, beta_a: Array) -> Any:
@@ -287,8 +305,8 @@ ALGORITHMS = (
     Case("gmm.diagonal.quadratic", diagonal.quadratic, normal((2, 3, 4), (2, 3, 4, 5)), gradients=True),
     Case("gmm.diagonal.log_peak", diagonal.log_peak, positive((2, 3, 4)), gradients=True),
     Case("em.fit", _own_model, _clusters),
-    *(Case("gmm.fit", _gmm(kind), _clusters, variant=kind) for kind in COVARIANCES),
     Case("gmm.fit", _gmm("full", init="k-means++", n_init=3, rng=0), _problems, variant="two problems, 3 starts"),
+    *(Case("gmm.fit", _gmm(kind), _clusters, variant=kind) for kind in ("tied", "diag", "spherical")),
     *(Case("gmm.GaussianMixture", _gaussian_scores(kind), _gaussians(kind), variant=kind) for kind in COVARIANCES),
     Case("mixture.Mixture.log_prob", _log_prob, _gaussians("diag"), gradients=True),
     Case("mixture.Mixture.load", _saved, _gaussians("full")),
@@ -300,8 +318,9 @@ ALGORITHMS = (
     Case("multinomial.MultinomialMixture", _multinomial_scores, _documents),
     Case("poisson.fit", _poisson, _counts),
     Case("poisson.PoissonMixture", _poisson_scores, _counts),
-    Case("kmeans.fit", _kmeans(), _clusters),
-    Case("kmeans.fit", _kmeans(init="k-means++", n_init=3, rng=0), _clusters, variant="3 starts"),
+    Case("kmeans.fit", _kmeans, _clusters, variant="3 starts"),
+    Case("kmeans.fit", _to_their_ends, _problems, variant="two problems"),
+    Case("kmeans.fit", _streamed, _clusters, variant="stream"),
     Case("select.mixtures", _chosen, _clusters),
     Case("capsule.squash", capsule.squash, normal((5, 3)), gradients=True),
     Case("capsule.vote", capsule.vote, normal((2, 3, 2, 2), (3, 4, 2, 2)), gradients=True),
