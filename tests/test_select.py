@@ -9,6 +9,8 @@ from emroute import datasets, gmm, select
 from emroute.errors import InputError, InputTypeError
 from tests.helpers import COVARIANCE_TYPES, clusters, rejected
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 IRIS = datasets.iris().x
 
 
