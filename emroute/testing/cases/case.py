@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from emroute.testing.equivalence import RTOL, Trial
+from emroute.testing.equivalence import Trial
 
 __all__ = ["Case", "Draw", "normal", "positive"]
 
@@ -33,8 +33,6 @@ class Case:
         Whether gradients are compared too.
     variant
         Tells several cases of one function apart.
-    rtol
-        What each dtype is allowed.
     """
 
     name: str
@@ -43,7 +41,6 @@ class Case:
     expected: Callable[..., Any] | None = None
     gradients: bool = False
     variant: str = ""
-    rtol: dict[str, float] = field(default_factory=lambda: RTOL)
 
     @property
     def title(self) -> str:
@@ -53,7 +50,7 @@ class Case:
     def trial(self, seed: int) -> Trial:
         """Return what `emroute.testing.assert_equivalent` would run."""
         arrays = self.draw(np.random.default_rng(seed))
-        return Trial(self.function, arrays, {}, self.rtol, self.gradients, self.expected)
+        return Trial(self.function, arrays, gradients=self.gradients, expected=self.expected)
 
 
 def normal(*shapes: tuple[int, ...]) -> Draw:
