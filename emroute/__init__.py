@@ -1,6 +1,20 @@
 """Algorithms that find structure by agreement, once for NumPy, CuPy, Torch and JAX arrays."""
 
-from emroute import backend, binomial, capsule, datasets, em, errors, gmm, kmeans, multinomial, plot, poisson
+from emroute import (
+    backend,
+    binomial,
+    capsule,
+    datasets,
+    em,
+    errors,
+    gmm,
+    kmeans,
+    multinomial,
+    plot,
+    poisson,
+    select,
+    testing,
+)
 from emroute.errors import EmrouteError
 
 __all__ = [
@@ -16,6 +30,8 @@ __all__ = [
     "multinomial",
     "plot",
     "poisson",
+    "select",
+    "testing",
 ]
 
 __version__ = "0.1.0"

@@ -17,7 +17,7 @@ import numpy as np
 
 from emroute.errors import BackendError, InputTypeError
 
-__all__ = ["Array", "Backend", "compiled", "get", "installed", "is_array", "namespace"]
+__all__ = ["Array", "Backend", "compiled", "get", "installed", "is_array", "named", "namespace"]
 
 Array: TypeAlias = Any
 """An array of any library that has a backend (the standard has no nominal type for one)."""
@@ -30,8 +30,14 @@ _GROUP = "emroute.backends"
 class Backend(Protocol):
     """What the standard lacks, or what must differ between libraries. Everything else is `namespace`.
 
-    A library whose compiler does not refuse ``bool(array)`` while it traces has one more member, ``tracing()``: whether
-    it does so now.
+    Further members are optional, and without effect on the algorithms but for the first:
+
+    - ``tracing()``: whether a compiler is tracing now, where it does not refuse ``bool(array)`` while it does;
+    - ``devices()``: names of the devices that can be used here; without it the default device alone, called ``cpu``;
+    - ``anchor(device, dtype)``: an array of one zero on the device of that name (None: the default), of dtype
+      ``"float32"`` or ``"float64"``; without it, the module's own ``zeros``;
+    - ``enable_float64()``: allow float64, where a library leaves it out unless told otherwise;
+    - ``gradient(function, *arrays)``: a tuple, the gradients of a function that returns a number, an array each.
     """
 
     def namespace(self, x: Array, /) -> Any:
@@ -113,6 +119,25 @@ def _library(kind: type) -> str | None:
 @cache
 def _load(name: str) -> Backend:
     return _plugins()[name].load()
+
+
+def named(name: str) -> Backend:
+    """Return the backend of a library by its name, one of `installed`; this imports the library.
+
+    Raises
+    ------
+    BackendError
+        If there is none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> named("numpy") is get(np.ones(1))
+    True
+    """
+    if name not in _plugins():
+        raise BackendError(f"no backend for {name!r} (found: {', '.join(installed()) or 'none'})")
+    return _load(name)
 
 
 def is_array(x: object) -> bool:

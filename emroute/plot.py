@@ -18,12 +18,13 @@ from emroute.errors import InputError, MissingDependencyError
 from emroute.gmm import GaussianMixture
 from emroute.kmeans import KMeans
 from emroute.mixture import Mixture
+from emroute.select import Choice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["density", "pairs", "trace"]
+__all__ = ["criteria", "density", "pairs", "trace"]
 
 # Okabe & Ito (2008): told apart by every kind of colour vision. There is one marker more than colours, so that
 # 56 groups look different.
@@ -217,6 +218,47 @@ def trace(*fits: Fit | Mixture | KMeans, labels: Sequence[str] | None = None, re
     axes.locator_params(axis="x", integer=True)
     if labels is not None:
         axes.legend(frameon=False)
+    return figure
+
+
+def criteria(choice: Choice) -> Figure:
+    """Draw the criterion by which a model was chosen against the number of components, a line a covariance type.
+
+    Parameters
+    ----------
+    choice
+        From `emroute.select.mixtures`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    MissingDependencyError
+        Without matplotlib.
+
+    Examples
+    --------
+    >>> from emroute import select
+    >>> criteria(select.mixtures(np.arange(9.0)[:, None], (1, 2), "full", rng=0)).axes[0].get_ylabel()
+    'BIC'
+    """
+    figure = _figure(7.0, 4.5)
+    axes = figure.subplots()
+    kinds = list(dict.fromkeys(row.covariance_type for row in choice.table))
+    for place, kind in enumerate(kinds):
+        rows = sorted(row for row in choice.table if row.covariance_type == kind)
+        values = [getattr(row, choice.criterion) for row in rows]
+        colour, marker = _style(place)
+        sizes = [row.n_components for row in rows]
+        axes.plot(sizes, values, color=colour, marker=marker, markersize=5, linewidth=1.3, label=kind)
+    best = choice.table[choice.index]
+    place = best.n_components, getattr(best, choice.criterion)
+    axes.plot(*place, "o", markersize=14, markerfacecolor="none", markeredgecolor="black", label="best", linewidth=0)
+    _tidy(axes, "n_components", choice.criterion.upper())
+    axes.locator_params(axis="x", integer=True)
+    axes.legend(frameon=False)
     return figure
 
 

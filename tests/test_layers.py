@@ -19,7 +19,7 @@ import emroute
 PACKAGE = Path(emroute.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 FRAMEWORKS = {"cupy", "flax", "jax", "jaxlib", "numba", "torch", "triton"}
-OPTIONAL = {"matplotlib", "polars", "rich", "safetensors", "scipy", "sklearn", "tqdm", "typer"}
+OPTIONAL = {"hypothesis", "matplotlib", "polars", "pytest", "rich", "safetensors", "scipy", "sklearn", "tqdm", "typer"}
 
 
 def module_name(path: Path) -> str:
@@ -96,6 +96,11 @@ def test_imports_go_one_way():
     order = list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
     assert order.index("emroute.errors") < order.index("emroute.backend") < order.index("emroute.em")
     assert order.index("emroute.em") < order.index("emroute.mixture") < order.index("emroute.gmm.mixture")
+    assert order.index("emroute.gmm.mixture") < order.index("emroute.select") < order.index("emroute.testing.check")
+    around = ("emroute.testing", "emroute.plot", "emroute.cli")  # the algorithms, each outside those before it
+    for name in graph.keys() - {"emroute", "emroute.__main__"}:
+        own = next((place for place, layer in enumerate(around) if name.startswith(layer)), -1)
+        assert not [needed for needed in graph[name] if needed.startswith(around[own + 1 :])], name
 
 
 @pytest.mark.parametrize("path", FILES, ids=title)

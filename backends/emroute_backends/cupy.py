@@ -8,9 +8,11 @@ import numpy as np
 from emroute_backends.portable import Array, compile, detach, eigh, loop, map_blocks, namespace
 
 __all__ = [
+    "anchor",
     "chunk_size",
     "compile",
     "detach",
+    "devices",
     "digamma",
     "eigh",
     "from_numpy",
@@ -60,3 +62,16 @@ def from_numpy(value: np.ndarray, like: Array) -> Array:
 
 def chunk_size(bytes_per_row: int) -> int:
     return max(1024, _DEVICE_BYTES // max(1, bytes_per_row))
+
+
+def devices() -> tuple[str, ...]:
+    return tuple(f"cuda:{place}" for place in range(cp.cuda.runtime.getDeviceCount())) if cp.cuda.is_available() else ()
+
+
+def anchor(device: str | None, dtype: str) -> Array:
+    """CuPy computes on its current device, which this one becomes."""
+    kind, _, place = (device or "cuda").partition(":")
+    if kind != "cuda":
+        raise ValueError("CuPy has CUDA devices alone")
+    cp.cuda.Device(int(place or 0)).use()
+    return cp.zeros(1, dtype=dtype)

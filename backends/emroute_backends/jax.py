@@ -13,13 +13,17 @@ from jax.core import Tracer
 from emroute_backends.portable import Array, namespace
 
 __all__ = [
+    "anchor",
     "chunk_size",
     "compile",
     "detach",
+    "devices",
     "digamma",
     "eigh",
+    "enable_float64",
     "from_numpy",
     "gammaln",
+    "gradient",
     "loop",
     "map_blocks",
     "namespace",
@@ -77,3 +81,22 @@ def map_blocks(function: Callable[..., Any], arrays: Sequence[Array], size: int,
         tail = function(*(x[whole * size :] for x in arrays))
         parts = [jnp.concat([part, last]) for part, last in zip(parts, tail, strict=True)]
     return tuple(parts)
+
+
+def devices() -> tuple[str, ...]:
+    return ("cpu", *(f"{x.platform}:{place}" for place, x in enumerate(jax.devices()) if x.platform != "cpu"))
+
+
+def anchor(device: str | None, dtype: str) -> Array:
+    if dtype == "float64" and not jax.config.read("jax_enable_x64"):
+        raise ValueError('JAX has no float64 until told: jax.config.update("jax_enable_x64", True)')
+    kind, _, place = (device or "").partition(":")
+    return jnp.zeros(1, dtype=dtype, device=jax.devices(kind or None)[int(place or 0)])
+
+
+def enable_float64() -> None:
+    jax.config.update("jax_enable_x64", True)
+
+
+def gradient(function: Callable[..., Array], *arrays: Array) -> tuple[Array, ...]:
+    return jax.jit(jax.grad(function, argnums=tuple(range(len(arrays)))))(*arrays)

@@ -16,10 +16,12 @@ __all__ = [
     "chunk_size",
     "compile",
     "detach",
+    "devices",
     "digamma",
     "eigh",
     "from_numpy",
     "gammaln",
+    "gradient",
     "loop",
     "map_blocks",
     "namespace",
@@ -95,3 +97,13 @@ def map_blocks(function: Callable[..., Any], arrays: Sequence[Array], size: int,
         rest = [whole for _, whole in peeled]
         results.append(function(*(block for block, _ in peeled)))
     return join(results)
+
+
+def devices() -> tuple[str, ...]:
+    kind = torch.accelerator.current_accelerator(check_available=True)
+    return ("cpu", *(f"{kind}:{place}" for place in range(torch.accelerator.device_count())))
+
+
+def gradient(function: Callable[..., Array], *arrays: Array) -> tuple[Array, ...]:
+    own = [x.detach().requires_grad_() for x in arrays]
+    return torch.autograd.grad(function(*own), own, materialize_grads=True)

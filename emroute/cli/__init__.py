@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 import emroute
-from emroute.cli import demo, fit
+from emroute.cli import check, demo, fit
 from emroute.errors import EmrouteError
 
 __all__ = ["Group", "app"]
@@ -86,5 +86,6 @@ def _main(
         typer.echo(context.get_help())
 
 
+app.command()(check.check)
 app.command()(demo.demo)
 app.command()(fit.fit)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 
 from emroute import backend as backends
 from emroute.backend import Array
-from emroute.errors import InputError, MissingDependencyError
+from emroute.errors import MissingDependencyError
+from emroute.testing.places import Place
 
 __all__ = ["Library", "anchor", "host", "need", "put"]
 
@@ -52,27 +51,10 @@ def anchor(library: Library, device: str | None = None, dtype: str = "float64") 
     """
     if library is not Library.numpy:
         need(library, library, f"--backend {library}")
-    try:
-        return _zeros(library, device, dtype)
-    # each library has its own errors for a device that is not there
-    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, AttributeError) as error:
-        where = "its default device" if device is None else f"device {device!r}"
-        raise InputError(f"{library} cannot use {where} with {dtype}: {str(error).strip().split(chr(10))[0]}") from None
-
-
-def _zeros(library: Library, device: str | None, dtype: str) -> Array:
-    module: Any = import_module("jax.numpy" if library is Library.jax else library)
-    place: dict[str, Any] = {} if device is None else {"device": device}
-    if library is Library.jax:
-        jax: Any = import_module("jax")
-        jax.config.update("jax_enable_x64", True)
-        if device is not None:
-            kind, _, index = device.partition(":")
-            place = {"device": jax.devices(kind)[int(index or 0)]}
-    elif library is Library.cupy:
-        module.cuda.Device(int((device or "cuda").partition(":")[2] or 0)).use()
-        place = {}
-    return module.zeros(1, dtype=getattr(module, dtype), **place)
+    place = Place(library, device)
+    if dtype == "float64":
+        place.enable_float64()
+    return place.anchor(dtype)
 
 
 def put(value: np.ndarray, like: Array) -> Array:

@@ -1,0 +1,217 @@
+"""Model choice: how many components, and which covariances, by an information criterion.
+
+A grid of Gaussian mixtures is fitted, and the one with the least criterion is best:
+
+    BIC = -2 L + p ln n        AIC = -2 L + 2 p        ICL = BIC - 2 sum_n w_n log max_k r_nk
+
+with L the log-likelihood, p the number of free parameters and n the sum of the weights. BIC (Schwarz 1978) finds the
+number of components as data grow, AIC (Akaike 1974) predicts best and takes more of them, ICL (Biernacki, Celeux and
+Govaert 2000) counts clusters: overlapping components cost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from emroute import backend as backends
+from emroute import gmm
+from emroute.array import concrete
+from emroute.backend import Array, is_array
+from emroute.errors import InputError, InputTypeError
+from emroute.gmm import GaussianMixture
+from emroute.gmm.covariance import COVARIANCES
+from emroute.validate import check_choice, check_count
+
+__all__ = ["CRITERIA", "Choice", "Row", "mixtures"]
+
+CRITERIA = ("bic", "aic", "icl")
+
+
+class Row(NamedTuple):
+    """One fit of the grid, in numbers of the host."""
+
+    n_components: int
+    covariance_type: str
+    log_likelihood: float
+    n_parameters: int
+    bic: float
+    aic: float
+    icl: float
+    converged: bool
+
+
+@dataclass(frozen=True, repr=False)
+class Choice:
+    """A grid of fits and the best of them; made by `mixtures`. Printed, it is its table.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.concatenate([np.random.default_rng(0).normal(m, 1, (100, 2)) for m in (0, 8)])
+    >>> print(mixtures(x, range(1, 4), "spherical", rng=0))
+    n_components  covariance_type  log_likelihood  n_parameters      bic      aic      icl  converged
+               1        spherical        -1133.23             3  2282.36  2272.47  2282.36       True
+               2        spherical         -688.76             7  1414.60  1391.51  1414.60       True  *
+               3        spherical         -683.49            11  1425.25  1388.97  1428.58       True
+    """
+
+    criterion: str
+    """``"bic"``, ``"aic"`` or ``"icl"``."""
+    table: tuple[Row, ...]
+    """A row a fit, the covariance types of each number of components together."""
+    mixtures: tuple[GaussianMixture, ...]
+    """The fits, in the order of `table`."""
+
+    @property
+    def index(self) -> int:
+        """The row of the least criterion; the first of equals. A fit that is not finite is never best."""
+        return min(range(len(self.table)), key=lambda place: _order(getattr(self.table[place], self.criterion)))
+
+    @property
+    def best(self) -> GaussianMixture:
+        """The mixture of the least criterion."""
+        return self.mixtures[self.index]
+
+    def __repr__(self) -> str:
+        row = self.table[self.index]
+        value = getattr(row, self.criterion)
+        return f"Choice({row.n_components} {row.covariance_type}, {self.criterion}={value:.6f}, of {len(self.table)})"
+
+    def __str__(self) -> str:
+        rows = [Row._fields, *([_text(value) for value in row] for row in self.table)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.rjust, row, widths)) for row in rows]
+        lines[1 + self.index] += "  *"
+        return "\n".join(lines)
+
+
+def _order(value: float) -> float:
+    return value if math.isfinite(value) else math.inf
+
+
+def _text(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def mixtures(
+    x: Array,
+    n_components: int | Iterable[int] = range(1, 7),
+    covariance_type: str | Sequence[str] = ("full", "tied", "diag", "spherical"),
+    criterion: str = "bic",
+    *,
+    sample_weight: Array | None = None,
+    init: str = "k-means++",
+    n_init: int = 1,
+    tol: float = 1e-6,
+    max_iter: int = 1000,
+    covariance_floor: float = 1e-3,
+    rng: Any = None,
+    chunk_size: int | None = None,
+) -> Choice:
+    """Fit Gaussian mixtures of several sizes and covariance types, and choose one.
+
+    Parameters
+    ----------
+    x
+        ``(n, d)`` in float32 or float64: one problem. For a batch, choose for each problem by itself.
+    n_components
+        How many components to try: one number or several.
+    covariance_type
+        One or several of ``"full"``, ``"tied"``, ``"diag"`` and ``"spherical"``.
+    criterion
+        What the best has least of: ``"bic"``, ``"aic"`` or ``"icl"``.
+    sample_weight
+        ``(n,)``; their sum stands for n in the criteria.
+    init
+        ``"k-means++"`` or ``"random"``.
+    n_init
+        Restarts of each fit, run in one batch.
+    tol, max_iter, chunk_size
+        As in `emroute.gmm.fit`.
+    covariance_floor
+        As in `emroute.gmm.fit`, but higher: among many fits, some component finds a few rows that agree in a feature
+        to the digit, and its likelihood is then as high as the floor is low. On iris, measured in tenths of a
+        centimetre, a floor of 1e-6 would choose four components for that reason, one of 1e-3 two.
+    rng
+        None, a seed or a `numpy.random.Generator`. With a seed, each fit is that of `emroute.gmm.fit` with this seed,
+        whatever else is in the grid; a generator goes on from fit to fit.
+
+    Returns
+    -------
+    Choice
+        The table of log-likelihoods and criteria, all fits and the best. `emroute.plot.criteria` draws it.
+
+    Raises
+    ------
+    InputError
+        If `x` is a batch of problems or is being traced, there is nothing to try, or `emroute.gmm.fit` refuses an
+        option; or if no fit ended with a finite criterion.
+    InputTypeError
+        If `x` is a source of chunks, or `emroute.gmm.fit` refuses a type.
+
+    References
+    ----------
+    Schwarz, G. (1978). Estimating the dimension of a model. Annals of Statistics 6. Biernacki, C., Celeux, G. and
+    Govaert, G. (2000). Assessing a mixture model for clustering with the integrated completed likelihood. IEEE
+    Transactions on Pattern Analysis and Machine Intelligence 22.
+
+    Examples
+    --------
+    >>> from emroute.datasets import iris
+    >>> mixtures(iris().x, range(1, 5), n_init=4, rng=0)
+    Choice(2 full, bic=574.0..., of 16)
+    """
+    check_choice("criterion", criterion, CRITERIA)
+    sizes = _sizes(n_components)
+    types = (covariance_type,) if isinstance(covariance_type, str) else tuple(covariance_type)
+    for kind in types:
+        check_choice("covariance_type", kind, tuple(COVARIANCES))
+    if not sizes or not types:
+        raise InputError("got nothing to try; expected at least one n_components and one covariance_type")
+    if not isinstance(init, str):
+        raise InputError("a start fits one number of components; expected init='k-means++' or 'random'")
+    _check_data(x)
+    fits, table = [], []
+    for k in sizes:
+        for kind in types:
+            mixture = gmm.fit(
+                x,
+                k,
+                covariance_type=kind,
+                sample_weight=sample_weight,
+                init=init,
+                n_init=n_init,
+                tol=tol,
+                max_iter=max_iter,
+                covariance_floor=covariance_floor,
+                rng=rng,
+                chunk_size=chunk_size,
+            )
+            bic, aic, icl = (float(getattr(mixture, name)(x, sample_weight=sample_weight)) for name in CRITERIA)
+            likelihood, converged = float(mixture.log_likelihood), bool(mixture.converged)
+            table.append(Row(k, kind, likelihood, mixture.n_parameters, bic, aic, icl, converged))
+            fits.append(mixture)
+    choice = Choice(criterion, tuple(table), tuple(fits))
+    if not math.isfinite(getattr(table[choice.index], criterion)):
+        raise InputError("no fit ended with a finite criterion; scale the data, or raise covariance_floor")
+    return choice
+
+
+def _sizes(n_components: Any) -> list[int]:
+    try:
+        sizes = list(n_components)
+    except TypeError:
+        sizes = [n_components]
+    return [check_count("n_components", k) for k in sizes]
+
+
+def _check_data(x: Any) -> None:
+    if not is_array(x):
+        raise InputTypeError(f"got x of type {type(x).__qualname__}, expected one array; streams cannot be scored")
+    if x.ndim != 2:
+        raise InputError(f"got x of shape {tuple(x.shape)}, expected (n, d); of a batch, choose for each problem")
+    if concrete(backends.namespace(x).all(x == x)) is None:
+        raise InputError("a choice cannot be made inside jit or vmap: it depends on values")

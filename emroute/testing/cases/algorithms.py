@@ -1,0 +1,345 @@
+"""Fits, fitted mixtures and routings; NumPy itself says what is right, as our tests against the equations do."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from emroute import binomial, capsule, em, family, gmm, kmeans, multinomial, poisson, select
+from emroute.backend import Array, namespace
+from emroute.gmm import GaussianMixture, diagonal
+from emroute.gmm.covariance import COVARIANCES
+from emroute.mixture import Mixture
+from emroute.testing.cases.case import Case, Draw, normal, positive
+
+__all__ = ["ALGORITHMS"]
+
+# so few iterations, on data that overlap, that no rounding can bring a fit to rest
+_SHORT: dict[str, Any] = {"tol": 0.0, "max_iter": 3}
+"""A number of iterations that rounding cannot change."""
+
+
+# Arguments
+
+
+def _clusters(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of three overlapping clusters away from 0, weights of the rows, and means to start from."""
+    centres = np.asarray([[-1.5, 0, 1], [1.5, 1, 0], [0, 2, -1]])
+    rows = centres[np.arange(42) % 3] + rng.standard_normal((42, 3)) * (1, 1.5, 0.5)
+    return rows + 5, rng.uniform(0.5, 2, 42), centres + 5.3
+
+
+def _problems(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Two problems: clusters that overlap, and clusters far apart, whose fits end early."""
+    rows, weight, means = _clusters(rng)
+    labels = np.arange(42) % 3
+    apart = means[labels] * 10 + rng.standard_normal((42, 3))
+    return np.stack([rows, apart]), np.stack([weight, weight]), np.stack([means, apart[:3]])
+
+
+def _gaussians(covariance_type: str) -> Draw:
+    """Rows, their weights, and the parameters of three Gaussians."""
+
+    def draw(rng: np.random.Generator) -> tuple[Any, ...]:
+        rows, weight, means = _clusters(rng)
+        root = rng.standard_normal((3, 3, 3))
+        full = root @ root.swapaxes(1, 2) + np.eye(3)
+        covariances = {
+            "full": full,
+            "tied": full[0],
+            "diag": np.diagonal(full, axis1=1, axis2=2),
+            "spherical": full[:, 0, 0],
+        }
+        return rows[:15], weight[:15], np.asarray([0.2, 0.3, 0.5]), means, covariances[covariance_type]
+
+    return draw
+
+
+def _coins(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Heads, trials, weights of the rows, coins, and probabilities to start from."""
+    trials, labels = rng.integers(5, 30, 24), np.arange(24) % 2
+    heads = rng.binomial(trials, np.asarray([0.3, 0.8])[labels])
+    return heads.astype(float), trials.astype(float), rng.uniform(0.5, 2, 24), labels, np.asarray([0.4, 0.6])
+
+
+def _documents(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Counts of four words, weights of the rows, mixing weights, and shares to start from."""
+    shares = np.asarray([[0.4, 0.2, 0.2, 0.2], [0.2, 0.2, 0.2, 0.4]])
+    x = rng.multinomial(20, shares[np.arange(24) % 2]).astype(float)
+    return x, rng.uniform(0.5, 2, 24), np.asarray([0.4, 0.6]), 0.5 * shares + 0.125
+
+
+def _counts(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Counts, weights of the rows, mixing weights, and rates to start from."""
+    rates = np.asarray([[3.0, 7.0], [6.0, 4.0]])
+    return (
+        rng.poisson(rates[np.arange(24) % 2]).astype(float),
+        rng.uniform(0.5, 2, 24),
+        np.asarray([0.4, 0.6]),
+        rates + 1,
+    )
+
+
+def _with_activations(*shapes: tuple[int, ...], children: tuple[int, ...], parents: int) -> Draw:
+    """Normal arrays, activations of the children inside (0, 1), and both costs."""
+
+    def draw(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        costs = rng.standard_normal((2, parents))
+        return (*normal(*shapes)(rng), rng.uniform(0.2, 0.8, children), costs[0], costs[1])
+
+    return draw
+
+
+def _ladder(rng: np.random.Generator) -> tuple[Any, ...]:
+    """Poses, and means, variances and weights of their parents."""
+    poses, means = normal((2, 5, 3), (2, 4, 3))(rng)
+    return poses, (means, rng.uniform(0.5, 2, (2, 4, 3)), rng.uniform(0.2, 0.8, (2, 4)))
+
+
+def _lengths(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths of class capsules away from the margins, and labels."""
+    return rng.uniform(0.2, 0.8, (6, 4)), rng.integers(0, 4, 6)
+
+
+# What is run
+
+
+def _history(mixture: Any) -> dict[str, Array]:
+    """What every fitted mixture tells."""
+    names = ("weights", "log_likelihood", "trace", "n_iter", "status", "converged")
+    return {name: getattr(mixture, name) for name in names}
+
+
+def _gmm(covariance_type: str, **options: Any) -> Callable[..., Any]:
+    def run(x: Array, weight: Array, means: Array) -> dict[str, Array]:
+        given = {"init": means, **_SHORT, **options}
+        fitted = gmm.fit(x, 3, covariance_type=covariance_type, sample_weight=weight, **given)
+        return {**_history(fitted), "means": fitted.means, "covariances": fitted.covariances}
+
+    return run
+
+
+def _scored(mixture: Mixture, *data: Array, weight: Array) -> dict[str, Array]:
+    """Every method that scores data."""
+    found = {name: getattr(mixture, name)(*data) for name in ("log_prob", "responsibilities", "predict")}
+    totals = {name: getattr(mixture, name)(*data, sample_weight=weight) for name in ("score", "bic", "aic", "icl")}
+    return found | totals
+
+
+def _gaussian_scores(covariance_type: str) -> Callable[..., Any]:
+    def run(x: Array, weight: Array, weights: Array, means: Array, covariances: Array) -> Any:
+        mixture = GaussianMixture.from_parameters(weights, means, covariances, covariance_type=covariance_type)
+        return _scored(mixture, x, weight=weight), mixture.sample(5, rng=0), mixture.means, mixture.covariances
+
+    return run
+
+
+def _log_prob(x: Array, weight: Array, weights: Array, means: Array, covariances: Array) -> Array:
+    """Differentiable in data and parameters; weights that are scaled to one have no derivative of their own."""
+    total = namespace(weights).sum(weights)
+    return GaussianMixture.from_parameters(weights / total, means, covariances, covariance_type="diag").log_prob(x)
+
+
+def _saved(x: Array, weight: Array, weights: Array, means: Array, covariances: Array) -> Any:
+    """Written to files and read again."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for mixture in (
+            GaussianMixture.from_parameters(weights, means, covariances),
+            poisson.PoissonMixture.from_parameters(weights, means),
+        ):
+            path = Path(folder) / "mixture.npz"
+            mixture.save(path)
+            loaded = Mixture.load(path, like=x)
+            found.append((loaded.params, loaded.model, loaded.n_iter))
+    return found
+
+
+def _binomial(heads: Array, trials: Array, weight: Array, labels: Array, probs: Array) -> Any:
+    fitted = binomial.fit(heads, trials, 2, sample_weight=weight, init=probs, **_SHORT)
+    return {**_history(fitted), "probs": fitted.probs}
+
+
+def _binomial_scores(heads: Array, trials: Array, weight: Array, labels: Array, probs: Array) -> Any:
+    mixture = binomial.BinomialMixture.from_parameters(probs, probs)
+    return _scored(mixture, heads, trials, weight=weight), mixture.sample(5, 9, rng=0), mixture.probs
+
+
+def _tossed(heads: Array, trials: Array, weight: Array, labels: Array, probs: Array) -> Any:
+    known = binomial.fit_complete(heads, trials, labels, 2)
+    return known.weights, known.probs
+
+
+def _expected(heads: Array, trials: Array, weight: Array, labels: Array, probs: Array) -> Any:
+    mixture = binomial.BinomialMixture.from_parameters(probs, probs)
+    return [binomial.expected_log_likelihood(mixture, heads, trials, constant=constant) for constant in (True, False)]
+
+
+def _multinomial(x: Array, weight: Array, weights: Array, probs: Array) -> Any:
+    fitted = multinomial.fit(x, 2, sample_weight=weight, weights=weights, init=probs, **_SHORT)
+    return {**_history(fitted), "probs": fitted.probs}
+
+
+def _multinomial_scores(x: Array, weight: Array, weights: Array, probs: Array) -> Any:
+    mixture = multinomial.MultinomialMixture.from_parameters(weights, probs)
+    return _scored(mixture, x, weight=weight), mixture.sample(5, 9, rng=0)
+
+
+def _poisson(x: Array, weight: Array, weights: Array, rates: Array) -> Any:
+    fitted = poisson.fit(x, 2, sample_weight=weight, rng=0, **_SHORT)
+    return {**_history(fitted), "rates": fitted.rates}
+
+
+def _poisson_scores(x: Array, weight: Array, weights: Array, rates: Array) -> Any:
+    mixture = poisson.PoissonMixture.from_parameters(weights, rates)
+    return _scored(mixture, x, weight=weight), mixture.sample(5, rng=0)
+
+
+def _kmeans(x: Array, weight: Array, means: Array) -> Any:
+    found = kmeans.fit(x, 3, sample_weight=weight, n_init=3, max_iter=3, rng=0)
+    names = ("centroids", "labels", "inertia", "trace", "n_iter", "status", "converged")
+    return {name: getattr(found, name) for name in names}, found.predict(x), found.transform(x), found.n_clusters
+
+
+def _to_their_ends(x: Array, weight: Array, means: Array) -> Any:
+    """Problems that stop each for itself."""
+    found = kmeans.fit(x, 3, init=means)
+    return found.centroids, found.labels, found.converged
+
+
+def _streamed(x: Array, weight: Array, means: Array) -> Any:
+    """The same rows in three chunks."""
+    found = kmeans.fit([x[start : start + 14, ...] for start in (0, 14, 28)], 3, n_init=2, max_iter=3, rng=0)
+    return found.centroids, found.labels, found.trace
+
+
+class _Moments(NamedTuple):
+    mean: Array
+    variance: Array
+
+
+class _Sums(NamedTuple):
+    weight: Array
+    first: Array
+    second: Array
+    log_likelihood: Array
+
+
+class _Normal:
+    """A model of one's own: a single Gaussian, feature by feature."""
+
+    ranks = (1,)
+
+    def expect(self, params: _Moments, x: Array, sample_weight: Array) -> _Sums:
+        xp, gap = namespace(x), x - params.mean
+        log_prob = xp.sum(-(gap**2) / params.variance - xp.log(params.variance), axis=-1) / 2
+        sums = xp.sum(sample_weight[:, None] * gap, axis=0), xp.sum(sample_weight[:, None] * gap**2, axis=0)
+        return _Sums(xp.sum(sample_weight), *sums, xp.sum(sample_weight * log_prob))
+
+    def maximize(self, sums: _Sums, params: _Moments) -> _Moments:
+        shift = sums.first / sums.weight
+        return _Moments(params.mean + shift, sums.second / sums.weight - shift**2)
+
+    def objective(self, sums: _Sums, params: _Moments) -> Array:
+        return sums.log_likelihood
+
+
+_NORMAL = _Normal()
+
+
+def _own_model(x: Array, weight: Array, means: Array) -> Any:
+    start = _Moments(means[0, :], 0 * means[0, :] + 4)
+    fit = em.fit(_NORMAL, x, start, sample_weight=weight, chunk_size=10, max_iter=2)
+    return fit, fit.converged
+
+
+def _chosen(x: Array, weight: Array, means: Array) -> Any:
+    choice = select.mixtures(x, 2, "spherical", sample_weight=weight, rng=0, **_SHORT)
+    return choice.table, choice.best.means
+
+
+def _tweaked(poses: Array) -> Array:
+    return capsule.tweak_poses(poses, steps=(-0.5, 0.25))
+
+
+def _losses(loss: Callable[..., Array]) -> Callable[..., Any]:
+    return lambda *arrays: [loss(*arrays, reduction=reduction) for reduction in ("mean", "sum", "none")]
+
+
+def _ladder_steps(poses: Array, start: tuple[Array, ...]) -> Any:
+    return capsule.gmm_routing(poses, start, prior="cost", summed=True, n_iter=2, return_path=True)
+
+
+def _from_poses(poses: Array, transforms: Array, activations: Array, beta_u: Array, beta_a: Array) -> Any:
+    return capsule.em_routing_from_poses(poses, transforms, activations, beta_u, beta_a)
+
+
+def _conv(poses: Array, transforms: Array, activations: Array, beta_u: Array, beta_a: Array) -> Any:
+    return capsule.conv_em_routing(poses, activations, transforms, beta_u, beta_a, padding=1, stride=2, n_iter=2)
+
+
+def _classes(poses: Array, transforms: Array, activations: Array, beta_u: Array, beta_a: Array) -> Any:
+    return capsule.class_em_routing(poses, activations, transforms, beta_u, beta_a)
+
+
+_VOTES = _with_activations((2, 5, 3, 4), children=(2, 5), parents=3)
+_POSES = _with_activations((2, 5, 2, 2), (5, 3, 2, 2), children=(2, 5), parents=3)
+_GRID_SHAPES = (1, 3, 4, 2, 2, 2), (3, 3, 2, 3, 2, 2)
+_GRID = _with_activations(*_GRID_SHAPES, children=(1, 3, 4, 2), parents=3)
+_CLASSES = _with_activations((1, 2, 3, 2, 2, 2), (2, 3, 2, 2), children=(1, 2, 3, 2), parents=3)
+_IMAGES = normal((2, 12), (2, 2, 2, 3))
+
+ALGORITHMS = (
+    Case("family.distances", family.distances, normal((6, 3), (4, 3)), gradients=True),
+    Case("family.nearest", family.nearest, normal((6, 3), (4, 3))),
+    Case("family.is_count", family.is_count, lambda rng: (np.asarray([0, 1, 2.5, -1, np.nan, np.inf]),)),
+    Case("family.as_real", family.as_real, lambda rng: (rng.integers(0, 9, 4), rng.standard_normal(2))),
+    Case("family.ratio", family.ratio, lambda rng: (np.ones(3), np.asarray([2.0, 0, 4]), np.full(3, 7.0))),
+    Case("family.share", family.share, lambda rng: (np.asarray([[2.0, 0, 4], [0, 0, 0]]),)),
+    Case("gmm.diagonal.weighted_sum", diagonal.weighted_sum, normal((2, 3, 4, 5), (2, 3, 5)), gradients=True),
+    Case("gmm.diagonal.quadratic", diagonal.quadratic, normal((2, 3, 4), (2, 3, 4, 5)), gradients=True),
+    Case("gmm.diagonal.log_peak", diagonal.log_peak, positive((2, 3, 4)), gradients=True),
+    Case("em.fit", _own_model, _clusters),
+    Case("gmm.fit", _gmm("full", init="k-means++", n_init=3, rng=0), _problems, variant="two problems, 3 starts"),
+    *(Case("gmm.fit", _gmm(kind), _clusters, variant=kind) for kind in ("tied", "diag", "spherical")),
+    *(Case("gmm.GaussianMixture", _gaussian_scores(kind), _gaussians(kind), variant=kind) for kind in COVARIANCES),
+    Case("mixture.Mixture.log_prob", _log_prob, _gaussians("diag"), gradients=True),
+    Case("mixture.Mixture.load", _saved, _gaussians("full")),
+    Case("binomial.fit", _binomial, _coins),
+    Case("binomial.fit_complete", _tossed, _coins),
+    Case("binomial.expected_log_likelihood", _expected, _coins),
+    Case("binomial.BinomialMixture", _binomial_scores, _coins),
+    Case("multinomial.fit", _multinomial, _documents),
+    Case("multinomial.MultinomialMixture", _multinomial_scores, _documents),
+    Case("poisson.fit", _poisson, _counts),
+    Case("poisson.PoissonMixture", _poisson_scores, _counts),
+    Case("kmeans.fit", _kmeans, _clusters, variant="3 starts"),
+    Case("kmeans.fit", _to_their_ends, _problems, variant="two problems"),
+    Case("kmeans.fit", _streamed, _clusters, variant="stream"),
+    Case("select.mixtures", _chosen, _clusters),
+    Case("capsule.squash", capsule.squash, normal((5, 3)), gradients=True),
+    Case("capsule.vote", capsule.vote, normal((2, 3, 2, 2), (3, 4, 2, 2)), gradients=True),
+    Case("capsule.coordinate_addition", capsule.coordinate_addition, normal((2, 3, 2, 2, 4)), gradients=True),
+    Case("capsule.dynamic_routing", capsule.dynamic_routing, normal((2, 5, 3, 4)), gradients=True),
+    Case("capsule.kmeans_routing", capsule.kmeans_routing, normal((2, 5, 3, 4)), gradients=True),
+    Case("capsule.em_routing", capsule.em_routing, _VOTES, gradients=True),
+    Case("capsule.em_routing", partial(capsule.em_routing, cost="normalized"), _VOTES, variant="normalized"),
+    Case("capsule.em_routing_from_poses", _from_poses, _POSES, gradients=True),
+    Case("capsule.gmm_routing", _ladder_steps, _ladder, gradients=True),
+    Case("capsule.conv_em_routing", _conv, _GRID, gradients=True),
+    Case("capsule.conv_dynamic_routing", capsule.conv_dynamic_routing, normal(*_GRID_SHAPES), gradients=True),
+    Case("capsule.class_em_routing", _classes, _CLASSES, gradients=True),
+    Case("capsule.margin_loss", _losses(capsule.margin_loss), _lengths, gradients=True),
+    Case("capsule.spread_loss", _losses(capsule.spread_loss), _lengths, gradients=True),
+    Case(
+        "capsule.reconstruction_loss", _losses(capsule.reconstruction_loss), normal((2, 6), (2, 2, 3)), gradients=True
+    ),
+    Case("capsule.mask_capsules", capsule.mask_capsules, normal((5, 3, 4)), gradients=True),
+    Case("capsule.tweak_poses", _tweaked, normal((2, 3)), gradients=True),
+)
+"""What rests on the operations."""

@@ -1,0 +1,143 @@
+"""Results of any shape compared entry by entry: where two differ most, and whether arrays are where they should be."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import array_api_compat
+import numpy as np
+
+from emroute import backend as backends
+from emroute.backend import Array, is_array
+
+__all__ = ["Difference", "change", "compare", "leaves", "misplaced"]
+
+
+class Difference(NamedTuple):
+    """Where a result differs most from what was expected."""
+
+    error: float
+    """Relative to the largest entry of its array; infinite for another shape, kind or place of NaN and infinity."""
+    where: str = ""
+    found: Any = ""
+    expected: Any = ""
+
+
+def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Walk nests of tuples, lists, dicts and objects with fields, and name what is in them.
+
+    >>> list(leaves({"a": (1, [2])}))
+    [("['a'][0]", 1), ("['a'][1][0]", 2)]
+    """
+    if not _is_nest(tree):
+        yield path, tree
+        return
+    for step, branch in _branches(tree):
+        yield from leaves(branch, path + step)
+
+
+def change(tree: Any, function: Callable[[Any], Any]) -> Any:
+    """Apply a function to the leaves of a nest of tuples, lists and dicts.
+
+    >>> change({"a": (1, [2])}, str)
+    {'a': ('1', ['2'])}
+    """
+    if isinstance(tree, dict):
+        return {key: change(value, function) for key, value in tree.items()}
+    if isinstance(tree, tuple | list):
+        parts = [change(value, function) for value in tree]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
+    return function(tree)
+
+
+def _is_nest(tree: Any) -> bool:
+    fields = dataclasses.is_dataclass(tree) and not isinstance(tree, type)
+    return fields or isinstance(tree, tuple | list | dict)
+
+
+def _branches(tree: Any) -> list[tuple[str, Any]]:
+    if isinstance(tree, dict):
+        return [(f"[{key!r}]", value) for key, value in tree.items()]
+    names = getattr(tree, "_fields", None) or (not isinstance(tree, tuple | list) and _field_names(tree))
+    if names:
+        return [(f".{name}", getattr(tree, name)) for name in names]
+    return [(f"[{place}]", value) for place, value in enumerate(tree)]
+
+
+def _field_names(tree: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(tree)]
+
+
+def misplaced(tree: Any, anchor: Array) -> str | None:
+    """Tell of the first array that is not of the anchor's library, device and (if floating) dtype, or return None."""
+    xp, device = backends.namespace(anchor), array_api_compat.device(anchor)
+    for path, x in leaves(tree):
+        if not is_array(x):
+            continue
+        name = path or "the result"
+        if backends.get(x) is not backends.get(anchor):
+            return f"{name} is a {_kind(x)}, expected a {_kind(anchor)}"
+        if array_api_compat.device(x) != device:
+            return f"{name} is on {array_api_compat.device(x)}, expected {device}"
+        if xp.isdtype(x.dtype, "real floating") and x.dtype != anchor.dtype:
+            return f"{name} has dtype {x.dtype}, expected {anchor.dtype}"
+    return None
+
+
+def _kind(x: Array) -> str:
+    return f"{type(x).__module__}.{type(x).__qualname__}"
+
+
+def compare(found: Any, expected: Any) -> Difference:
+    """Return the largest difference between two results.
+
+    Parameters
+    ----------
+    found
+        A nest of arrays of any library, numbers and names.
+    expected
+        The same of NumPy arrays.
+
+    Returns
+    -------
+    Difference
+        Floating entries relative to the largest finite one of their array, integers as they are. NaN and infinity must
+        be in the same places.
+
+    Examples
+    --------
+    >>> compare({"x": np.asarray([1.0, 2.5])}, {"x": np.asarray([1.0, 2.0])})
+    Difference(error=0.25, where="['x'][1]", found=2.5, expected=2.0)
+    """
+    ours, theirs = list(leaves(found)), list(leaves(expected))
+    paths, wanted = [path for path, _ in ours], [path for path, _ in theirs]
+    if paths != wanted:
+        return Difference(np.inf, "the parts", paths, wanted)
+    pairs = zip(ours, theirs, strict=True)
+    differences = [_difference(path, a, b) for (path, a), (_, b) in pairs]
+    return max(differences, key=lambda difference: difference.error, default=Difference(0.0))
+
+
+def _difference(path: str, found: Any, expected: Any) -> Difference:
+    if not (is_array(expected) or isinstance(expected, int | float)):
+        return Difference(0.0 if found == expected else np.inf, path, found, expected)
+    a = backends.get(found).to_numpy(found) if is_array(found) else np.asarray(found)
+    b = np.asarray(expected)
+    if a.shape != b.shape or (a.dtype.kind == "f") != (b.dtype.kind == "f"):
+        return Difference(np.inf, path, f"{a.dtype} {a.shape}", f"{b.dtype} {b.shape}")
+    if not b.size:
+        return Difference(0.0)
+    error = _errors(a.astype(np.float64), b.astype(np.float64), relative=b.dtype.kind == "f")
+    place = np.unravel_index(np.argmax(error), error.shape)
+    where = f"{path}[{', '.join(map(str, place))}]" if place else path
+    return Difference(float(error[place]), where, a[place].item(), b[place].item())
+
+
+def _errors(a: np.ndarray, b: np.ndarray, relative: bool) -> np.ndarray:
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    finite = np.isfinite(a) & np.isfinite(b)
+    gap = np.abs(np.subtract(a, b, out=np.zeros_like(b), where=finite & ~same))
+    scale = np.max(np.abs(b), where=np.isfinite(b), initial=0.0) if relative else 1.0
+    return np.where(same, 0.0, np.where(finite, gap / (scale or 1.0), np.inf))

@@ -1,0 +1,288 @@
+"""One function on every array library: the values of float64 NumPy, in arrays of the library it was given."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from emroute import backend as backends
+from emroute.array import constant
+from emroute.backend import Array, is_array
+from emroute.errors import InputError
+from emroute.testing.compare import Difference, change, compare, leaves, misplaced
+from emroute.testing.places import NUMPY, Place, places
+from emroute.validate import check_choice
+
+__all__ = ["DTYPES", "RTOL", "Outcome", "Trial", "assert_equivalent", "report", "told"]
+
+DTYPES = ("float64", "float32")
+RTOL = {"float64": 1e-10, "float32": 1e-4}
+"""By how much results may differ by default, relative to the largest entry of their array."""
+
+_SLOPES = 32  # entries of an array whose derivatives are checked by central differences
+_STEP = 7e-4  # relative to the array: the fifth root of eps
+_STENCIL = {-2: 1 / 12, -1: -8 / 12, 1: 8 / 12, 2: -1 / 12}
+_STENCIL_ERROR = 1e-6
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one library did on one device in one dtype."""
+
+    place: Place
+    dtype: str
+    of: str
+    """``"values"`` or ``"gradients"``."""
+    difference: Difference
+    rtol: float
+    problem: str = ""
+    """What was wrong beside the numbers."""
+    seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        """Whether the results are those of NumPy."""
+        return not self.problem and self.difference.error <= self.rtol
+
+
+def assert_equivalent(
+    function: Callable[..., Any],
+    *arrays: Any,
+    backends: Sequence[str] | None = None,
+    devices: Sequence[str] | None = None,
+    dtypes: Sequence[str] = DTYPES,
+    rtol: float | dict[str, float] | None = None,
+    gradients: bool = False,
+    **kwargs: Any,
+) -> None:
+    """Assert that a function gives on every array library what it gives on float64 NumPy.
+
+    Parameters
+    ----------
+    function
+        Of arrays; it may return any nest of tuples, lists, dicts and objects with fields.
+    *arrays
+        Its arguments: NumPy arrays, or nests of them. Floating ones are cast to each dtype; what is no array is passed
+        as it is.
+    backends
+        Names of array libraries, such as ``"torch"``; by default all that are installed.
+    devices
+        Names of devices, such as ``"cpu"`` or ``"cuda:0"``; by default all there are.
+    dtypes
+        Of ``"float64"`` and ``"float32"``. In float32 the result is compared with that of float64 NumPy on the rounded
+        arguments.
+    rtol
+        The largest difference allowed, relative to the largest entry of the array it is in; a number, or one a dtype.
+        By default 1e-10 for float64 and 1e-4 for float32.
+    gradients
+        Also compare the gradients of a fixed combination of the results with respect to the floating `arrays`, where
+        a library differentiates: in float64 with central differences, and with one another.
+    **kwargs
+        More arguments, treated in the same way, but for the gradients.
+
+    Raises
+    ------
+    AssertionError
+        If results differ, are not of the library, device and dtype of the arguments, or `function` raises: with a
+        table of who differs where, the largest error, its index and both values.
+    BackendError
+        If a library named is not installed.
+    InputError
+        If there is no such device or dtype, or gradients are asked for and no library here differentiates.
+
+    Examples
+    --------
+    >>> from emroute.array import logsumexp
+    >>> assert_equivalent(logsumexp, np.asarray([[0.0, 1000.0]]), backends=["numpy"])
+    >>> assert_equivalent(lambda x: x.mean() + np.finfo(x.dtype).eps ** 0.5, np.ones(3), backends=["numpy"])
+    Traceback (most recent call last):
+        ...
+    AssertionError: 1 of 2 results differ from float64 NumPy:
+    library  device  dtype    of      error    allowed  where       found              expected
+    numpy    cpu     float32  values  0.00035  0.0001   the result  1.000345230102539  1.0000000149011612
+    """
+    for dtype in dtypes:
+        check_choice("dtypes", dtype, DTYPES)
+    chosen = places(backends, devices)
+    if backends is not None:
+        [place.anchor(dtype) for dtype in dtypes for place in chosen]  # raises where one cannot be had
+    allowed = dict.fromkeys(dtypes, float(rtol)) if isinstance(rtol, int | float) else RTOL | (rtol or {})
+    pairs = [(place, dtype) for dtype in dtypes for place in chosen if place.has(dtype)]
+    trial = Trial(function, arrays, kwargs, allowed, gradients)
+    found = list(trial.run(pairs))
+    if gradients and not any(outcome.of == "gradients" for outcome in found):
+        raise InputError(f"none of {', '.join(map(str, chosen))} differentiates; leave gradients out")
+    if not all(outcome.passed for outcome in found):
+        raise AssertionError(report(found))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A function, its arguments on the host, and what to compare.
+
+    Parameters
+    ----------
+    function, arrays, kwargs
+        As in `assert_equivalent`.
+    rtol
+        What each dtype is allowed.
+    gradients
+        Whether to compare gradients too.
+    expected
+        What `function` should return, from plain NumPy; by default `function` itself of NumPy arrays.
+    """
+
+    function: Callable[..., Any]
+    arrays: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    rtol: dict[str, float] = field(default_factory=lambda: RTOL)
+    gradients: bool = False
+    expected: Callable[..., Any] | None = None
+
+    def run(self, pairs: Sequence[tuple[Place, str]]) -> Iterator[Outcome]:
+        """Yield how each library and device does in each dtype, values first."""
+        judges = [place for place, dtype in pairs if dtype == "float64" and _differentiates(place)]
+        judge = min(judges, key=_compiles, default=None)  # it is called often
+        for dtype in dict.fromkeys(dtype for _, dtype in pairs):
+            arrays, kwargs = change((self.arrays, self.kwargs), partial(_round, dtype))
+            rounded = replace(self, arrays=arrays, kwargs=kwargs)
+            expected = (self.expected or self.function)(*arrays, **kwargs)
+            for place, its in pairs:
+                if its != dtype:
+                    continue
+                yield rounded._try(place, dtype, "values", rounded._values, lambda _, same=expected: same)
+                if self.gradients and _differentiates(place):
+                    yield rounded._try_gradients(place, dtype, judge)
+
+    def _try(
+        self,
+        place: Place,
+        dtype: str,
+        of: str,
+        call: Callable[[Array], Any],
+        expected: Callable[[Any], Any],
+        rtol: float = 0.0,
+    ) -> Outcome:
+        """Call with an anchor of the place, and compare with what is expected beside that result."""
+        problem, difference, start = "", Difference(0.0), time.perf_counter()
+        try:
+            anchor = place.anchor(dtype)
+            found = call(anchor)
+            problem = misplaced(found, anchor) or ""
+            difference = difference if problem else compare(found, expected(found))
+        except Exception as error:  # whatever it is, it is for the table
+            problem = f"{type(error).__name__}: {error}"
+        allowed = max(rtol, self.rtol[dtype])
+        return Outcome(place, dtype, of, difference, allowed, problem, time.perf_counter() - start)
+
+    def _values(self, anchor: Array) -> Any:
+        arrays, kwargs = change((self.arrays, self.kwargs), partial(_put, anchor))
+        return self.function(*arrays, **kwargs)
+
+    def _try_gradients(self, place: Place, dtype: str, judge: Place | None) -> Outcome:
+        """Compare with the judge's gradients; those, and where there is no judge, with central differences."""
+        if judge is not None and (place, dtype) != (judge, "float64"):
+            exact = self._gradients(judge.anchor())
+            return self._try(place, dtype, "gradients", self._gradients, lambda _: change(exact, _host))
+        expected = partial(_filled, self._slopes())
+        return self._try(place, dtype, "gradients", self._gradients, expected, _STENCIL_ERROR)
+
+    def _gradients(self, anchor: Array) -> dict[str, Array]:
+        """Gradients with respect to the floating arrays, by their place among the arguments."""
+        own = {path: x for path, x in leaves(self.arrays) if _is_floating(x)}
+        gradient: Any = getattr(backends.get(anchor), "gradient", None)
+        found = gradient(partial(self._number, anchor), *(_put(anchor, x) for x in own.values()))
+        return dict(zip((f"argument {path}" for path in own), found, strict=True))
+
+    def _number(self, anchor: Array, *own: Array) -> Array:
+        """Combine all floating results into one number, the floating arguments being `own`."""
+        xp, following = backends.namespace(anchor), iter(own)
+        arrays = change(self.arrays, lambda x: next(following) if _is_floating(x) else _put(anchor, x))
+        result = self.function(*arrays, **change(self.kwargs, partial(_put, anchor)))
+        total = xp.sum(anchor)
+        for _, x in leaves(result):
+            if is_array(x) and xp.isdtype(x.dtype, "real floating"):
+                size = math.prod(x.shape)
+                coefficients = np.cos(1.0 + np.arange(size)).reshape(x.shape)
+                total = total + xp.sum(x * constant(coefficients, like=x))
+        return total
+
+    def _slopes(self) -> dict[str, np.ndarray]:
+        """Central differences in some entries of each argument, NaN in the others."""
+        own = {path: x for path, x in leaves(self.arrays) if _is_floating(x)}
+        number, slopes = partial(self._number, NUMPY.anchor()), {}
+        for path, x in own.items():
+            slopes[f"argument {path}"] = slope = np.full(x.shape, np.nan)
+            step = _STEP * (float(np.max(np.abs(x), initial=0.0)) or 1.0)
+            for entry in np.linspace(0, x.size - 1, min(x.size, _SLOPES)).astype(int):
+                ends = []
+                for times in _STENCIL:
+                    moved = x.copy()
+                    moved.flat[entry] += times * step
+                    ends.append(float(number(*(own | {path: moved}).values())))
+                slope.flat[entry] = np.dot(ends, list(_STENCIL.values())) / step
+                if abs(slope.flat[entry]) < 16 * np.finfo(np.float64).eps * np.max(np.abs(ends)) / step:
+                    slope.flat[entry] = 0.0  # rounding alone
+        return slopes
+
+
+def _differentiates(place: Place) -> bool:
+    return hasattr(place.backend, "gradient")
+
+
+def _compiles(place: Place) -> bool:
+    return place.backend.compile(_differentiates) is not _differentiates
+
+
+def _is_floating(x: Any) -> bool:
+    return is_array(x) and x.dtype.kind == "f"
+
+
+def _host(x: Any) -> Any:
+    return backends.get(x).to_numpy(x) if is_array(x) else x
+
+
+def _round(dtype: str, x: Any) -> Any:
+    """What is left of a floating array in a dtype, in float64."""
+    x = _host(x)
+    return x.astype(dtype).astype(np.float64) if _is_floating(x) else x
+
+
+def _put(anchor: Array, x: Any) -> Any:
+    return backends.get(anchor).from_numpy(np.array(x), anchor) if is_array(x) else x
+
+
+def _filled(slopes: dict[str, np.ndarray], found: dict[str, Array]) -> dict[str, np.ndarray]:
+    """Slopes where they are known, elsewhere what was found if it is finite."""
+    host = {path: _host(x) for path, x in found.items()}
+    known = {path: np.isfinite(slope) for path, slope in slopes.items()}
+    return {
+        path: np.where(known[path], slope, np.where(np.isfinite(host[path]), host[path], 0.0))
+        for path, slope in slopes.items()
+    }
+
+
+def report(found: Sequence[Outcome]) -> str:
+    """Return a table of who differs where, in the order of the outcomes."""
+    wrong = [outcome for outcome in found if not outcome.passed]
+    rows = [("library", "device", "dtype", "of", "error", "allowed", "where", "found", "expected")]
+    for outcome in wrong:
+        row = outcome.place.library, outcome.place.device or "", outcome.dtype, outcome.of, *told(outcome)
+        rows.append(row)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return "\n".join([f"{len(wrong)} of {len(found)} results differ from float64 NumPy:", *lines])
+
+
+def told(outcome: Outcome) -> tuple[str, str, str, str, str]:
+    """Return error, what is allowed, where, and both values; or what was wrong beside the numbers."""
+    error, where, found, expected = outcome.difference
+    if outcome.problem:
+        return "", "", " ".join(outcome.problem.split()), "", ""
+    return f"{error:.2g}", f"{outcome.rtol:.2g}", where or "the result", str(found), str(expected)

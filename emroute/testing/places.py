@@ -1,0 +1,138 @@
+"""Array libraries by name and their devices, for what does not take the library of its input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from emroute import backend as backends
+from emroute.backend import Array, Backend
+from emroute.errors import BackendError, InputError
+
+__all__ = ["NUMPY", "Place", "places"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """An array library on one of its devices; None is the device that the library would choose.
+
+    Examples
+    --------
+    >>> Place("numpy", "cpu").anchor("float32")
+    array([0.], dtype=float32)
+    """
+
+    library: str
+    device: str | None = None
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.library, self.device)))
+
+    @property
+    def backend(self) -> Backend:
+        """The library's backend; asking imports the library."""
+        return backends.named(self.library)
+
+    @property
+    def version(self) -> str:
+        """The library's version, as it tells it."""
+        return str(getattr(import_module(self.library), "__version__", "unknown"))
+
+    def enable_float64(self) -> None:
+        """Allow float64 for the rest of the process, where the library leaves it out unless told otherwise."""
+        getattr(self.backend, "enable_float64", lambda: None)()
+
+    def anchor(self, dtype: str = "float64") -> Array:
+        """Return an array of one zero, beside which a backend's `from_numpy` places others.
+
+        Parameters
+        ----------
+        dtype
+            ``"float32"`` or ``"float64"``.
+
+        Raises
+        ------
+        InputError
+            If the device or the dtype cannot be had.
+        """
+        try:
+            make = getattr(self.backend, "anchor", None)
+            return make(self.device, dtype) if make else self._zero(dtype)
+        # each library has its own errors for a device that is not there
+        except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, AttributeError) as error:
+            where = "its default device" if self.device is None else f"device {self.device!r}"
+            reason = str(error).strip().partition("\n")[0]
+            raise InputError(f"{self.library} cannot use {where} with {dtype}: {reason}") from None
+
+    def has(self, dtype: str) -> bool:
+        """Whether the device and the dtype can be had."""
+        try:
+            self.anchor(dtype)
+        except InputError:
+            return False
+        return True
+
+    def _zero(self, dtype: str) -> Array:
+        module: Any = import_module(self.library)
+        options = {} if self.device in (None, "cpu") else {"device": self.device}
+        return module.zeros(1, dtype=getattr(module, dtype), **options)
+
+
+NUMPY = Place("numpy", "cpu")
+"""With what the others are compared."""
+
+
+def places(libraries: Sequence[str] | None = None, devices: Sequence[str] | None = None) -> list[Place]:
+    """Return array libraries and devices that can be used here, NumPy first.
+
+    Parameters
+    ----------
+    libraries
+        Their names; by default all that have a backend and are installed.
+    devices
+        As the libraries call them, such as ``cpu`` or ``cuda:0``, each on the libraries that have it; by default all.
+
+    Raises
+    ------
+    BackendError
+        If a library named has no backend or is not installed.
+    InputError
+        If no library has one of the devices.
+
+    Examples
+    --------
+    >>> places(["numpy"])
+    [Place(library='numpy', device='cpu')]
+    """
+    for name in libraries or ():
+        if not _present(name):
+            raise BackendError(f"{name} is not installed; these have a backend: {', '.join(backends.installed())}")
+        backends.named(name)
+    names = sorted(_distinct(), key=lambda name: name != "numpy") if libraries is None else list(libraries)
+    if devices is None:
+        return [Place(name, device) for name in names for device in _devices(name)]
+    found = [Place(name, device) for device in devices for name in names if Place(name, device).has("float32")]
+    for device in devices:
+        if device not in {place.device for place in found}:
+            raise InputError(f"none of {', '.join(names)} has a device {device!r} here")
+    return found
+
+
+def _present(name: str) -> bool:
+    return find_spec(name) is not None
+
+
+def _distinct() -> list[str]:
+    """Libraries that are installed; of two names for one library, such as those of arrays and of tracers, the first."""
+    found: dict[Any, str] = {}
+    for name in filter(_present, backends.installed()):
+        backend = backends.named(name)
+        found.setdefault(backend if hasattr(backend, "anchor") else name, name)
+    return list(found.values())
+
+
+def _devices(name: str) -> tuple[str, ...]:
+    return getattr(backends.named(name), "devices", lambda: ("cpu",))()
