@@ -68,7 +68,7 @@ def collapsed(mixture: GaussianMixture) -> Array:
     """Whether some covariance is singular but for rounding, ``(...,)``."""
     spread, floor, d = mixture.params.spread, mixture.params.floor, mixture.params.means.shape[-1]
     xp = backends.namespace(spread.trace)
-    width = xp.maximum(d * eps(spread.trace) * spread.trace, xp.zeros_like(spread.trace) + floor[..., None])
+    width = xp.maximum(eps(spread.trace) * spread.trace / d, xp.zeros_like(spread.trace) + floor[..., None])
     return xp.any(spread.narrowest <= width, axis=-1)
 
 

@@ -135,14 +135,14 @@ class KMeans(TransformerMixin, ClassNamePrefixFeaturesOutMixin, ClusterMixin, Es
             for init, n_init in self._starts(x, like)
         ]
         clusters = min(fits, key=lambda fit: float(fit.inertia))
-        self.n_iter_ = int(clusters.n_iter)
-        if rest and clusters.converged:  # centres at rest have still to make the last small shift
+        self.n_iter_, at_rest = int(clusters.n_iter), bool(clusters.converged)
+        if rest and at_rest:  # centres at rest have still to make the last small shift
             clusters = kmeans.fit(x, k, sample_weight=weight, init=clusters.centroids, max_iter=1)
         self.clusters_, self.cluster_centers_, self.labels_ = clusters, clusters.centroids, clusters.labels
         self.inertia_ = float(clusters.inertia)
         if self.verbose:
             why = f"center shift is within tolerance {rest}" if rest else "strict convergence"
-            print(f"Ended at iteration {self.n_iter_}: {why if clusters.converged else 'max_iter reached'}.")
+            print(f"Ended at iteration {self.n_iter_}: {why if at_rest else 'max_iter reached'}.")
         distinct = backends.namespace(self.labels_).unique_values(self.labels_).shape[0]
         if distinct < k:
             warnings.warn(
@@ -206,10 +206,6 @@ class KMeans(TransformerMixin, ClassNamePrefixFeaturesOutMixin, ClusterMixin, Es
     def transform(self, X: Any) -> Array:
         """Distances to all centres, ``(n, k)``."""
         return self._over_rows(lambda clusters, rows: clusters.transform(rows), X)
-
-    def fit_transform(self, X: Any, y: None = None, sample_weight: Any = None) -> Array:
-        """Fit, and return the distances of the rows to all centres, ``(n, k)``."""
-        return self.fit(X, sample_weight=sample_weight).transform(X)
 
     def score(self, X: Any, y: None = None, sample_weight: Any = None) -> float:
         """Minus the inertia of rows."""

@@ -168,7 +168,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         """Log-density (or log-probability) of each row, ``(n,)``."""
         return self._each("log_prob", X)
 
-    def score(self, X: Any, y: None = None, sample_weight: Any = None) -> float:
+    def score(self, X: Any, y: None = None, sample_weight: Any = None) -> float:  # type: ignore[override]
         """Mean log-density of a row, weighted where weights are given."""
         log_prob = self.score_samples(X)
         xp, weight = backends.namespace(log_prob), as_weight(sample_weight, log_prob)
@@ -196,7 +196,8 @@ class MixtureEstimator(DensityMixin, Estimator):
         check_is_fitted(self)
         if n_samples < 1:
             raise InputError(f"Invalid value for 'n_samples': {n_samples}; expected at least 1")
-        return self.mixture_.sample(n_samples, rng=generator(self.random_state), **options)
+        mixture: Any = self.mixture_
+        return mixture.sample(n_samples, rng=generator(self.random_state), **options)
 
 
 def as_start(name: str, value: Any, like: Array, shape: tuple[int, ...]) -> Array | None:
