@@ -1,9 +1,10 @@
-"""scikit-learn's own tests of mixtures and k-means, with our estimators in place of its: ``python -m tests.sklearn_suite``.
+"""scikit-learn's own tests, with our estimators in place of its: ``python -m tests.sklearn_suite``.
 
-The tests are those of the scikit-learn that is installed. Before they are loaded, its `GaussianMixture` and `KMeans`
-are exchanged for ours. A test that never makes one of ours says nothing about us and is not counted; neither is one
-which reaches into scikit-learn's private members (`PRIVATE`), or asserts that it refuses what works here (`LIMITS`).
-The rest are the tests that exercise public behaviour; those that fail are in `DIFFERENT`, each with the reason.
+The tests are those of mixtures and k-means of the scikit-learn that is installed. Before they are loaded, its
+`GaussianMixture` and `KMeans` are exchanged for ours. A test that never makes one of ours says nothing about us and is
+not counted; neither is one which reaches into scikit-learn's private members (`PRIVATE`), or asserts that it refuses
+what works here (`LIMITS`). The rest are the tests that exercise public behaviour; those that fail are in `DIFFERENT`,
+each with the reason.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,9 +94,9 @@ def run(*options: str) -> Watch:
     return watch
 
 
-def main() -> int:
-    """Print what passes, and a table of the rest; 1 if a test fails without a reason."""
-    watch = run()
+def main(*options: str) -> int:
+    """Print what passes, and a table of the rest; return 1 if a test fails without a reason."""
+    watch = run(*options)
     groups: dict[str, list[str]] = {name: [] for name in ("elsewhere", "private", "limits", "passed", "failed")}
     for test, outcome in watch.outcomes.items():
         name = test.rpartition("::")[2].partition("[")[0]
@@ -118,4 +120,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(*sys.argv[1:]))

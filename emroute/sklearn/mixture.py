@@ -85,6 +85,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         ValueError
             If the data, the weights, the start or a parameter cannot be used.
         """
+        check_count("n_components", self.n_components)
         x = self._read(X, reset=True)
         first = next(iter(x)) if isinstance(x, Blocks) else x
         like = backends.get(first).from_numpy(np.zeros((1, x.shape[1])), first)
