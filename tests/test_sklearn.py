@@ -204,9 +204,9 @@ TABLES = tables()
 
 
 def start_of(x, k):
-    """Rows moved a little: of a grid such as pixels are, many rows would be as far from two centres, but for rounding."""
+    """Rows moved a little: of rows on a grid, as pixels are, many would be as far from two centres but for rounding."""
     rng = np.random.default_rng(0)
-    return x[rng.choice(len(x), k, replace=False)] + 0.01 * x.std() * rng.standard_normal((k, x.shape[1]))
+    return x[rng.choice(len(x), k, replace=False)] + 0.01 * x.std(axis=0) * rng.standard_normal((k, x.shape[1]))
 
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
