@@ -1,4 +1,4 @@
-"""`GaussianMixture` with scikit-learn's parameters and attributes."""
+"""Mixtures of Gaussians with scikit-learn's parameters and attributes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`KMeans` with scikit-learn's parameters and attributes."""
+"""k-means with scikit-learn's parameters and attributes."""
 
 from __future__ import annotations
 
