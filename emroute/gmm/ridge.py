@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emroute import backend as backends
-from emroute.array import eps, swap
+from emroute.array import eps, one_hot, swap
 from emroute.backend import Array, compiled
 from emroute.data import open_source
 from emroute.family import Statistics
@@ -42,23 +42,26 @@ class RidgeModel(GaussianModel):
 
 @dataclass(frozen=True)
 class _Assigned:
-    """Statistics of rows under responsibilities that come with them; data are ``(x, responsibilities)``."""
+    """Statistics of rows that come with their components; data are ``(x, labels)`` or ``(x, responsibilities)``."""
 
     model: GaussianModel
 
     def expect(self, params: Params, data: tuple[Array, Array], sample_weight: Array) -> Statistics:
-        x, shares = data
-        shares = swap(shares) * sample_weight[..., None, :]
+        x, known = data
+        shares = swap(known) if known.ndim == x.ndim else one_hot(known, params.weights.shape[-1], like=x)
+        shares = shares * sample_weight[..., None, :]
         return self.model.gather(params, x, shares, 0 * shares[..., 0, 0])
 
     def bytes_per_row(self, params: Params) -> int:
         return self.model.bytes_per_row(params)
 
 
-def one_step(model: GaussianModel, x: Array, sample_weight: Array | None, responsibilities: Array) -> GaussianMixture:
-    """Return the mixture that an M-step makes of rows ``(n, d)`` and responsibilities ``(n, k)``."""
-    _, _, params = prepare(model, x, responsibilities.shape[-1], sample_weight, 0.0)
-    source = open_source((x, responsibilities), sample_weight, (1, 1))
+def one_step(
+    model: GaussianModel, x: Array, n_components: int, sample_weight: Array | None, known: Array
+) -> GaussianMixture:
+    """Return the mixture that an M-step makes of rows ``(n, d)`` and labels ``(n,)`` or responsibilities ``(n, k)``."""
+    _, _, params = prepare(model, x, n_components, sample_weight, 0.0)
+    source = open_source((x, known), sample_weight, (1, known.ndim - 1))
     statistics = sweep(_Assigned(model), params, source, ())
     maximize = compiled(backends.get(x), type(model).maximize, model)
     return GaussianMixture.unfitted(model, maximize(statistics, params))

@@ -8,7 +8,7 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute import kmeans
-from emroute.array import eps, one_hot, swap
+from emroute.array import eps, swap
 from emroute.backend import Array
 from emroute.errors import InputError
 from emroute.fitting import Settings
@@ -151,11 +151,11 @@ class GaussianMixture(MixtureEstimator):
         check_choice("init_params", self.init_params, tuple(_STARTS))
         if self.init_params == "random":
             shares = rng.random((x.shape[0], self.n_components))
-            shares = backends.get(x).from_numpy(shares / shares.sum(axis=1, keepdims=True), x)
+            known = backends.get(x).from_numpy(shares / shares.sum(axis=1, keepdims=True), x)
         else:
-            clusters = kmeans.fit(x, self.n_components, sample_weight=weight, rng=rng, **_STARTS[self.init_params])
-            shares = swap(one_hot(clusters.labels, self.n_components, like=x))
-        return self._parameters(self._sound(one_step(self._model(), x, weight, shares)))
+            options = _STARTS[self.init_params]
+            known = kmeans.fit(x, self.n_components, sample_weight=weight, rng=rng, **options).labels
+        return self._parameters(self._sound(one_step(self._model(), x, self.n_components, weight, known)))
 
     def _climb(self, x: Any, weight: Array | None, init: tuple[Array, ...], **options: Any) -> Mixture:
         return fit_model(self._model(), x, self.n_components, weight, 0.0, Settings(init, **options))
