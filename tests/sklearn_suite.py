@@ -17,8 +17,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-os.environ.setdefault("SCIPY_ARRAY_API", "1")  # before SciPy is loaded, so that the tests of array libraries run
-os.environ.setdefault("SKLEARN_RUN_FLOAT32_TESTS", "1")
+if __name__ == "__main__":  # before SciPy is loaded, so that the tests of array libraries run
+    os.environ.setdefault("SCIPY_ARRAY_API", "1")
+    os.environ.setdefault("SKLEARN_RUN_FLOAT32_TESTS", "1")
 
 import pytest
 import sklearn
