@@ -47,5 +47,11 @@ def arrange(app, what, name, obj, options, lines):
             lines[place:place] = ["::", ""]
 
 
+def leave_out(app, what, name, obj, skip, options):
+    """Leave out what scikit-learn adds to every estimator: its words are links into its own site."""
+    return True if name.startswith("set_") and name.endswith("_request") else None
+
+
 def setup(app):
     app.connect("autodoc-process-docstring", arrange)
+    app.connect("autodoc-skip-member", leave_out)

@@ -1,5 +1,8 @@
 """Algorithms that find structure by agreement, once for NumPy, CuPy, Torch and JAX arrays."""
 
+import importlib
+from types import ModuleType
+
 from emroute import (
     backend,
     binomial,
@@ -35,3 +38,10 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Load what needs a framework when it is first asked for."""
+    if name == "sklearn":
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -35,6 +35,7 @@ __all__ = [
     "Settings",
     "admit",
     "align",
+    "best",
     "fit_counts",
     "iterate",
     "measure",
@@ -141,11 +142,11 @@ def run(model: Any, params: Any, source: Rows | Stream, settings: Settings) -> e
         settings.progress,
     )
     if settings.n_init > 1:
-        fit = compiled(backends.get(fit.objective), _best, fit.objective.ndim - 1)(fit)
+        fit = compiled(backends.get(fit.objective), best, fit.objective.ndim - 1)(fit)
     return em.trim(fit)
 
 
-def _best(axis: int, fit: em.Fit) -> em.Fit:
+def best(axis: int, fit: em.Fit) -> em.Fit:
     """Keep the restart of the highest objective along a batch axis."""
     xp = backends.namespace(fit.objective)
     finite = xp.isfinite(fit.objective)
@@ -153,13 +154,13 @@ def _best(axis: int, fit: em.Fit) -> em.Fit:
     top = xp.max(objective, axis=axis, keepdims=True)
     # equal but for rounding is equal: the first such restart wins on every library
     near = objective >= top - 128 * eps(top) * xp.abs(xp.where(xp.isfinite(top), top, xp.zeros_like(top)))
-    best = xp.argmax(xp.astype(near, objective.dtype), axis=axis)
+    first = xp.argmax(xp.astype(near, objective.dtype), axis=axis)
 
     def choose(x: Array) -> Array:
         if x.shape[axis] == 1:
             return xp.squeeze(x, axis=axis)
-        wide = xp.reshape(best, (*best.shape, *(1,) * (x.ndim - best.ndim)))
-        wide = xp.broadcast_to(wide, (*best.shape, 1, *x.shape[axis + 1 :]))
+        wide = xp.reshape(first, (*first.shape, *(1,) * (x.ndim - first.ndim)))
+        wide = xp.broadcast_to(wide, (*first.shape, 1, *x.shape[axis + 1 :]))
         return xp.squeeze(xp.take_along_axis(x, wide, axis=axis), axis=axis)
 
     return em.Fit(*map_leaves(choose, tuple(fit)))

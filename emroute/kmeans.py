@@ -44,6 +44,8 @@ class Params(NamedTuple):
     centre: Array
     scatter: Array
     """``(...,)``: weighted squared distances of all rows to the centre."""
+    rest: Array
+    """``(...,)``: centroids whose shifts have squares that sum to no more than this stay where they are."""
 
 
 class Statistics(NamedTuple):
@@ -141,6 +143,8 @@ class KMeansModel:
         shift = xp.where(xp.abs(shift) > rounding[..., None, None], shift, xp.zeros_like(shift))
         empty = xp.astype(counts <= 0, counts.dtype)
         moved = (empty * xp.cumulative_sum(empty, axis=-1) == 1) & (distance > 0)[..., None]
+        going = (xp.sum(shift * shift, axis=(-2, -1)) > params.rest) | xp.any(moved, axis=-1)
+        shift = xp.where(going[..., None, None], shift, xp.zeros_like(shift))
         centroids = xp.where(moved[..., None], farthest[..., None, :], params.centroids + shift)
         inertia = -self.objective(statistics, params)
         narrow = eps(counts) * params.scatter > _TOLERATED[itemsize(counts)] * inertia
@@ -220,7 +224,11 @@ class KMeans:
 
     def predict(self, x: Array) -> Array:
         """Return the nearest centroid of each row, ``(..., n)`` integers."""
-        return self._each("assign", x)[0]
+        return self.assign(x)[0]
+
+    def assign(self, x: Array) -> tuple[Array, Array]:
+        """Return the nearest centroid of each row, and the squared distance to it, both ``(..., n)``."""
+        return self._each("assign", x)
 
     def transform(self, x: Array) -> Array:
         """Distances to all centroids, ``(..., n, k)``."""
@@ -297,8 +305,13 @@ def fit(
     >>> clusters.labels.tolist(), clusters.trace.round(3).tolist()
     ([0, 0, 1, 1], [-181.0, -21.556, -1.0, -1.0])
     """
-    k = check_count("n_clusters", n_clusters)
     settings = Settings(init, n_init, tol, max_iter, rng, chunk_size, callback, progress)
+    return cluster(x, n_clusters, sample_weight, settings)
+
+
+def cluster(x: Any, n_clusters: int, sample_weight: Array | None, settings: Settings, rest: float = 0.0) -> KMeans:
+    """Return what `fit` does; centroids whose shifts have squares that sum to no more than `rest` are at rest."""
+    k = check_count("n_clusters", n_clusters)
     source, n = admit(x, sample_weight, k, "n_clusters")
     extent = gauge(source)
     xp, d = backends.namespace(extent.total), extent.total.shape[-1]
@@ -312,14 +325,14 @@ def fit(
         centre, scatter = moments.mean, xp.sum(moments.square, axis=-1)
     model = KMeansModel(centred=not near, weighted=sample_weight is not None)
     zero = xp.zeros_like(scatter)
-    params = Params(zero[..., None, None], zero + 1, centre, scatter)
+    params = Params(zero[..., None, None], zero + 1, centre, scatter, zero + rest)
     if settings.named:
-        centroids = seeds(model, params, source, n, settings.init, k, settings.n_init, as_generator(rng))
+        centroids = seeds(model, params, source, n, settings.init, k, settings.n_init, as_generator(settings.rng))
     else:
-        centroids = as_parameter("starting centroids", init, centre, (k, d)) - centre[..., None, :]
+        centroids = as_parameter("starting centroids", settings.init, centre, (k, d)) - centre[..., None, :]
     if settings.n_init > 1:
         source, params = restart(source, params, len(source.batch))
-    start = align(params._replace(centroids=centroids), (2, 0, 1, 0), source.batch, 2)
+    start = align(params._replace(centroids=centroids), (2, 0, 1, 0, 0), source.batch, 2)
     if n > _MANY:
         start = start._replace(careful=_narrow(model, start, source.first(n // 16)))
     result = run(model, start, source, settings)

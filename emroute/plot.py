@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emroute import backend as backends
+from emroute import gmm, kmeans
 from emroute.backend import Array
 from emroute.em import Fit
 from emroute.errors import InputError, MissingDependencyError
-from emroute.gmm import GaussianMixture
-from emroute.kmeans import KMeans
 from emroute.mixture import Mixture
 from emroute.select import Choice
 
@@ -92,7 +91,7 @@ def pairs(
 
 
 def density(
-    mixture: GaussianMixture, x: Array, names: Sequence[str] | None = None, *, max_points: int = 5000
+    mixture: gmm.GaussianMixture, x: Array, names: Sequence[str] | None = None, *, max_points: int = 5000
 ) -> Figure:
     """Draw the density of a Gaussian mixture in the plane over the points it was fitted to.
 
@@ -164,7 +163,7 @@ def density(
     return figure
 
 
-def trace(*fits: Fit | Mixture | KMeans, labels: Sequence[str] | None = None, relative: bool = False) -> Figure:
+def trace(*fits: Fit | Mixture | kmeans.KMeans, labels: Sequence[str] | None = None, relative: bool = False) -> Figure:
     """Draw objectives against iterations; they never fall.
 
     Parameters

@@ -78,7 +78,9 @@ def test_readme_examples_are_one_program():
     assert len(program.split("\n")) == 10  # and the line of the import, less the empty one at the end
 
 
-@pytest.mark.parametrize("name", ["index.md", "first-mixture.md", "routing.md", "own-model.md", "testing.md"])
+@pytest.mark.parametrize(
+    "name", ["index.md", "first-mixture.md", "routing.md", "sklearn.md", "own-model.md", "testing.md"]
+)
 def test_page_runs(name, capsys):
     run(DOCS / name)
 

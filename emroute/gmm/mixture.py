@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import eps, full
+from emroute.array import full
 from emroute.backend import Array, compiled
+from emroute.data import Rows, Stream
 from emroute.em import Fit
 from emroute.fitting import Settings, admit, align, iterate, measure
 from emroute.gmm.covariance import COVARIANCES, Spread
@@ -173,19 +174,21 @@ def fit(
     >>> mixture.predict(x).shape, mixture.responsibilities(x).shape
     ((200,), (200, 2))
     """
-    k = check_count("n_components", n_components)
     check_choice("covariance_type", covariance_type, tuple(COVARIANCES))
     check_number("covariance_floor", covariance_floor)
     settings = Settings(init, n_init, tol, max_iter, rng, chunk_size, callback, progress)
-    source, n = admit(x, sample_weight, k, "n_components")
-    moments = measure(source)
-    centre, d = moments.mean, moments.mean.shape[-1]
-    model = GaussianModel(covariance_type)
-    floor = max(covariance_floor, 10 * d * eps(centre))
-    params = compiled(backends.get(centre), standard, model, k)(centre, moments.variance, floor)
+    return fit_model(GaussianModel(covariance_type), x, n_components, sample_weight, covariance_floor, settings)
+
+
+def fit_model(
+    model: GaussianModel, x: Any, n_components: int, sample_weight: Array | None, floor: float, settings: Settings
+) -> GaussianMixture:
+    """Return what `fit` does, for any model whose parameters are Gaussian."""
+    source, n, params = prepare(model, x, n_components, sample_weight, floor)
+    (k, d), centre, init = params.means.shape[-2:], params.centre, settings.init
     drawn = None
     if settings.named:
-        drawn = seeds(model, params, source, n, settings.init, k, settings.n_init, as_generator(rng))
+        drawn = seeds(model, params, source, n, init, k, settings.n_init, as_generator(settings.rng))
     elif isinstance(init, tuple):
         params = given(model, params, init)
     else:
@@ -195,3 +198,16 @@ def fit(
     params = align(params, (1, 2, rank, rank, 1, 1, 1, 2, 0, 1, 1, 0), source.batch, 9)
     params = compiled(backends.get(centre), GaussianModel.complete, model)(params)
     return iterate(GaussianMixture, model, params, source, drawn, settings)
+
+
+def prepare(
+    model: GaussianModel, x: Any, n_components: int, sample_weight: Array | None, floor: float
+) -> tuple[Rows | Stream, int, Params]:
+    """Check the data; return them, their number of rows, and equal components in their standard coordinates."""
+    k = check_count("n_components", n_components)
+    source, n = admit(x, sample_weight, k, "n_components")
+    moments = measure(source)
+    centre = moments.mean
+    floor = max(floor, model.least_floor(centre, centre.shape[-1]))
+    params = compiled(backends.get(centre), standard, model, k)(centre, moments.variance, floor)
+    return source, n, params

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import either, eps, full, itemsize, normalize, safe_log, swap, tiny
+from emroute.array import constant, either, eps, full, itemsize, normalize, safe_log, swap, tiny
 from emroute.backend import Array
 from emroute.data import Rows
 from emroute.errors import InputError
@@ -25,7 +25,7 @@ from emroute.fitting import mixing_weights
 from emroute.gmm.covariance import COVARIANCES, Covariance, Spread
 from emroute.validate import as_parameter, check_floating, check_scored, check_width, require
 
-__all__ = ["GaussianModel", "Params", "begin", "given", "standard"]
+__all__ = ["GaussianModel", "Params", "begin", "given", "standard", "unit"]
 
 _TOLERATED = {4: 1e-3, 8: 1e-8}  # of float32 and float64: log-densities err by about 3 % of this
 
@@ -105,16 +105,24 @@ class GaussianModel:
     def maximize(self, statistics: Statistics, params: Params) -> Params:
         """M-step; a component without weight keeps its mean and covariance."""
         counts, first, second = self.covariance.moments(statistics.sums, params.means.shape[-1])
-        xp, d = backends.namespace(counts), params.means.shape[-1]
+        xp = backends.namespace(counts)
         held = counts > tiny(counts) / eps(counts)
         safe = xp.where(held, counts, xp.ones_like(counts))
         old = reference(params)
         means = xp.where(held[..., None], old + first / safe[..., None], params.means)
         shift = xp.where(held[..., None], first / safe[..., None], xp.zeros_like(first))
-        spread = self.covariance.spread(self.covariance.moment(safe, shift, second), params.floor, d)
+        spread = self.spread(self.covariance.moment(safe, shift, second), params)
         if self.covariance_type != "tied":
             spread = _keep(held, spread, params.spread)
         return self.complete(params._replace(weights=share(counts), means=means, spread=spread))
+
+    def spread(self, covariances: Array, params: Params) -> Spread:
+        """Decompose the covariances that the data ask for, kept above the floor."""
+        return self.covariance.spread(covariances, params.floor, params.means.shape[-1])
+
+    def least_floor(self, like: Array, d: int) -> float:
+        """Return the floor below which rounding would be taken for variance."""
+        return 10 * d * eps(like)
 
     def complete(self, params: Params) -> Params:
         """Derive from weights, means and covariances what the E-step needs."""
@@ -205,14 +213,16 @@ def standard(model: GaussianModel, k: int, centre: Array, variance: Array, floor
 def begin(model: GaussianModel, centre: Array, scale: Array, floor: Array, k: int) -> Params:
     """Equal weights, means at the centre, unit covariances: what a component without data keeps."""
     batch, d = tuple(centre.shape[:-1]), centre.shape[-1]
-    identity = np.eye(d) if model.covariance_type in ("full", "tied") else np.ones(1)
     shape = (*batch, *model.covariance.shape(k, d))
-    covariances = full(shape, 0, like=centre) + backends.get(centre).from_numpy(
-        identity if shape else identity[0], centre
-    )
+    covariances = full(shape, 0, like=centre) + unit(model, d, like=centre)
     spread = model.covariance.spread(covariances, floor, d)
     weights, means = full((*batch, k), 1 / k, like=centre), full((*batch, k, d), 0, like=centre)
     return model.complete(Params(weights, means, spread, weights, floor, centre, scale, floor))
+
+
+def unit(model: GaussianModel, d: int, *, like: Array) -> Array:
+    """Unit covariances, which broadcast to the shape of the covariance type."""
+    return constant(np.eye(d) if model.covariance_type in ("full", "tied") else np.ones(1), like=like)
 
 
 def given(model: GaussianModel, params: Params, init: tuple[Any, ...]) -> Params:

@@ -1,0 +1,83 @@
+"""How the estimators read data: arrays stay what they are, everything else goes through scikit-learn's validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.validation import validate_data
+
+from emroute import backend as backends
+from emroute.backend import Array
+from emroute.errors import EmrouteError, InputError
+
+__all__ = ["Blocks", "Estimator", "as_weight", "generator", "over_rows"]
+
+_BLOCK = 2**23  # bytes of sparse rows that are dense at once
+
+
+class Blocks:
+    """Sparse rows as a source of dense blocks, made anew in every pass."""
+
+    def __init__(self, x: Any) -> None:
+        self.x, self.shape = x, x.shape
+        self.size = max(1, _BLOCK // (x.shape[1] * x.dtype.itemsize))
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self.x[start : start + self.size].toarray() for start in range(0, self.x.shape[0], self.size))
+
+
+class Estimator(BaseEstimator):
+    """What all estimators share."""
+
+    _sparse = False
+
+    def _read(self, X: Any, reset: bool) -> Any:
+        """Return rows ``(n, d)``: an array of another library than NumPy as it is, sparse rows as `Blocks`."""
+        if _foreign(X):
+            if X.ndim != 2:
+                raise InputError(f"Expected 2D array, got {X.ndim}D array instead; reshape it to (n, d)")
+            return validate_data(self, X, reset=reset, skip_check_array=True)
+        accept = "csr" if self._sparse else False
+        x = validate_data(self, X, reset=reset, accept_sparse=accept, dtype=[np.float64, np.float32])
+        return Blocks(x) if issparse(x) else x
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = self._sparse
+        tags.array_api_support = True
+        return tags
+
+
+def _foreign(x: object) -> bool:
+    try:
+        return backends.get(x) is not backends.get(np.empty(0))
+    except EmrouteError:
+        return False
+
+
+def as_weight(sample_weight: Any, x: Any) -> Array | None:
+    """Return weights as an array of the data's kind: lists, frames and the like are converted for NumPy rows."""
+    if sample_weight is None or _foreign(x) or _foreign(sample_weight):
+        return sample_weight
+    weight = np.asarray(sample_weight, dtype=x.dtype)
+    if weight.ndim != 1:
+        raise InputError(f"Sample weights must be 1D array or scalar, got {weight.ndim}D array; expected shape (n,)")
+    return weight
+
+
+def over_rows(function: Callable[[Any], Array], x: Any) -> Array:
+    """Apply a function of rows; to `Blocks` one by one."""
+    return np.concatenate([function(block) for block in x]) if isinstance(x, Blocks) else function(x)
+
+
+def generator(random_state: Any) -> np.random.Generator:
+    """Return a generator: an integer seeds it as it does in all of emroute, a `RandomState` is drawn from."""
+    if isinstance(random_state, Integral):
+        return np.random.default_rng(int(random_state))
+    return np.random.default_rng(check_random_state(random_state).randint(2**32, size=4, dtype=np.uint32))

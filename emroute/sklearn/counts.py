@@ -1,0 +1,335 @@
+"""Mixtures of counts, with the parameters and attributes that scikit-learn would give them."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_non_negative
+
+from emroute import backend as backends
+from emroute import binomial, multinomial, poisson
+from emroute.backend import Array
+from emroute.errors import InputError
+from emroute.mixture import Mixture
+from emroute.sklearn.base import Blocks
+from emroute.sklearn.mixture import MixtureEstimator, as_start, weights_start
+
+__all__ = ["BinomialMixture", "MultinomialMixture", "PoissonMixture"]
+
+
+class _CountMixture(MixtureEstimator):
+    """A mixture of one family on counts."""
+
+    _sparse = True
+    _family: ClassVar[ModuleType]
+    _parameter = "probs"
+
+    init_params: str
+    weights_init: Any
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.positive_only = True
+        tags.input_tags.categorical = True  # scikit-learn's checks have no other word for whole numbers
+        return tags
+
+    def _read(self, X: Any, reset: bool) -> Any:
+        x = super()._read(X, reset)
+        if isinstance(x, Blocks | np.ndarray):
+            check_non_negative(x.x if isinstance(x, Blocks) else x, type(self).__name__)
+        return x
+
+    def _shape(self, d: int) -> tuple[int, ...]:
+        """Shape of the family's parameter."""
+        return (self.n_components, d)
+
+    def _given(self, like: Array) -> tuple[Array | None, ...]:
+        value = getattr(self, f"{self._parameter}_init")
+        parameter = as_start(self._parameter, value, like, self._shape(like.shape[-1]))
+        return weights_start(self.weights_init, like, self.n_components), parameter
+
+    def _drawn(self, x: Any, weight: Array | None, rng: np.random.Generator) -> tuple[Array, ...]:
+        return self._parameters(self._climb(x, weight, self.init_params, max_iter=0, rng=rng))
+
+    def _climb(self, x: Any, weight: Array | None, init: Any, **options: Any) -> Mixture:
+        return self._family.fit(*self._data(x), self.n_components, sample_weight=weight, init=init, **options)
+
+    def _parameters(self, mixture: Mixture) -> tuple[Array, ...]:
+        return mixture.weights, getattr(mixture, self._parameter)
+
+    def _publish(self, mixture: Mixture) -> None:
+        setattr(self, f"{self._parameter}_", getattr(mixture, self._parameter))
+
+
+class BinomialMixture(_CountMixture):
+    """A mixture of binomials over rows of heads and tails ``(n, 2)``, as generalized linear models take them.
+
+    The first column counts heads. All further ones count tails, so trials are the sums of the rows: from heads and
+    trials, ``np.stack([heads, trials - heads], axis=1)``.
+
+    Parameters
+    ----------
+    n_components
+        How many components, k.
+    tol
+        Largest change of the mean log-likelihood of a row that counts as rest.
+    max_iter
+        The most iterations.
+    n_init
+        Restarts, run in one batch; the best is kept.
+    init_params
+        ``"k-means++"`` or ``"random"``: how the rows from which components start are drawn.
+    weights_init, probs_init
+        ``(k,)`` and ``(k,)``: what the start shall have instead.
+    random_state
+        None, a seed or a `numpy.random.RandomState`.
+    warm_start
+        Whether `fit` goes on from where the last one ended.
+    verbose, verbose_interval
+        Whether to print the log-likelihood, and every how many iterations.
+
+    Attributes
+    ----------
+    weights_
+        ``(k,)``.
+    probs_
+        ``(k,)``: the probability of heads.
+    converged_
+        Whether the fit came to rest.
+    n_iter_
+        Iterations made.
+    lower_bound_, lower_bounds_
+        The mean log-likelihood of a row at the end, and after each iteration.
+    mixture_
+        The fitted `emroute.binomial.BinomialMixture`.
+    n_features_in_, feature_names_in_
+        As everywhere in scikit-learn.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> heads = np.asarray([5, 9, 8, 4, 7])
+    >>> x = np.stack([heads, 10 - heads], axis=1)
+    >>> estimator = BinomialMixture(2, weights_init=[0.5, 0.5], probs_init=[0.6, 0.5], tol=1e-9).fit(x)
+    >>> estimator.probs_.round(2).tolist(), estimator.predict(x).tolist()
+    ([0.79, 0.51], [1, 0, 0, 1, 0])
+    """
+
+    _family = binomial
+    _sparse = False
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        tol: float = 1e-3,
+        max_iter: int = 100,
+        n_init: int = 1,
+        init_params: str = "k-means++",
+        weights_init: Any = None,
+        probs_init: Any = None,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+    ) -> None:
+        self.n_components = n_components
+        self.tol = tol
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.probs_init = probs_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+
+    def _shape(self, d: int) -> tuple[int, ...]:
+        return (self.n_components,)
+
+    def _read(self, X: Any, reset: bool) -> Any:
+        x = super()._read(X, reset)
+        if x.shape[1] < 2:
+            raise InputError(f"got {x.shape[1]} feature(s), expected two: heads and tails")
+        return x
+
+    def _data(self, x: Array) -> tuple[Array, Array]:
+        return x[:, 0], backends.namespace(x).sum(x, axis=1, dtype=x.dtype)
+
+    def sample(self, n_samples: int = 1, trials: int = 1) -> tuple[Array, Array]:
+        """Draw heads and tails ``(n, 2)`` of so many trials, and their components ``(n,)``."""
+        heads, labels = self._sampled(n_samples, trials=trials)
+        return backends.namespace(heads).stack([heads, trials - heads], axis=1), labels
+
+
+class MultinomialMixture(_CountMixture):
+    """A mixture of multinomials over rows of counts ``(n, d)``, which may be sparse.
+
+    Parameters
+    ----------
+    n_components
+        How many components, k.
+    tol
+        Largest change of the mean log-likelihood of a row that counts as rest.
+    max_iter
+        The most iterations.
+    n_init
+        Restarts, run in one batch; the best is kept.
+    init_params
+        ``"k-means++"`` or ``"random"``: how the rows from which components start are drawn.
+    weights_init, probs_init
+        ``(k,)`` and ``(k, d)``: what the start shall have instead.
+    random_state
+        None, a seed or a `numpy.random.RandomState`.
+    warm_start
+        Whether `fit` goes on from where the last one ended.
+    verbose, verbose_interval
+        Whether to print the log-likelihood, and every how many iterations.
+
+    Attributes
+    ----------
+    weights_
+        ``(k,)``.
+    probs_
+        ``(k, d)``: the probability of each category.
+    converged_
+        Whether the fit came to rest.
+    n_iter_
+        Iterations made.
+    lower_bound_, lower_bounds_
+        The mean log-likelihood of a row at the end, and after each iteration.
+    mixture_
+        The fitted `emroute.multinomial.MultinomialMixture`.
+    n_features_in_, feature_names_in_
+        As everywhere in scikit-learn.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.asarray([[9, 1], [8, 2], [1, 9], [2, 8]])
+    >>> estimator = MultinomialMixture(2, random_state=0).fit(x)
+    >>> sorted(estimator.probs_[:, 0].round(2).tolist())
+    [0.15, 0.85]
+    """
+
+    _family = multinomial
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        tol: float = 1e-3,
+        max_iter: int = 100,
+        n_init: int = 1,
+        init_params: str = "k-means++",
+        weights_init: Any = None,
+        probs_init: Any = None,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+    ) -> None:
+        self.n_components = n_components
+        self.tol = tol
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.probs_init = probs_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+
+    def sample(self, n_samples: int = 1, trials: int = 1) -> tuple[Array, Array]:
+        """Draw rows of so many counts ``(n, d)``, and their components ``(n,)``."""
+        return self._sampled(n_samples, trials=trials)
+
+
+class PoissonMixture(_CountMixture):
+    """A mixture of Poissons over rows of independent counts ``(n, d)``, which may be sparse.
+
+    Parameters
+    ----------
+    n_components
+        How many components, k.
+    tol
+        Largest change of the mean log-likelihood of a row that counts as rest.
+    max_iter
+        The most iterations.
+    n_init
+        Restarts, run in one batch; the best is kept.
+    init_params
+        ``"k-means++"`` or ``"random"``: how the rows from which components start are drawn.
+    weights_init, rates_init
+        ``(k,)`` and ``(k, d)``: what the start shall have instead.
+    random_state
+        None, a seed or a `numpy.random.RandomState`.
+    warm_start
+        Whether `fit` goes on from where the last one ended.
+    verbose, verbose_interval
+        Whether to print the log-likelihood, and every how many iterations.
+
+    Attributes
+    ----------
+    weights_
+        ``(k,)``.
+    rates_
+        ``(k, d)``: mean counts.
+    converged_
+        Whether the fit came to rest.
+    n_iter_
+        Iterations made.
+    lower_bound_, lower_bounds_
+        The mean log-likelihood of a row at the end, and after each iteration.
+    mixture_
+        The fitted `emroute.poisson.PoissonMixture`.
+    n_features_in_, feature_names_in_
+        As everywhere in scikit-learn.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.asarray([[1], [0], [2], [1], [20], [22], [18], [20]])
+    >>> estimator = PoissonMixture(2, random_state=0).fit(x)
+    >>> sorted(estimator.rates_[:, 0].round(2).tolist())
+    [1.0, 20.0]
+    """
+
+    _family = poisson
+    _parameter = "rates"
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        tol: float = 1e-3,
+        max_iter: int = 100,
+        n_init: int = 1,
+        init_params: str = "k-means++",
+        weights_init: Any = None,
+        rates_init: Any = None,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+    ) -> None:
+        self.n_components = n_components
+        self.tol = tol
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.rates_init = rates_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+
+    def sample(self, n_samples: int = 1) -> tuple[Array, Array]:
+        """Draw rows of counts ``(n, d)``, and their components ``(n,)``."""
+        return self._sampled(n_samples)

@@ -1,0 +1,179 @@
+"""Mixtures of Gaussians with scikit-learn's parameters and attributes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from emroute import backend as backends
+from emroute import kmeans
+from emroute.array import eps, swap
+from emroute.backend import Array
+from emroute.errors import InputError
+from emroute.fitting import Settings
+from emroute.gmm.covariance import COVARIANCES
+from emroute.gmm.mixture import fit_model
+from emroute.gmm.ridge import RidgeModel, collapsed, one_step, triangular
+from emroute.mixture import Mixture
+from emroute.sklearn.mixture import MixtureEstimator, as_start, weights_start
+from emroute.validate import check_choice, check_number
+
+__all__ = ["GaussianMixture"]
+
+_STARTS = {
+    "kmeans": {"init": "k-means++"},
+    "k-means++": {"init": "k-means++", "max_iter": 0},
+    "random_from_data": {"init": "random", "max_iter": 0},
+    "random": {},
+}
+
+
+class GaussianMixture(MixtureEstimator):
+    """A mixture of Gaussians, in place of `sklearn.mixture.GaussianMixture`.
+
+    Parameters
+    ----------
+    n_components
+        How many components, k.
+    covariance_type
+        ``"full"``, ``"tied"``, ``"diag"`` or ``"spherical"``.
+    tol
+        Largest change of the mean log-likelihood of a row that counts as rest.
+    reg_covar
+        Added to every variance in each M-step, so that the likelihood may fall a little; `emroute.gmm.fit` has a floor
+        in its place, under which it never does.
+    max_iter
+        The most iterations.
+    n_init
+        Restarts, run in one batch; the best is kept.
+    init_params
+        The rows' first components: clusters of k-means (``"kmeans"``), the nearest of rows drawn by
+        ``"k-means++"`` or uniformly (``"random_from_data"``), or shares drawn at random (``"random"``).
+    weights_init, means_init, precisions_init
+        ``(k,)``, ``(k, d)`` and precisions in the shape of `covariances_`: what the start shall have instead.
+    random_state
+        None, a seed or a `numpy.random.RandomState`.
+    warm_start
+        Whether `fit` goes on from where the last one ended.
+    verbose, verbose_interval
+        Whether to print the log-likelihood, and every how many iterations.
+
+    Attributes
+    ----------
+    weights_
+        ``(k,)``.
+    means_
+        ``(k, d)``.
+    covariances_, precisions_, precisions_cholesky_
+        Full ``(k, d, d)``, tied ``(d, d)``, diag ``(k, d)``, spherical ``(k,)``; of the precision U U' the last is the
+        upper triangular U.
+    converged_
+        Whether the fit came to rest.
+    n_iter_
+        Iterations made.
+    lower_bound_, lower_bounds_
+        The mean log-likelihood of a row at the end, and after each iteration.
+    mixture_
+        The fitted `emroute.gmm.GaussianMixture`.
+    n_features_in_, feature_names_in_
+        As everywhere in scikit-learn.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.asarray([[0.0], [1.0], [10.0], [11.0]])
+    >>> estimator = GaussianMixture(2, random_state=0).fit(x)
+    >>> sorted(estimator.means_[:, 0].round(3).tolist()), estimator.converged_
+    ([0.5, 10.5], True)
+    """
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        covariance_type: str = "full",
+        tol: float = 1e-3,
+        reg_covar: float = 1e-6,
+        max_iter: int = 100,
+        n_init: int = 1,
+        init_params: str = "kmeans",
+        weights_init: Any = None,
+        means_init: Any = None,
+        precisions_init: Any = None,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+    ) -> None:
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.tol = tol
+        self.reg_covar = reg_covar
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.means_init = means_init
+        self.precisions_init = precisions_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+
+    def sample(self, n_samples: int = 1) -> tuple[Array, Array]:
+        """Draw rows ``(n, d)`` and their components ``(n,)``."""
+        return self._sampled(n_samples)
+
+    def _model(self) -> RidgeModel:
+        check_choice("covariance_type", self.covariance_type, tuple(COVARIANCES))
+        return RidgeModel(self.covariance_type, check_number("reg_covar", self.reg_covar))
+
+    def _given(self, like: Array) -> tuple[Array | None, ...]:
+        k, d = self.n_components, like.shape[-1]
+        weights = weights_start(self.weights_init, like, k)
+        means = as_start("means", self.means_init, like, (k, d))
+        name = f"{self.covariance_type} precision"
+        precisions = as_start(name, self.precisions_init, like, self._model().covariance.shape(k, d))
+        return weights, means, None if precisions is None else self._inverse(name, precisions)
+
+    def _inverse(self, name: str, precisions: Array) -> Array:
+        xp, model = backends.namespace(precisions), self._model()
+        dense = self.covariance_type in ("full", "tied")
+        uneven = dense and xp.max(xp.abs(precisions - swap(precisions))) > eps(precisions) ** 0.5 * xp.max(
+            xp.abs(precisions)
+        )
+        if uneven or not xp.all(model.covariance.least(precisions) > 0):
+            raise InputError(f"'{name}' should be {'symmetric, positive-definite' if dense else 'positive'}")
+        return xp.linalg.inv(precisions) if dense else 1 / precisions
+
+    def _drawn(self, x: Any, weight: Array | None, rng: np.random.Generator) -> tuple[Array, ...]:
+        check_choice("init_params", self.init_params, tuple(_STARTS))
+        if self.init_params == "random":
+            shares = rng.random((x.shape[0], self.n_components))
+            known = backends.get(x).from_numpy(shares / shares.sum(axis=1, keepdims=True), x)
+        else:
+            options = _STARTS[self.init_params]
+            known = kmeans.fit(x, self.n_components, sample_weight=weight, rng=rng, **options).labels
+        return self._parameters(self._sound(one_step(self._model(), x, self.n_components, weight, known)))
+
+    def _climb(self, x: Any, weight: Array | None, init: tuple[Array, ...], **options: Any) -> Mixture:
+        return fit_model(self._model(), x, self.n_components, weight, 0.0, Settings(init, **options))
+
+    def _parameters(self, mixture: Any) -> tuple[Array, ...]:
+        return mixture.weights, mixture.means, mixture.covariances
+
+    def _sound(self, mixture: Any) -> Any:
+        if collapsed(mixture):
+            raise InputError(
+                "Fitting the mixture model failed because some components have ill-defined empirical covariance (for "
+                "instance caused by singleton or collapsed samples). Try to decrease the number of components, "
+                "increase reg_covar, or scale the input data."
+            )
+        return mixture
+
+    def _publish(self, mixture: Any) -> None:
+        self.means_, self.covariances_ = mixture.means, mixture.covariances
+        self.precisions_cholesky_ = factor = triangular(self._sound(mixture))
+        dense = self.covariance_type in ("full", "tied")
+        self.precisions_ = backends.namespace(factor).matmul(factor, swap(factor)) if dense else factor**2

@@ -1,0 +1,222 @@
+"""k-means with scikit-learn's parameters and attributes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, Self
+
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from emroute import backend as backends
+from emroute import kmeans
+from emroute.backend import Array
+from emroute.data import open_source
+from emroute.em import Fit
+from emroute.errors import InputError
+from emroute.fitting import Settings
+from emroute.sklearn.base import Blocks, Estimator, as_weight, generator, over_rows
+from emroute.sweep import summarize
+from emroute.validate import as_parameter, check_choice, check_count, check_number
+
+__all__ = ["KMeans"]
+
+
+class KMeans(TransformerMixin, ClassNamePrefixFeaturesOutMixin, ClusterMixin, Estimator):
+    """Clusters by k-means, in place of `sklearn.cluster.KMeans`.
+
+    Parameters
+    ----------
+    n_clusters
+        How many clusters, k.
+    init
+        ``"k-means++"`` (greedy) or ``"random"`` rows, centres ``(k, d)``, or a function ``(X, n_clusters,
+        random_state)`` that returns them.
+    n_init
+        Restarts, of which the best is kept; ``"auto"`` is 10 for random rows and functions, else 1.
+    max_iter
+        The most iterations.
+    tol
+        Centres are at rest when the squares of their shifts sum to no more than this share of the features' mean
+        variance.
+    verbose
+        Whether to print the inertia of each iteration.
+    random_state
+        None, a seed or a `numpy.random.RandomState`.
+    copy_x, algorithm
+        Taken for scikit-learn's sake: the data are never written to, and ``"elkan"`` finds what ``"lloyd"`` finds.
+
+    Attributes
+    ----------
+    cluster_centers_
+        ``(k, d)``.
+    labels_
+        ``(n,)``: the nearest centre of each row.
+    inertia_
+        Weighted squared distances of the rows to their nearest centres.
+    n_iter_
+        Iterations made.
+    clusters_
+        The fitted `emroute.kmeans.KMeans`.
+    n_features_in_, feature_names_in_
+        As everywhere in scikit-learn.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.asarray([[0.0], [1.0], [10.0], [11.0]])
+    >>> estimator = KMeans(2, random_state=0).fit(x)
+    >>> sorted(estimator.cluster_centers_[:, 0].tolist()), estimator.inertia_
+    ([0.5, 10.5], 1.0)
+    """
+
+    _sparse = True
+
+    def __init__(
+        self,
+        n_clusters: int = 8,
+        *,
+        init: Any = "k-means++",
+        n_init: Any = "auto",
+        max_iter: int = 300,
+        tol: float = 1e-4,
+        verbose: int = 0,
+        random_state: Any = None,
+        copy_x: bool = True,
+        algorithm: str = "lloyd",
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.init = init
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.verbose = verbose
+        self.random_state = random_state
+        self.copy_x = copy_x
+        self.algorithm = algorithm
+
+    def fit(self, X: Any, y: None = None, sample_weight: Any = None) -> Self:
+        """Cluster rows.
+
+        Parameters
+        ----------
+        X
+            ``(n, d)``: an array of any library, a frame, sparse rows, or what scikit-learn makes an array of.
+        y
+            Not used.
+        sample_weight
+            ``(n,)``; a whole weight equals repeating the row.
+
+        Returns
+        -------
+        Self
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If the data, the weights, the centres or a parameter cannot be used.
+        """
+        check_choice("algorithm", self.algorithm, ("lloyd", "elkan"))
+        x = self._read(X, reset=True)
+        k, n = check_count("n_clusters", self.n_clusters), x.shape[0]
+        if n < k:
+            raise InputError(f"n_samples={n} should be >= n_clusters={k}")
+        like = next(iter(x)) if isinstance(x, Blocks) else x
+        weight = as_weight(sample_weight, like)
+        variance = summarize(open_source(x)).variance
+        rest = check_number("tol", self.tol) * float(backends.namespace(variance).mean(variance))
+        options: dict[str, Any] = {"tol": 0.0, "rng": generator(self.random_state), "callback": self._reporter()}
+        fits = [
+            kmeans.cluster(x, k, weight, Settings(init, n_init, max_iter=self.max_iter, **options), rest)
+            for init, n_init in self._starts(x, like)
+        ]
+        clusters = min(fits, key=lambda fit: float(fit.inertia))
+        self.n_iter_, at_rest = int(clusters.n_iter), bool(clusters.converged)
+        if rest and at_rest:  # centres at rest have still to make the last small shift
+            clusters = kmeans.fit(x, k, sample_weight=weight, init=clusters.centroids, max_iter=1)
+        self.clusters_, self.cluster_centers_, self.labels_ = clusters, clusters.centroids, clusters.labels
+        self.inertia_ = float(clusters.inertia)
+        if self.verbose:
+            why = f"center shift is within tolerance {rest}" if rest else "strict convergence"
+            print(f"Ended at iteration {self.n_iter_}: {why if at_rest else 'max_iter reached'}.")
+        distinct = backends.namespace(self.labels_).unique_values(self.labels_).shape[0]
+        if distinct < k:
+            warnings.warn(
+                f"Number of distinct clusters ({distinct}) found smaller than n_clusters ({k}). Possibly due to "
+                "duplicate points in X.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return self
+
+    def _starts(self, x: Any, like: Array) -> list[tuple[Any, int]]:
+        """Return starts, each with how often it is drawn."""
+        by_row = isinstance(self.init, str) and self.init == "k-means++"
+        drawn = isinstance(self.init, str) or callable(self.init)
+        if isinstance(self.n_init, str):
+            check_choice("n_init", self.n_init, ("auto",))
+            n_init = 10 if drawn and not by_row else 1
+        else:
+            n_init = check_count("n_init", self.n_init)
+        if isinstance(self.init, str):
+            return [(self.init, n_init)]
+        if callable(self.init):
+            state = check_random_state(self.random_state)
+            rows = x.x if isinstance(x, Blocks) else x
+            return [
+                (self._centres(self.init(rows, self.n_clusters, random_state=state), like), 1) for _ in range(n_init)
+            ]
+        if n_init > 1:
+            warnings.warn(
+                f"Explicit initial center position passed: performing only one init in KMeans instead of {n_init}",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return [(self._centres(self.init, like), 1)]
+
+    def _centres(self, value: Any, like: Array) -> Array:
+        """Return given centres as an array like the data, or raise `InputError` for their shape."""
+        centres = as_parameter("starting centres", value, like, ())
+        shape = tuple(centres.shape)
+        expected = {"number of clusters": self.n_clusters, "number of features of the data": like.shape[1]}
+        for size, (what, wanted) in zip(shape + (None,) * (2 - len(shape)), expected.items(), strict=True):
+            if size != wanted:
+                raise InputError(f"The shape of the initial centers {shape} does not match the {what} {wanted}.")
+        return centres
+
+    def _reporter(self) -> Callable[[int, Fit], None] | None:
+        """Return what prints the progress, where it is asked for."""
+        if not self.verbose:
+            return None
+        print("Initialization complete")
+
+        def report(iteration: int, fit: Fit) -> None:
+            print(f"Iteration {iteration}, inertia {-float(backends.namespace(fit.objective).max(fit.objective))}.")
+
+        return report
+
+    def predict(self, X: Any) -> Array:
+        """Return the nearest centre of each row, ``(n,)`` integers."""
+        return self._over_rows(lambda clusters, rows: clusters.predict(rows), X)
+
+    def transform(self, X: Any) -> Array:
+        """Distances to all centres, ``(n, k)``."""
+        return self._over_rows(lambda clusters, rows: clusters.transform(rows), X)
+
+    def score(self, X: Any, y: None = None, sample_weight: Any = None) -> float:
+        """Minus the inertia of rows."""
+        square = self._over_rows(lambda clusters, rows: clusters.assign(rows)[1], X)
+        xp, weight = backends.namespace(square), as_weight(sample_weight, square)
+        return -float(xp.sum(square) if weight is None else xp.vecdot(weight, square))
+
+    def _over_rows(self, function: Callable[[kmeans.KMeans, Array], Array], X: Any) -> Array:
+        check_is_fitted(self)
+        return over_rows(lambda rows: function(self.clusters_, rows), self._read(X, reset=False))
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.clusters_.n_clusters
