@@ -4,8 +4,12 @@
 function to the library, add a case to one of the two.
 """
 
-from emroute.testing.cases.algorithms import ALGORITHMS
+from emroute.testing.cases.algorithms import ALGORITHMS as _FITS_AND_ROUTINGS
 from emroute.testing.cases.case import Case
+from emroute.testing.cases.estimators import ESTIMATORS
 from emroute.testing.cases.operations import OPERATIONS
 
 __all__ = ["ALGORITHMS", "OPERATIONS", "Case"]
+
+ALGORITHMS = (*_FITS_AND_ROUTINGS, *ESTIMATORS)
+"""What rests on the operations."""
