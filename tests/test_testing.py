@@ -24,7 +24,7 @@ from emroute.cli import app
 from emroute.errors import BackendError, InputError, MissingDependencyError
 from emroute.testing import Place, assert_equivalent, places, strategies
 from emroute.testing.cases import ALGORITHMS, OPERATIONS
-from emroute.testing.places import NUMPY
+from emroute.testing.place import NUMPY
 from tests.test_layers import callables, public_modules
 
 STRICT = "array_api_strict"

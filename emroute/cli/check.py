@@ -15,7 +15,7 @@ from emroute.cli.show import show
 from emroute.testing.cases import Case
 from emroute.testing.check import run
 from emroute.testing.equivalence import Outcome, told
-from emroute.testing.places import places
+from emroute.testing.place import places
 
 __all__ = ["check"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from emroute import backend as backends
 from emroute.backend import Array
 from emroute.errors import MissingDependencyError
-from emroute.testing.places import Place
+from emroute.testing.place import Place
 
 __all__ = ["Library", "anchor", "host", "need", "put"]
 

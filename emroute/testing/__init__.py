@@ -2,6 +2,6 @@
 
 from emroute.testing import strategies
 from emroute.testing.equivalence import assert_equivalent
-from emroute.testing.places import Place, places
+from emroute.testing.place import Place, places
 
 __all__ = ["Place", "assert_equivalent", "places", "strategies"]

@@ -11,7 +11,7 @@ from functools import partial
 from emroute.testing.cases import ALGORITHMS, OPERATIONS, Case
 from emroute.testing.compare import Difference
 from emroute.testing.equivalence import DTYPES, Outcome
-from emroute.testing.places import NUMPY, Place
+from emroute.testing.place import NUMPY, Place
 
 __all__ = ["run"]
 

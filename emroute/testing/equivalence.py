@@ -16,7 +16,7 @@ from emroute.array import constant
 from emroute.backend import Array, is_array
 from emroute.errors import InputError
 from emroute.testing.compare import Difference, change, compare, leaves, misplaced
-from emroute.testing.places import NUMPY, Place, places
+from emroute.testing.place import NUMPY, Place, places
 from emroute.validate import check_choice
 
 __all__ = ["DTYPES", "RTOL", "Outcome", "Trial", "assert_equivalent", "report", "told"]

@@ -121,19 +121,19 @@ def test_gmm_against_tgmm(versus, row):
 
 
 def test_gmm_against_gmmx(versus, row):
-    gmmx = pytest.importorskip("gmmx")
+    gmmx, jax = pytest.importorskip("gmmx"), pytest.importorskip("jax")
     n, d, k = size = (100_000, 16, 16)
     x = blobs(n, d, k, dtype=np.float32)
     asarray = library("jax")
-    weights, means, covariances = start_of(x, k, "full")
-    weights, means, covariances = (asarray(part) for part in (weights, means, covariances))
-    model = gmmx.GaussianMixtureModelJax.from_squeezed(means=means, covariances=covariances, weights=weights)
-    array = asarray(x)
+    with jax.enable_x64(False):  # gmmx takes nothing else
+        weights, means, covariances = map(asarray, start_of(x, k, "full"))
+        model = gmmx.GaussianMixtureModelJax.from_squeezed(means=means, covariances=covariances, weights=weights)
+        array = asarray(x)
 
-    def peer():
-        return float(gmmx.EMFitter(tol=0.0, max_iter=10).fit(x=array, gmm=model).log_likelihood)
+        def peer():
+            return float(gmmx.EMFitter(tol=0.0, max_iter=10).fit(x=array, gmm=model).log_likelihood)
 
-    mine, theirs = versus(fit(asarray, x, k, "full"), peer)
+        mine, theirs = versus(fit(asarray, x, k, "full"), peer)
     show(row, GMM, [str(size), "full", "jax float32", "gmmx"], mine, theirs)
 
 
