@@ -100,7 +100,7 @@ def softmax(x: Array, *, axis: int = -1) -> Array:
 def safe_log(x: Array) -> Array:
     """Logarithm of non-negative `x` in which 0 counts as the smallest normal number: finite, also its gradient."""
     xp = namespace(x)
-    return xp.log(xp.where(x > tiny(x), x, xp.full_like(x, tiny(x))))
+    return xp.log(xp.where(x <= tiny(x), xp.full_like(x, tiny(x)), x))
 
 
 def safe_norm(x: Array, *, axis: int = -1, keepdims: bool = False) -> Array:
@@ -114,8 +114,8 @@ def safe_norm(x: Array, *, axis: int = -1, keepdims: bool = False) -> Array:
     top = get(x).detach(xp.max(xp.abs(x), axis=axis, keepdims=True))
     top = xp.where((top > tiny(x)) & xp.isfinite(top), top, xp.ones_like(top))
     square = xp.sum((x / top) ** 2, axis=axis, keepdims=True)
-    some = square > 0
-    length = xp.where(some, top * xp.sqrt(xp.where(some, square, xp.ones_like(square))), xp.zeros_like(square))
+    none = square == 0
+    length = xp.where(none, xp.zeros_like(square), top * xp.sqrt(xp.where(none, xp.ones_like(square), square)))
     return length if keepdims else xp.squeeze(length, axis=axis)
 
 

@@ -228,8 +228,8 @@ def is_count(x: Array) -> Array:
 def ratio(part: Array, whole: Array, otherwise: Array) -> Array:
     """Return `part` over `whole`, and `otherwise` where there is next to nothing to divide by."""
     xp = backends.namespace(part, whole)
-    some = whole > tiny(whole)
-    return xp.where(some, part / xp.where(some, whole, xp.ones_like(whole)), otherwise)
+    none = whole <= tiny(whole)  # NaN is something
+    return xp.where(none, otherwise, part / xp.where(none, xp.ones_like(whole), whole))
 
 
 def share(counts: Array) -> Array:

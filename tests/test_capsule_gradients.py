@@ -167,13 +167,50 @@ def test_recomputing_changes_no_gradient(name):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.fixture
+def blocks_of_one(monkeypatch):
+    """Blocks of one sample, or of one window."""
+    for library in ("torch", "jax"):
+        monkeypatch.setattr(f"emroute_backends.{library}.chunk_size", lambda _: 1)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_blocks_change_no_gradient(name, blocks_of_one, monkeypatch):
+    """planted: gradients written into the whole seven times as large."""
+    function, arrays = CASES[name]
+    got = torch_gradients(function, arrays)
+    monkeypatch.undo()
+    for a, b in zip(got, torch_gradients(function, arrays), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_blocks_change_no_gradient_of_jax(blocks_of_one):
+    function, arrays = CASES["EM"]
+    for a, b in zip(jax_gradients(function, arrays), torch_gradients(function, arrays), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["EM", "convolutional EM", "dynamic, leaky, with a bias"])
+def test_blocks_can_be_differentiated_twice_and_forward(name, blocks_of_one):
+    function, arrays = CASES[name]
+    tensors = tuple(torch.tensor(x, requires_grad=True) for x in arrays)
+    gradients = torch.autograd.grad(loss(function(*tensors)), tensors, create_graph=True)
+    torch.autograd.backward(sum((x**2).sum() for x in gradients))
+    assert all(torch.isfinite(x.grad).all() for x in tensors)
+    plain = tuple(x.detach() for x in tensors)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.func.jvp loads rules that torch scripts, which torch minds
+        _, slope = torch.func.jvp(lambda *x: loss(function(*x)), plain, tuple(map(torch.ones_like, plain)))
+    torch.testing.assert_close(slope, sum(x.sum() for x in gradients).detach())
+
+
 def test_torch_func_maps_and_differentiates():
     votes, active, u, a = (torch.tensor(x) for x in (VOTES, ACTIVATIONS, BETA_U, BETA_A))
     mapped = torch.func.vmap(lambda v, x: capsule.em_routing(v, x, u, a).poses)(votes, active)
     torch.testing.assert_close(mapped, capsule.em_routing(votes, active, u, a).poses)
 
     def total(v):
-        return loss(capsule.em_routing(v, active, u, a, **WARM, recompute=False))
+        return loss(capsule.em_routing(v, active, u, a, **WARM))
 
     expected = torch_gradients(CASES["EM"][0], CASES["EM"][1])[0]
     np.testing.assert_allclose(torch.func.grad(total)(votes), expected, rtol=1e-10)
@@ -193,6 +230,36 @@ def test_torch_compiles_whole():
         got = torch.compile(capsule.em_routing, backend="aot_eager", fullgraph=True)(*arrays)
     for x, y in zip(got, expected, strict=True):
         torch.testing.assert_close(x, y)
+
+
+def test_torch_compiles_the_way_back_through_blocks(blocks_of_one):
+    arrays = [torch.tensor(x, dtype=torch.float32, requires_grad=True) for x in (VOTES, ACTIVATIONS, BETA_U, BETA_A)]
+    expected = torch.autograd.grad(loss(capsule.em_routing(*arrays)), arrays)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.compile minds array-api-compat's caches
+        got = torch.compile(capsule.em_routing, backend="aot_eager", fullgraph=True)(*arrays)
+        got = torch.autograd.grad(loss(got), arrays)
+    for x, y in zip(got, expected, strict=True):
+        torch.testing.assert_close(x, y)
+
+
+def test_autocast_leaves_statistics_in_float32():
+    """Votes that agree far from 0, of which bfloat16 keeps nothing."""
+    votes = 5 + 0.05 * torch.tensor(VOTES, dtype=torch.float32)
+    rest = [torch.tensor(x, dtype=torch.float32) for x in (ACTIVATIONS, BETA_U, BETA_A)]
+    expected = capsule.em_routing(votes, *rest)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = capsule.em_routing(votes, *rest)
+    for x, y in zip(got, expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=0, atol=0)
+
+
+def test_nan_is_not_hidden_from_whoever_traces():
+    votes = jnp.asarray(np.where(np.arange(VOTES.size).reshape(VOTES.shape) == 0, np.nan, VOTES))
+    found = jax.jit(capsule.em_routing)(votes, *map(jnp.asarray, (ACTIVATIONS, BETA_U, BETA_A)))
+    assert np.isnan(found.poses).any()
+    assert np.isnan(jax.jit(capsule.dynamic_routing)(votes).activations).any()
+    assert np.isnan(capsule.squash(np.asarray([np.nan, 1.0]))).all()
 
 
 def test_autocast_takes_half_precision_votes():

@@ -354,6 +354,15 @@ def test_6_degenerate_votes_are_routed(lib, cost, case):
         np.testing.assert_allclose(found.poses, votes[0], rtol=1e-12)
 
 
+@pytest.mark.parametrize("n_parents", range(2, 12))
+def test_6_equal_costs_make_equal_activations(eager_lib, n_parents):
+    """planted: costs not taken from one of them before their mean is, whose rounding is then all their deviation."""
+    votes = np.random.default_rng(1).normal(size=(5, 6, 1, 4)).repeat(n_parents, axis=2)
+    arrays = votes, np.ones((5, 6)), np.zeros(n_parents), np.zeros(n_parents)
+    found = em_routing(*(eager_lib.asarray(x, "float32") for x in arrays), cost="normalized")
+    np.testing.assert_array_equal(eager_lib.to_numpy(found.activations), 0.5)
+
+
 @pytest.mark.on_jax("equal costs-normalized")
 @COSTS
 @pytest.mark.parametrize("case", DEGENERATE)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.utils.checkpoint import checkpoint
 
 from emroute_backends.portable import Array, compile, eigh, join, loop, namespace
@@ -85,17 +86,29 @@ class _Peel(torch.autograd.Function):
             whole[slice(*ctx.rows)] = block
         return whole, None, None
 
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Array) -> tuple[Array, Array]:
+        return tangents[0][slice(*ctx.rows)], tangents[0].view_as(tangents[0])
+
 
 def map_blocks(function: Callable[..., Any], arrays: Sequence[Array], size: int, recompute: bool = False) -> Any:
-    if recompute and torch.is_grad_enabled():
-        function = partial(checkpoint, function, use_reentrant=False)
+    def run(*block: Array) -> Any:
+        with torch.autocast(block[0].device.type, enabled=False):  # it would make the sums bfloat16
+            return function(*block)
+
+    # what a checkpoint keeps is kept by hooks, which torch.func does not support
+    transformed = not tracing() and retrieve_all_functorch_interpreters()
+    if recompute and torch.is_grad_enabled() and not transformed:
+        run = partial(checkpoint, run, use_reentrant=False)
     n, rest, results = arrays[0].shape[0], list(arrays), []
     if n <= size:
-        return function(*arrays)
+        return run(*arrays)
+    if tracing():  # a compiler lays out gradients itself
+        return join([run(*block) for block in zip(*(torch.split(x, size) for x in arrays), strict=True)])
     for start in range(0, n, size):
         peeled = [_Peel.apply(x, start, min(start + size, n)) for x in rest]
         rest = [whole for _, whole in peeled]
-        results.append(function(*(block for block, _ in peeled)))
+        results.append(run(*(block for block, _ in peeled)))
     return join(results)
 
 

@@ -33,7 +33,10 @@ __all__ = [
 
 
 class Routing(NamedTuple):
-    """What a routing finds."""
+    """What a routing finds: the last iteration, and in a path each of them, from equal assignments on.
+
+    A step's poses and activations come from the step's own assignments.
+    """
 
     poses: Array
     """``(..., J, H)``: of the parents."""
@@ -55,9 +58,9 @@ def as_views(votes: Array) -> Array:
 
 
 def for_statistics(like: Array, *arrays: Array) -> list[Array]:
-    """Arrays in the dtype in which statistics of `like` are computed: float64 for that, else float32."""
+    """Arrays in the dtype in which statistics of `like` are computed: its own, but float32 at least."""
     xp = backends.namespace(like)
-    dtype = xp.float64 if like.dtype == xp.float64 else xp.float32
+    dtype = xp.float32 if xp.finfo(like.dtype).bits < 32 else like.dtype
     return [x if x.dtype == dtype else xp.astype(x, dtype) for x in arrays]
 
 
@@ -97,8 +100,6 @@ def over_samples(
     """
     backend = backends.get(*arrays)
     xp, n = backend.namespace(arrays[0]), math.prod(batch)
-    if not n:
-        raise InputError(f"got no samples: the leading dimensions are {batch}")
     size = max(1, backend.chunk_size(bytes_per_child) // n_children)
     flat = tuple(xp.reshape(x, (n, *x.shape[len(batch) :])) for x in arrays)
     path = compiled(backend, _over_samples, backend, route, static, size, recompute, return_path)(flat, shared)
@@ -149,7 +150,7 @@ def check_votes(votes: Array, n_iter: int) -> int:
     """Return the number of iterations; raise an error unless votes are ``(..., I, J, H)``, nothing of it 0."""
     check_floats("votes", votes)
     if votes.ndim < 3 or 0 in votes.shape:
-        raise InputError(f"votes have shape {tuple(votes.shape)}, expected (..., I, J, H), none of them 0")
+        raise InputError(f"votes have shape {tuple(votes.shape)}, expected (..., I, J, H), no axis of length 0")
     return check_count("n_iter", n_iter)
 
 
@@ -159,7 +160,7 @@ def check_pairs(poses: Array, transforms: Array) -> None:
     check_floats("transforms", poses, transforms)
     if poses.ndim < 3 or poses.shape[-1] != poses.shape[-2] or 0 in poses.shape:
         raise InputError(
-            f"poses have shape {tuple(poses.shape)}, expected (..., I, P, P): square matrices, none of it 0"
+            f"poses have shape {tuple(poses.shape)}, expected (..., I, P, P): square matrices, no axis of length 0"
         )
     i, p = poses.shape[-3], poses.shape[-1]
     shape = tuple(transforms.shape)
@@ -171,7 +172,9 @@ def check_grid(poses: Array) -> None:
     """Raise an error unless poses are ``(..., h, w, I, P, P)``, nothing of it 0."""
     check_floats("poses", poses)
     if poses.ndim < 5 or poses.shape[-1] != poses.shape[-2] or 0 in poses.shape:
-        raise InputError(f"poses have shape {tuple(poses.shape)}, expected (B, h, w, I, P, P), matrices square, none 0")
+        raise InputError(
+            f"poses have shape {tuple(poses.shape)}, expected (..., h, w, I, P, P), square, no axis of length 0"
+        )
 
 
 def check_activations(
@@ -202,4 +205,4 @@ def check_finite(path: Path, **inputs: Array) -> None:
     if any(concrete(xp.isfinite(xp.max(x)) & xp.isfinite(xp.min(x))) is False for x in path[-1]):
         for name, x in inputs.items():
             require(xp.all(xp.isfinite(x)), lambda name=name: f"{name} hold NaN or infinity")
-        raise InputError("finite inputs make a routing that is not: scale votes down, or let epsilon be above 0")
+        raise InputError("finite inputs make a routing that is not: scale them down, or raise epsilon")

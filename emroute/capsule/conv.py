@@ -215,7 +215,8 @@ def conv_em_routing(
     Raises
     ------
     InputError
-        If shapes or options cannot be used, the kernel is larger than the grid, or inputs hold NaN or infinity.
+        If shapes or options cannot be used, the kernel is larger than the grid, or poses or transforms hold NaN or
+        infinity.
     InputTypeError
         If a dtype is not floating, or arrays differ in library or device.
 

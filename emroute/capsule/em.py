@@ -88,6 +88,7 @@ class Form:
         else:
             variances = xp.maximum(variances, xp.full_like(variances, _LEAST_VARIANCE))
             cost = xp.sum((betas.u[..., None] + xp.log(xp.sqrt(variances) + _TINY)) * some, axis=-1)
+            cost = cost - cost[..., :1]  # else rounding would tell equal costs apart
             gap = xp.mean(cost, axis=-1, keepdims=True) - cost
             deviation = safe_norm(gap, keepdims=True) / gap.shape[-1] ** 0.5
             logit = temperature * (betas.a + gap / (deviation + _TINY))
@@ -196,11 +197,12 @@ def em_routing(
         ``"hinton"`` (the paper) or ``"normalized"`` (costs standardized over the parents, as the tutorials do).
     inverse_temperature
         Of the activations: a callable ``(t, n_iter)`` of the iteration from 0, values, or ``"paper"``
-        (0.01 (1 - 0.95^(t+1))) or ``"tutorial"`` (from 1 to 3). None is the one that goes with the cost.
+        (0.01 (1 - 0.95^(t+1))) or ``"tutorial"`` (from 1 to 3). None is the one that goes with the cost. The paper's
+        keeps activations near 0.5 unless children are thousands; small networks learn with ``0.01 (t + 1)``.
     epsilon
         Added to variances; under the normalized cost they are kept above 1e-8 instead.
     recompute
-        Backward runs blocks of samples again instead of keeping what they computed.
+        Backward runs blocks of samples again instead of keeping what they computed: less memory, more time.
     return_path
         Return also a tuple of the routings after each iteration.
 

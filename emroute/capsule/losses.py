@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -66,8 +67,8 @@ def margin_loss(
     0.02
     """
     check_floats("lengths", lengths)
-    for name, value in (("present", present), ("absent", absent), ("down_weight", down_weight)):
-        check_number(name, value)
+    present, absent = check_number("present", present), check_number("absent", absent)
+    down_weight = check_number("down_weight", down_weight)
     xp, target = backends.namespace(lengths), _targets(labels, lengths)
     short = xp.maximum(present - lengths, xp.zeros_like(lengths))
     long = xp.maximum(lengths - absent, xp.zeros_like(lengths))
@@ -75,7 +76,7 @@ def margin_loss(
     return _reduce(xp.sum(loss, axis=-1), reduction)
 
 
-def spread_loss(activations: Array, labels: Array, margin: float = 0.9, *, reduction: str = "mean") -> Array:
+def spread_loss(activations: Array, labels: Array, margin: Any = 0.9, *, reduction: str = "mean") -> Array:
     """Spread loss: ``sum over k != t of max(0, margin - (a_t - a_k))²``; the target adds nothing.
 
     Parameters
@@ -85,7 +86,7 @@ def spread_loss(activations: Array, labels: Array, margin: float = 0.9, *, reduc
     labels
         Integers ``(...,)``.
     margin
-        By how much the target shall stand out; see `spread_margin`.
+        By how much the target shall stand out, a number or an array of one; see `spread_margin`.
     reduction
         As in `margin_loss`.
 
@@ -111,8 +112,10 @@ def spread_loss(activations: Array, labels: Array, margin: float = 0.9, *, reduc
     """
     check_floats("activations", activations)
     backends.get(activations, labels)
-    if not is_array(margin):  # one that is may be traced
-        check_number("margin", margin)
+    if isinstance(margin, np.generic) or not is_array(margin):  # an array may be traced
+        margin = check_number("margin", margin)
+    elif backends.get(activations, margin) and margin.ndim:
+        raise InputError(f"margin has shape {tuple(margin.shape)}, expected one number")
     if labels.ndim != activations.ndim - 1:
         raise InputError(f"labels have shape {tuple(labels.shape)}, expected {tuple(activations.shape[:-1])}")
     xp, target = backends.namespace(activations), _targets(labels, activations)
@@ -204,7 +207,8 @@ def mask_capsules(poses: Array, labels: Array | None = None) -> Array:
     poses
         ``(..., classes, H)``.
     labels
-        Integers ``(...,)``, or targets ``(..., classes)`` of 0 and 1; None is prediction.
+        Integers ``(...,)``, or targets ``(..., classes)`` of 0 and 1; None is prediction by length. After EM routing,
+        where length says nothing, pass the activations' `argmax`.
 
     Returns
     -------
@@ -223,12 +227,13 @@ def mask_capsules(poses: Array, labels: Array | None = None) -> Array:
     [[0.0, 0.0], [3.0, 4.0]]
     """
     check_floats("poses", poses)
-    if poses.ndim < 2:
-        raise InputError(f"poses have shape {tuple(poses.shape)}, expected (..., classes, H)")
+    if poses.ndim < 2 or 0 in poses.shape[-2:]:
+        raise InputError(f"poses have shape {tuple(poses.shape)}, expected (..., classes, H), neither of them 0")
     lengths = safe_norm(poses)
+    xp = backends.namespace(poses)
     if labels is None:
-        labels = backends.namespace(poses).argmax(lengths, axis=-1)
-    return poses * _targets(labels, lengths)[..., None]
+        labels = xp.argmax(lengths, axis=-1)
+    return xp.where(_targets(labels, lengths)[..., None] > 0, poses, xp.zeros_like(poses))
 
 
 def tweak_poses(poses: Array, *, steps: Sequence[float] | None = None) -> Array:
@@ -276,6 +281,8 @@ def _targets(labels: Array, like: Array) -> Array:
     if tuple(labels.shape) == tuple(like.shape):
         if xp.isdtype(labels.dtype, "bool"):
             return xp.astype(labels, like.dtype)
+        if not xp.isdtype(labels.dtype, ("integral", "real floating")):
+            raise InputTypeError(f"targets have dtype {labels.dtype}, expected real numbers")
         good = (labels == 0) | (labels == 1)
         require(xp.all(good), lambda: "targets (..., classes) must be 0 or 1")
         return xp.astype(labels, like.dtype)

@@ -140,9 +140,9 @@ def gmm_routing(
     """
     check_floats("poses", poses)
     check_choice("prior", prior, ("weights", "cost"))
-    check_count("n_iter", n_iter)
+    n_iter = check_count("n_iter", n_iter)
     if poses.ndim < 2 or 0 in poses.shape:
-        raise InputError(f"poses have shape {tuple(poses.shape)}, expected (..., I, H), none of it 0")
+        raise InputError(f"poses have shape {tuple(poses.shape)}, expected (..., I, H), no axis of length 0")
     if not isinstance(init, tuple) or len(init) != 3:
         raise InputError("init must be a tuple (means, variances, weights)")
     check_floats("init", poses, *init)

@@ -11,6 +11,7 @@ from emroute.array import constant, safe_norm
 from emroute.backend import Array
 from emroute.capsule.agreement import check_floats, check_pairs, for_statistics
 from emroute.errors import InputError
+from emroute.validate import check_number
 
 __all__ = ["coordinate_addition", "squash", "vote", "vote_views"]
 
@@ -31,12 +32,12 @@ def squash(s: Array, *, axis: int = -1, constant: float = 1.0) -> Array:
     Returns
     -------
     Array
-        Of the same shape; value and gradient are 0 at 0, and nothing overflows.
+        Of the same shape; value and gradient are 0 at 0, and nothing overflows but a length beyond the dtype.
 
     Raises
     ------
     InputError
-        If `constant` is not positive, or there is no such axis.
+        If `constant` is not positive, or there is no such axis, or nothing along it.
     InputTypeError
         If `s` is not floating.
 
@@ -51,9 +52,10 @@ def squash(s: Array, *, axis: int = -1, constant: float = 1.0) -> Array:
     [[0.5769, 0.7692], [0.0, 0.0]]
     """
     check_floats("s", s)
-    if not (isinstance(constant, int | float) and 0 < constant < np.inf):
+    constant = check_number("constant", constant)
+    if not constant > 0:
         raise InputError(f"got constant={constant!r}, expected a positive number")
-    if not (isinstance(axis, int | np.integer) and -s.ndim <= axis < s.ndim):
+    if not (isinstance(axis, int | np.integer) and -s.ndim <= axis < s.ndim and s.shape[axis]):
         raise InputError(f"got axis={axis!r} for vectors of shape {tuple(s.shape)}")
     xp, (wide,) = backends.namespace(s), for_statistics(s, s)
     length = safe_norm(wide, axis=axis, keepdims=True)
@@ -65,6 +67,8 @@ def squash(s: Array, *, axis: int = -1, constant: float = 1.0) -> Array:
 
 def vote(poses: Array, transforms: Array) -> Array:
     """Votes of children for the poses of their parents: ``V_ij = P_i W_ij``.
+
+    Of vectors ``(..., I, d)`` the votes are ``einsum("...id,ijdh->...ijh", poses, transforms)``.
 
     Parameters
     ----------

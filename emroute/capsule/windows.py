@@ -70,11 +70,13 @@ class Windows:
     def places(self) -> np.ndarray:
         """``(n_children, most)``: where each child is among the Q * S places; Q * S fills up."""
         flat = self.children.ravel()
-        where = [np.flatnonzero(flat == child) for child in range(self.n_children)]
-        table = np.full((self.n_children, max(1, *map(len, where))), flat.size)
-        for row, found in zip(table, where, strict=True):
-            row[: len(found)] = found
-        table[[not len(found) for found in where], 0] = 0  # nobody reads their sums, but log 0 would warn
+        order = np.argsort(flat, kind="stable")
+        count = np.bincount(flat, minlength=self.n_children + 1)
+        before = np.arange(flat.size) - np.repeat(np.cumsum(count) - count, count)
+        table = np.full((self.n_children + 1, max(1, *count)), flat.size)
+        table[flat[order], before] = order
+        table = table[: self.n_children, : max(1, *count[:-1])]
+        table[count[:-1] == 0, 0] = 0  # nobody reads their sums, but log 0 would warn
         return table
 
     def first_norm(self, n_types: int) -> np.ndarray:

@@ -89,8 +89,8 @@ def assert_equivalent(
     Raises
     ------
     AssertionError
-        If results differ, are not of the library, device and dtype of the arguments, or `function` raises: with a
-        table of who differs where, the largest error, its index and both values.
+        If results differ, are not of the library, device and dtype of the arguments, or `function` raises on another
+        library than NumPy: with a table of who differs where, the largest error, its index and both values.
     BackendError
         If a library named is not installed.
     InputError
