@@ -24,6 +24,7 @@ __all__ = [
     "check_floats",
     "check_grid",
     "check_pairs",
+    "check_transforms",
     "check_votes",
     "finish",
     "for_statistics",
@@ -157,13 +158,17 @@ def check_votes(votes: Array, n_iter: int) -> int:
 def check_pairs(poses: Array, transforms: Array) -> None:
     """Raise an error unless poses ``(..., I, P, P)`` and transforms ``(I, J, P, P)`` fit each other."""
     check_floats("poses", poses)
-    check_floats("transforms", poses, transforms)
     if poses.ndim < 3 or poses.shape[-1] != poses.shape[-2] or 0 in poses.shape:
         raise InputError(
             f"poses have shape {tuple(poses.shape)}, expected (..., I, P, P): square matrices, no axis of length 0"
         )
-    i, p = poses.shape[-3], poses.shape[-1]
-    shape = tuple(transforms.shape)
+    check_transforms(poses, transforms)
+
+
+def check_transforms(poses: Array, transforms: Array) -> None:
+    """Raise an error unless transforms are ``(I, J, P, P)`` for poses ``(..., I, P, P)``."""
+    check_floats("transforms", poses, transforms)
+    (i, p), shape = poses.shape[-3:-1], tuple(transforms.shape)
     if len(shape) != 4 or (shape[0], *shape[2:]) != (i, p, p) or not shape[1]:
         raise InputError(f"transforms have shape {shape}, expected (I, J, P, P) with I = {i} and P = {p}")
 

@@ -24,6 +24,7 @@ from emroute.capsule.agreement import (
     check_finite,
     check_floats,
     check_grid,
+    check_transforms,
     finish,
     for_statistics,
 )
@@ -341,15 +342,12 @@ def class_em_routing(
     (2, 10)
     """
     check_grid(poses)
-    check_floats("transforms", poses, transforms)
+    check_transforms(poses, transforms)
     check_floats("activations", poses, activations)
     *batch, h, w, i, p, _ = poses.shape
-    shape = tuple(transforms.shape)
-    if len(shape) != 4 or (shape[0], *shape[2:]) != (i, p, p) or not shape[1]:
-        raise InputError(f"transforms have shape {shape}, expected (I, J, P, P) with I = {i} and P = {p}")
     if tuple(activations.shape[-3:]) != (h, w, i):
         raise InputError(f"activations have shape {tuple(activations.shape)}, expected (..., {h}, {w}, {i})")
-    xp, j = backends.namespace(poses), shape[1]
+    xp, j = backends.namespace(poses), transforms.shape[1]
     shared = xp.reshape(xp.broadcast_to(transforms, (h * w, i, j, p, p)), (h * w * i, j, p, p))
     shift = None
     if entries is not None:

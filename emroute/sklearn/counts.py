@@ -27,9 +27,6 @@ class _CountMixture(MixtureEstimator):
     _family: ClassVar[ModuleType]
     _parameter = "probs"
 
-    init_params: str
-    weights_init: Any
-
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.positive_only = True
@@ -64,7 +61,40 @@ class _CountMixture(MixtureEstimator):
         setattr(self, f"{self._parameter}_", getattr(mixture, self._parameter))
 
 
-class BinomialMixture(_CountMixture):
+class _ProbsMixture(_CountMixture):
+    """A mixture of counts whose components are probabilities."""
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        tol: float = 1e-3,
+        max_iter: int = 100,
+        n_init: int = 1,
+        init_params: str = "k-means++",
+        weights_init: Any = None,
+        probs_init: Any = None,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+    ) -> None:
+        super().__init__(
+            n_components=n_components,
+            tol=tol,
+            max_iter=max_iter,
+            n_init=n_init,
+            init_params=init_params,
+            weights_init=weights_init,
+            random_state=random_state,
+            warm_start=warm_start,
+            verbose=verbose,
+            verbose_interval=verbose_interval,
+        )
+        self.probs_init = probs_init
+
+
+class BinomialMixture(_ProbsMixture):
     """A mixture of binomials over rows of heads and tails ``(n, 2)``, as generalized linear models take them.
 
     The first column counts heads. All further ones count tails, so trials are the sums of the rows: from heads and
@@ -121,33 +151,6 @@ class BinomialMixture(_CountMixture):
     _family = binomial
     _sparse = False
 
-    def __init__(
-        self,
-        n_components: int = 1,
-        *,
-        tol: float = 1e-3,
-        max_iter: int = 100,
-        n_init: int = 1,
-        init_params: str = "k-means++",
-        weights_init: Any = None,
-        probs_init: Any = None,
-        random_state: Any = None,
-        warm_start: bool = False,
-        verbose: int = 0,
-        verbose_interval: int = 10,
-    ) -> None:
-        self.n_components = n_components
-        self.tol = tol
-        self.max_iter = max_iter
-        self.n_init = n_init
-        self.init_params = init_params
-        self.weights_init = weights_init
-        self.probs_init = probs_init
-        self.random_state = random_state
-        self.warm_start = warm_start
-        self.verbose = verbose
-        self.verbose_interval = verbose_interval
-
     def _shape(self, d: int) -> tuple[int, ...]:
         return (self.n_components,)
 
@@ -166,7 +169,7 @@ class BinomialMixture(_CountMixture):
         return backends.namespace(heads).stack([heads, trials - heads], axis=1), labels
 
 
-class MultinomialMixture(_CountMixture):
+class MultinomialMixture(_ProbsMixture):
     """A mixture of multinomials over rows of counts ``(n, d)``, which may be sparse.
 
     Parameters
@@ -217,33 +220,6 @@ class MultinomialMixture(_CountMixture):
     """
 
     _family = multinomial
-
-    def __init__(
-        self,
-        n_components: int = 1,
-        *,
-        tol: float = 1e-3,
-        max_iter: int = 100,
-        n_init: int = 1,
-        init_params: str = "k-means++",
-        weights_init: Any = None,
-        probs_init: Any = None,
-        random_state: Any = None,
-        warm_start: bool = False,
-        verbose: int = 0,
-        verbose_interval: int = 10,
-    ) -> None:
-        self.n_components = n_components
-        self.tol = tol
-        self.max_iter = max_iter
-        self.n_init = n_init
-        self.init_params = init_params
-        self.weights_init = weights_init
-        self.probs_init = probs_init
-        self.random_state = random_state
-        self.warm_start = warm_start
-        self.verbose = verbose
-        self.verbose_interval = verbose_interval
 
     def sample(self, n_samples: int = 1, trials: int = 1) -> tuple[Array, Array]:
         """Draw rows of so many counts ``(n, d)``, and their components ``(n,)``."""
@@ -318,17 +294,19 @@ class PoissonMixture(_CountMixture):
         verbose: int = 0,
         verbose_interval: int = 10,
     ) -> None:
-        self.n_components = n_components
-        self.tol = tol
-        self.max_iter = max_iter
-        self.n_init = n_init
-        self.init_params = init_params
-        self.weights_init = weights_init
+        super().__init__(
+            n_components=n_components,
+            tol=tol,
+            max_iter=max_iter,
+            n_init=n_init,
+            init_params=init_params,
+            weights_init=weights_init,
+            random_state=random_state,
+            warm_start=warm_start,
+            verbose=verbose,
+            verbose_interval=verbose_interval,
+        )
         self.rates_init = rates_init
-        self.random_state = random_state
-        self.warm_start = warm_start
-        self.verbose = verbose
-        self.verbose_interval = verbose_interval
 
     def sample(self, n_samples: int = 1) -> tuple[Array, Array]:
         """Draw rows of counts ``(n, d)``, and their components ``(n,)``."""

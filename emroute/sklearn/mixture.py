@@ -30,14 +30,30 @@ __all__ = ["MixtureEstimator", "as_start", "weights_start"]
 class MixtureEstimator(DensityMixin, Estimator):
     """A mixture's estimator; the mathematics is that of its family, whose fitted mixture is `mixture_`."""
 
-    n_components: int
-    tol: float
-    max_iter: int
-    n_init: int
-    random_state: Any
-    warm_start: bool
-    verbose: int
-    verbose_interval: int
+    def __init__(
+        self,
+        *,
+        n_components: int,
+        tol: float,
+        max_iter: int,
+        n_init: int,
+        init_params: str,
+        weights_init: Any,
+        random_state: Any,
+        warm_start: bool,
+        verbose: int,
+        verbose_interval: int,
+    ) -> None:
+        self.n_components = n_components
+        self.tol = tol
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
 
     @abstractmethod
     def _given(self, like: Array) -> tuple[Array | None, ...]:
