@@ -1,0 +1,120 @@
+"""What capsule networks return, and what they are trained by, whichever framework they are written in."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from emroute.backend import Array
+from emroute.capsule.losses import margin_loss, reconstruction_loss, spread_loss
+
+__all__ = ["CapsuleOutput", "capsnet_loss", "matrix_capsnet_loss"]
+
+
+class CapsuleOutput(NamedTuple):
+    """What a network found in images."""
+
+    poses: Array
+    """Of the class capsules, ``(B, classes, H)``."""
+    activations: Array
+    """``(B, classes)`` in [0, 1]: lengths of the poses, or what EM routing found. Their `argmax` is the prediction."""
+    reconstructions: Array | None
+    """Images in [0, 1], of the shape of those that went in; None without a decoder."""
+
+
+def capsnet_loss(
+    output: CapsuleOutput,
+    images: Array,
+    labels: Array,
+    *,
+    reconstruction_weight: float = 0.0005,
+    reconstruction_reduction: str = "mean",
+) -> Array:
+    """Loss of a `CapsNet`: margin loss and, where there is a decoder, a little of the reconstruction loss.
+
+    Parameters
+    ----------
+    output
+        What the network returned.
+    images
+        What it was given.
+    labels
+        Integers ``(B,)``, or targets ``(B, classes)`` of 0 and 1.
+    reconstruction_weight
+        Of the sum of squares an image.
+    reconstruction_reduction
+        ``"mean"`` over the batch as the paper has it; ``"sum"`` is the tutorials' code.
+
+    Returns
+    -------
+    Array
+        A scalar.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        As in `emroute.capsule.margin_loss`.
+
+    References
+    ----------
+    Sabour, S., Frosst, N. and Hinton, G. E. (2017). Dynamic routing between capsules. NeurIPS. Section 4.1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> output = CapsuleOutput(np.zeros((1, 2, 4)), np.asarray([[0.9, 0.3]]), np.ones((1, 1, 2, 2)))
+    >>> float(capsnet_loss(output, np.zeros((1, 1, 2, 2)), np.asarray([0])).round(6))
+    0.022
+    """
+    loss = margin_loss(output.activations, labels)
+    return loss + _reconstruction(output, images, reconstruction_weight, reconstruction_reduction)
+
+
+def matrix_capsnet_loss(
+    output: CapsuleOutput,
+    images: Array,
+    labels: Array,
+    margin: Any = 0.9,
+    *,
+    reconstruction_weight: float = 0.0005,
+    reconstruction_reduction: str = "mean",
+) -> Array:
+    """Loss of a `MatrixCapsNet`: spread loss and, where there is a decoder, a little of the reconstruction loss.
+
+    Parameters
+    ----------
+    output, images, reconstruction_weight, reconstruction_reduction
+        As in `capsnet_loss`.
+    labels
+        Integers ``(B,)``.
+    margin
+        As in `emroute.capsule.spread_loss`; see `emroute.capsule.spread_margin`.
+
+    Returns
+    -------
+    Array
+        A scalar.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        As in `emroute.capsule.spread_loss`.
+
+    References
+    ----------
+    Hinton, G. E., Sabour, S. and Frosst, N. (2018). Matrix capsules with EM routing. ICLR. Section 4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> output = CapsuleOutput(np.zeros((1, 3, 4)), np.asarray([[0.9, 0.3, 0.8]]), None)
+    >>> float(matrix_capsnet_loss(output, np.zeros((1, 1, 2, 2)), np.asarray([0]), 0.5).round(6))
+    0.16
+    """
+    loss = spread_loss(output.activations, labels, margin)
+    return loss + _reconstruction(output, images, reconstruction_weight, reconstruction_reduction)
+
+
+def _reconstruction(output: CapsuleOutput, images: Array, weight: float, reduction: str) -> Any:
+    if output.reconstructions is None:
+        return 0.0
+    return weight * reconstruction_loss(output.reconstructions, images, reduction=reduction)
