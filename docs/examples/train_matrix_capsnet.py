@@ -1,0 +1,46 @@
+"""Train the network of Hinton, Sabour and Frosst (2018): ``python docs/examples/train_matrix_capsnet.py``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from emroute.capsule import spread_margin
+from emroute.nn import matrix_capsnet_loss
+from training import Task, parser, run
+
+
+def task(shape: tuple[int, int, int], n_classes: int, options: dict[str, Any]) -> Task:
+    """A MatrixCapsNet for these images, its loss, and the margin's course."""
+    h, w, channels = shape
+    options = dict(options)
+    schedule = options.pop("margin")
+
+    def build(nn: Any, **more: Any) -> Any:
+        return nn.MatrixCapsNet(channels, n_classes, (h, w), **options, **more)
+
+    def margin(epoch: int, step: int) -> float:
+        return spread_margin(epoch if schedule == "epoch" else step, schedule=schedule)
+
+    return Task(build, matrix_capsnet_loss, margin)
+
+
+if __name__ == "__main__":
+    options = parser(__doc__, name="matrix_capsnet", batch_size=32, learning_rate=3e-3)
+    options.add_argument("--widths", type=int, nargs=4, default=(64, 8, 16, 16), help="of the layers A, B, C, D")
+    options.add_argument("--n-iter", type=int, default=2, help="routing iterations")
+    options.add_argument("--cost", choices=("normalized", "hinton"), default="normalized", help="of the routing")
+    options.add_argument("--temperature", type=float, nargs="+", help="inverse temperature of each iteration")
+    options.add_argument("--margin", choices=("epoch", "step"), default="epoch", help="by what the margin grows")
+    options.add_argument("--decoder", action="store_true", help="reconstruct images from class poses")
+    given = options.parse_args()
+    run(
+        given,
+        "MatrixCapsNet",
+        task,
+        widths=given.widths,
+        n_iter=given.n_iter,
+        cost=given.cost,
+        inverse_temperature=given.temperature,
+        margin=given.margin,
+        decoder=given.decoder,
+    )

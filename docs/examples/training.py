@@ -1,0 +1,246 @@
+"""The training that the examples share: options, epochs, logs, checkpoints that a killed run goes on from bit for bit.
+
+Everything random in an epoch comes from a generator seeded with the run's seed and the epoch's number, so a checkpoint
+holds parameters, the optimizer's moments and how far training is, and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from tqdm import tqdm
+
+from emroute import EmrouteError
+from images import NAMES, Images, fetch, load, origin, preprocess_norb, shift
+
+KEY = "emroute.training"
+CHECKPOINT, BEST, LOG = "checkpoint.safetensors", "best.safetensors", "log.csv"
+
+
+class TrainingError(EmrouteError):
+    """A run that cannot start, go on or be kept."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What makes a run the run that it is; a checkpoint is continued with these alone."""
+
+    network: str
+    library: str
+    data: str
+    n_train: int
+    n_validation: int
+    batch_size: int
+    learning_rate: float
+    decay: float
+    clip: float
+    shift: int
+    seed: int
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A network to train: how it is made, what it loses, and by what margin in an epoch."""
+
+    build: Callable[..., Any]
+    loss: Callable[..., Any]
+    margin: Callable[[int, int], float] = lambda epoch, step: 0.0
+
+
+def parser(description: str, **defaults: Any) -> argparse.ArgumentParser:
+    """Return the options that all networks have, with the defaults of one."""
+    options = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = options.add_argument
+    add("--data", choices=NAMES, default="mnist", help="which images")
+    add("--folder", type=Path, help="where their files are; fetched into ./data where this is not given")
+    add("--out", type=Path, default=Path("runs") / defaults.pop("name"), help="where log, checkpoint and network go")
+    add("--library", choices=("torch", "jax"), default="torch", help="what computes")
+    add("--resume", action="store_true", help="go on from the checkpoint in --out")
+    add("--epochs", type=int, default=30)
+    add("--train", type=int, help="how many training images; all that validation leaves by default")
+    add("--validation", type=int, default=5000, help="training images held out to choose the best epoch")
+    add("--test", type=int, help="how many test images; all by default")
+    add("--batch-size", type=int, default=128)
+    add("--learning-rate", type=float, default=1e-3)
+    add("--decay", type=float, default=0.9, help="of the learning rate, an epoch")
+    add("--clip", type=float, default=5.0, help="longest gradient")
+    add("--shift", type=int, default=2, help="most pixels by which training images are moved")
+    add("--seed", type=int, default=0)
+    options.set_defaults(**defaults)
+    return options
+
+
+def run(arguments: argparse.Namespace, network: str, task: Callable[..., Task], **options: Any) -> dict:
+    """Fetch the data and train as the command line says; what goes wrong ends the program in one line."""
+    try:
+        folder = arguments.folder or Path("data", origin(arguments.data))
+        if arguments.folder is None:
+            fetch(arguments.data, folder)
+        train_set, test_set = load(arguments.data, folder)
+        shared = ("library", "data", "batch_size", "learning_rate", "decay", "clip", "shift", "seed")
+        settings = Settings(
+            network,
+            n_train=arguments.train or len(train_set.labels) - arguments.validation,
+            n_validation=arguments.validation,
+            options=options,
+            **{name: getattr(arguments, name) for name in shared},
+        )
+        test_set = Images(*(part[: arguments.test] for part in test_set))
+        shape = view(settings, train_set.images[:1]).shape[1:]
+        made = task(shape, int(train_set.labels.max()) + 1, options)
+        return train(made, settings, train_set, test_set, arguments.epochs, arguments.out, arguments.resume)
+    except EmrouteError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def view(settings: Settings, images: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+    """Return images as the network sees them: moved about in training, when there is a generator."""
+    if settings.data == "smallnorb":
+        return preprocess_norb(images, rng=rng, brightness=0.2, contrast=0.2)
+    return images if rng is None else shift(images, rng, settings.shift)
+
+
+def train(task: Task, settings: Settings, train: Images, test: Images, epochs: int, out: Path, resume: bool) -> dict:
+    """Train up to so many epochs, keep what was best in validation, and return the last row of the log.
+
+    Raises
+    ------
+    TrainingError
+        If `out` holds a run and it shall not be resumed, or one with other settings, or a damaged checkpoint, or a
+        checkpoint cannot be written. What is there stays as it is.
+    """
+    kept, held = _split(train, settings)
+    learner = importlib.import_module(f"{settings.library}_side").Learner(
+        task.build, task.loss, settings.seed, settings.clip
+    )
+    rows = _resumed(out / CHECKPOINT, settings, learner) if resume else _fresh(out)
+    for epoch in range(len(rows), epochs):
+        begin = time.perf_counter()
+        row = {"epoch": epoch + 1, **_epoch(task, settings, learner, kept, epoch)}
+        row |= {"validation": accuracy(settings, learner, held)} if len(held.labels) else {}
+        row |= {"test": accuracy(settings, learner, test), "seconds": round(time.perf_counter() - begin, 1)}
+        rows.append(row)
+        tqdm.write("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+        _keep(out, settings, learner, rows)
+    return rows[-1]
+
+
+def _split(train: Images, settings: Settings) -> tuple[Images, Images]:
+    """Take training and validation sets, without overlap, from all images in an order of the seed's."""
+    n, order = len(train.labels), np.random.default_rng(settings.seed).permutation(len(train.labels))
+    wanted = settings.n_train + settings.n_validation
+    if wanted > n:
+        raise TrainingError(f"{settings.data} has {n} training images, {wanted} were asked for")
+    kept, held, _ = np.split(order, [settings.n_train, wanted])
+    return _take(train, kept), _take(train, held)
+
+
+def _take(data: Images, index: np.ndarray) -> Images:
+    return Images(data.images[index], data.labels[index])
+
+
+def batches(data: Images, size: int, order: np.ndarray | None = None) -> Iterator[Images]:
+    """Cut data into batches; the last may be smaller."""
+    order = np.arange(len(data.labels)) if order is None else order
+    return (_take(data, order[start : start + size]) for start in range(0, len(order), size))
+
+
+def _epoch(task: Task, settings: Settings, learner: Any, data: Images, epoch: int) -> dict[str, float]:
+    rng = np.random.default_rng([settings.seed, epoch])
+    order = rng.permutation(len(data.labels))
+    total, hits, seen = 0.0, 0, 0
+    steps = -(-len(order) // settings.batch_size)
+    rate = settings.learning_rate * settings.decay**epoch
+    bar = tqdm(batches(data, settings.batch_size, order), f"epoch {epoch + 1}", steps, leave=False)
+    for step, (images, labels) in enumerate(bar):
+        margin = task.margin(epoch, epoch * steps + step)
+        loss, activations = learner.step(view(settings, images, rng), targets(labels), rate, margin)
+        if not np.isfinite(loss):
+            raise TrainingError(f"the loss became {loss} in epoch {epoch + 1}: try a lower --learning-rate")
+        total, seen = total + loss * len(labels), seen + len(labels)
+        hits += int(right(activations, labels).sum())
+        bar.set_postfix(loss=f"{total / seen:.4f}", accuracy=f"{hits / seen:.3f}")
+    return {"loss": total / seen, "train": hits / seen, "learning_rate": rate}
+
+
+def targets(labels: np.ndarray, n_classes: int = 10) -> np.ndarray:
+    """Return labels ``(n,)`` as they are, and those of two digits ``(n, 2)`` as rows of 0 and 1."""
+    if labels.ndim == 1:
+        return labels
+    return np.eye(n_classes, dtype=np.float32)[labels].sum(axis=1)
+
+
+def right(activations: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Whether the most active classes are those of the image; where it has two, both must be found."""
+    labels = labels.reshape(len(labels), -1)
+    found = np.argsort(-activations, axis=-1)[:, : labels.shape[1]]
+    return np.all(np.sort(found) == np.sort(labels), axis=-1)
+
+
+def accuracy(settings: Settings, learner: Any, data: Images) -> float:
+    """Return the share of images whose classes are found."""
+    hits = [right(learner.predict(view(settings, some)), labels).sum() for some, labels in batches(data, 250)]
+    return float(sum(hits) / len(data.labels))
+
+
+def _fresh(out: Path) -> list[dict]:
+    if (out / CHECKPOINT).exists():
+        raise TrainingError(f"{out} holds a run: go on with --resume, or choose another folder with --out")
+    return []
+
+
+def _resumed(path: Path, settings: Settings, learner: Any) -> list[dict]:
+    """Restore a learner from a checkpoint and return the log so far."""
+    if not path.exists():
+        return []
+    try:
+        with safe_open(path, "numpy") as file:
+            text = (file.metadata() or {}).get(KEY)
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+    except SafetensorError as error:
+        raise TrainingError(f"{path} is damaged ({error}): move it away to start anew") from None
+    if text is None:
+        raise TrainingError(f"{path} is no checkpoint of these examples: choose another folder with --out")
+    found = json.loads(text)
+    here = json.loads(json.dumps(asdict(settings)))
+    if differing := [name for name in here if found["settings"].get(name) != here[name]]:
+        told = "; ".join(f"{name}: {found['settings'].get(name)!r} there, {here[name]!r} now" for name in differing)
+        raise TrainingError(f"{path} is of another run ({told})")
+    learner.restore(state)
+    return found["rows"]
+
+
+def _keep(out: Path, settings: Settings, learner: Any, rows: list[dict]) -> None:
+    """Write the log, the best network and the checkpoint, in this order, each whole or not at all."""
+    score = "validation" if "validation" in rows[-1] else "epoch"  # without validation the last is kept
+    text = json.dumps({"settings": asdict(settings), "rows": rows})
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if rows[-1][score] >= max(row[score] for row in rows):
+            learner.save(out / BEST)
+        with (out / LOG).open("w", newline="") as file:
+            table = csv.DictWriter(file, rows[-1])
+            table.writeheader()
+            table.writerows(rows)
+        draft = out / f"{CHECKPOINT}.part"
+        save_file(learner.state(), draft, {KEY: text})
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())  # on the disk before it takes another's place
+        draft.replace(out / CHECKPOINT)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(
+            f"epoch {len(rows)} could not be kept in {out} ({error}); the one before is there: make room, then --resume"
+        ) from error

@@ -1,0 +1,208 @@
+"""The training examples: what a killed run loses, and what they say of bad data, bad checkpoints and full disks."""
+
+import csv
+import dataclasses
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from sklearn.datasets import load_digits
+
+import train_capsnet
+import train_cnn
+import train_matrix_capsnet
+import training
+from images import Images
+
+EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+SMALL = {"capsnet": ["--channels", "8", "--primary-capsules", "2"], "matrix_capsnet": ["--widths", "8", "2", "4", "4"]}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Real digits of 24 x 24 pixels on black canvases of 28 x 28."""
+    found = load_digits()
+    large = np.kron(found.images / 16 * 255, np.ones((3, 3))).astype(np.uint8)
+    return Images(np.pad(large, ((0, 0), (2, 2), (2, 2)))[..., None], found.target.astype(np.int64))
+
+
+@pytest.fixture(scope="module")
+def folder(digits, tmp_path_factory):
+    """The same as files in MNIST's format."""
+    made = tmp_path_factory.mktemp("digits")
+    for name, start in (("train", 0), ("t10k", 500)):
+        images, labels = digits.images[start : start + 200, ..., 0], digits.labels[start : start + 200].astype(np.uint8)
+        head = [b"\0\0\x08\x03", *(size.to_bytes(4, "big") for size in images.shape)]
+        (made / f"{name}-images-idx3-ubyte").write_bytes(b"".join([*head, images.tobytes()]))
+        head = [b"\0\0\x08\x01", len(labels).to_bytes(4, "big")]
+        (made / f"{name}-labels-idx1-ubyte").write_bytes(b"".join([*head, labels.tobytes()]))
+    return made
+
+
+def command(script, folder, out, *more):
+    name = script.removeprefix("train_")
+    options = [
+        "--folder",
+        folder,
+        "--out",
+        out,
+        "--validation",
+        "40",
+        "--batch-size",
+        "16",
+        *SMALL.get(name, []),
+        *more,
+    ]
+    return [sys.executable, EXAMPLES / f"{script}.py", *map(str, options)]
+
+
+def run(*args):
+    return subprocess.run(command(*args), capture_output=True, text=True)
+
+
+def log(out):
+    with (out / training.LOG).open() as file:
+        return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+
+
+def small(library="torch", script=train_capsnet, **options):
+    """A task of few parameters and its settings."""
+    options = {
+        train_capsnet: {"channels": 4, "primary_capsules": 2, "decoder": None, "reconstruction_reduction": "mean"},
+        train_matrix_capsnet: {"widths": (4, 2, 3, 3), "n_iter": 2, "cost": "normalized", "margin": "epoch"},
+        train_cnn: {"channels": (4, 8), "parameters": 5000},
+    }[script] | options
+    settings = training.Settings(script.__name__, library, "mnist", 48, 16, 16, 1e-3, 0.9, 5.0, 1, 0, options)
+    return script.task((28, 28, 1), 10, options), settings
+
+
+@pytest.mark.parametrize(
+    ("library", "script"),
+    [("torch", train_capsnet), ("torch", train_matrix_capsnet), ("torch", train_cnn), ("jax", train_capsnet)],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(library, script, digits, tmp_path):
+    task, settings = small(library, script)
+    training.train(task, settings, digits, digits, 3, tmp_path / "whole", False)
+    training.train(task, settings, digits, digits, 1, tmp_path / "parts", False)
+    training.train(task, settings, digits, digits, 3, tmp_path / "parts", True)
+    assert log(tmp_path / "whole") == log(tmp_path / "parts")
+    assert len(log(tmp_path / "parts")) == 3
+    best = [(tmp_path / run / training.BEST).read_bytes() for run in ("whole", "parts")]
+    assert best[0] == best[1]
+
+
+def test_a_run_that_is_killed_goes_on_where_it_was(folder, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run("train_capsnet", folder, whole, "--epochs", "3").returncode == 0
+    process = subprocess.Popen(command("train_capsnet", folder, killed, "--epochs", "3"), stderr=subprocess.DEVNULL)
+    while not (killed / training.CHECKPOINT).exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert 1 <= len(log(killed)) < 3
+    assert run("train_capsnet", folder, killed, "--epochs", "3", "--resume").returncode == 0
+    assert log(whole) == log(killed)
+    assert (whole / training.BEST).read_bytes() == (killed / training.BEST).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def begun(digits, tmp_path_factory):
+    """A run of one epoch."""
+    out = tmp_path_factory.mktemp("begun")
+    task, settings = small()
+    training.train(task, settings, digits, digits, 1, out, False)
+    return out
+
+
+@pytest.fixture
+def copy(begun, tmp_path):
+    for file in begun.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path
+
+
+def content(out):
+    return {file.name: file.read_bytes() for file in out.iterdir()}
+
+
+def damage(out):
+    whole = (out / training.CHECKPOINT).read_bytes()
+    (out / training.CHECKPOINT).write_bytes(whole[: len(whole) // 2])
+
+
+def replace(out):
+    save_file({"weight": np.zeros(3)}, out / training.CHECKPOINT)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "resume", "options", "words"),
+    [
+        (damage, True, {}, "damaged"),
+        (replace, True, {}, "no checkpoint of these examples"),
+        (lambda out: None, True, {"channels": 5}, "of another run"),
+        (lambda out: None, False, {}, "--resume"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_used_is_told_and_stays(copy, digits, spoil, resume, options, words):
+    spoil(copy)
+    before = content(copy)
+    task, settings = small(**options)
+    with pytest.raises(training.TrainingError, match=words):
+        training.train(task, settings, digits, digits, 2, copy, resume)
+    assert content(copy) == before
+
+
+@pytest.mark.parametrize("full", ["save_file", "replace"])
+def test_a_full_disk_costs_the_epoch_alone(copy, digits, monkeypatch, full):
+    def fail(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = content(copy)[training.CHECKPOINT]
+    task, settings = small()
+    with monkeypatch.context() as patch:
+        patch.setattr(*((training, full) if full == "save_file" else (Path, full)), fail)
+        with pytest.raises(training.TrainingError, match="No space left"):
+            training.train(task, settings, digits, digits, 2, copy, True)
+    assert content(copy)[training.CHECKPOINT] == before
+    training.train(task, settings, digits, digits, 2, copy, True)
+    assert len(log(copy)) == 2
+
+
+def test_too_many_images_are_an_error(digits, tmp_path):
+    task, settings = small()
+    with pytest.raises(training.TrainingError, match="1797 training images, 64016 were asked"):
+        training.train(task, dataclasses.replace(settings, n_train=64000), digits, digits, 1, tmp_path, False)
+
+
+@pytest.mark.parametrize("script", ["train_capsnet", "train_matrix_capsnet", "train_cnn"])
+def test_each_script_trains_and_says_what_is_wrong(script, folder, tmp_path):
+    done = run(script, folder, tmp_path / "run", "--epochs", "1", "--train", "32", "--test", "50")
+    assert done.returncode == 0, done.stderr
+    assert [row["epoch"] for row in log(tmp_path / "run")] == ["1"]
+    done = run(script, tmp_path / "nowhere", tmp_path / "run2")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert not (tmp_path / "run2").exists()
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    for file in folder.iterdir():
+        (cut / file.name).write_bytes(file.read_bytes()[:-1] if "t10k-images" in file.name else file.read_bytes())
+    done = run(script, cut, tmp_path / "run3")
+    assert done.returncode == 1
+    assert "t10k-images" in done.stderr
+
+
+def test_two_digits_are_right_when_both_are_found():
+    activations = np.asarray([[0.9, 0.8, 0.1], [0.9, 0.1, 0.8], [0.1, 0.2, 0.3]])
+    assert training.right(activations, np.asarray([[1, 0], [0, 1], [2, 1]])).tolist() == [True, False, True]
+    assert training.right(activations, np.asarray([0, 2, 2])).tolist() == [True, False, True]
+    assert training.targets(np.asarray([[1, 0]]), 3).tolist() == [[1, 1, 0]]
