@@ -64,6 +64,10 @@ class Learner:
         """Write the network alone."""
         nn.save(nnx.merge(self.graph, self.parameters, self.rest), path)
 
+    def adopt(self, path: Path) -> None:
+        """Take the parameters of a network that `save` wrote."""
+        _, self.parameters, _ = nnx.split(nn.load(path), nnx.Param, ...)
+
 
 def _images(images: np.ndarray) -> jax.Array:
     x = jnp.asarray(images, dtype=jnp.float32)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 import emroute.nn.torch as nn
 
@@ -64,6 +65,10 @@ class Learner:
     def save(self, path: Path) -> None:
         """Write the network alone."""
         nn.save(self.network, path)
+
+    def adopt(self, path: Path) -> None:
+        """Take the parameters of a network that `save` wrote."""
+        self.network.load_state_dict(load_file(path, str(self.device)))
 
     def _images(self, images: np.ndarray) -> torch.Tensor:
         x = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float()

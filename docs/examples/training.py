@@ -26,7 +26,7 @@ from emroute import EmrouteError
 from images import NAMES, Images, fetch, load, origin, preprocess_norb, shift
 
 KEY = "emroute.training"
-CHECKPOINT, BEST, LOG = "checkpoint.safetensors", "best.safetensors", "log.csv"
+CHECKPOINT, BEST, LOG, RESULT = "checkpoint.safetensors", "best.safetensors", "log.csv", "result.json"
 
 
 class TrainingError(EmrouteError):
@@ -83,7 +83,7 @@ def parser(description: str, **defaults: Any) -> argparse.ArgumentParser:
     return options
 
 
-def run(arguments: argparse.Namespace, network: str, task: Callable[..., Task], **options: Any) -> dict:
+def run(arguments: argparse.Namespace, network: str, task: Callable[..., Task], **options: Any) -> float:
     """Fetch the data and train as the command line says; what goes wrong ends the program in one line."""
     try:
         folder = arguments.folder or Path("data", origin(arguments.data))
@@ -113,8 +113,8 @@ def view(settings: Settings, images: np.ndarray, rng: np.random.Generator | None
     return images if rng is None else shift(images, rng, settings.shift)
 
 
-def train(task: Task, settings: Settings, train: Images, test: Images, epochs: int, out: Path, resume: bool) -> dict:
-    """Train up to so many epochs, keep what was best in validation, and return the last row of the log.
+def train(task: Task, settings: Settings, train: Images, test: Images, epochs: int, out: Path, resume: bool) -> float:
+    """Train up to so many epochs and return the accuracy on the test set of the epoch that was best in validation.
 
     Raises
     ------
@@ -131,11 +131,21 @@ def train(task: Task, settings: Settings, train: Images, test: Images, epochs: i
         begin = time.perf_counter()
         row = {"epoch": epoch + 1, **_epoch(task, settings, learner, kept, epoch)}
         row |= {"validation": accuracy(settings, learner, held)} if len(held.labels) else {}
-        row |= {"test": accuracy(settings, learner, test), "seconds": round(time.perf_counter() - begin, 1)}
-        rows.append(row)
-        tqdm.write("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+        rows.append(row | {"seconds": round(time.perf_counter() - begin, 1)})
+        tqdm.write("  ".join(f"{name} {value:.4g}" for name, value in rows[-1].items()))
         _keep(out, settings, learner, rows)
-    return rows[-1]
+    learner.adopt(out / BEST)
+    found = accuracy(settings, learner, test)
+    best = max(rows, key=_score)["epoch"]
+    print(f"test {found:.4f}: {round((1 - found) * len(test.labels))} of {len(test.labels)} wrong after epoch {best}")
+    result = {"test": found, "n_test": len(test.labels), "epoch": best, "settings": asdict(settings)}
+    (out / RESULT).write_text(json.dumps(result, indent=2))
+    return found
+
+
+def _score(row: dict[str, float]) -> tuple[float, float]:
+    """What the best epoch has most of: accuracy in validation, where there is one; the later of equals."""
+    return row.get("validation", 0.0), row["epoch"]
 
 
 def _split(train: Images, settings: Settings) -> tuple[Images, Images]:
@@ -225,11 +235,10 @@ def _resumed(path: Path, settings: Settings, learner: Any) -> list[dict]:
 
 def _keep(out: Path, settings: Settings, learner: Any, rows: list[dict]) -> None:
     """Write the log, the best network and the checkpoint, in this order, each whole or not at all."""
-    score = "validation" if "validation" in rows[-1] else "epoch"  # without validation the last is kept
     text = json.dumps({"settings": asdict(settings), "rows": rows})
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if rows[-1][score] >= max(row[score] for row in rows):
+        if rows[-1] is max(rows, key=_score):
             learner.save(out / BEST)
         with (out / LOG).open("w", newline="") as file:
             table = csv.DictWriter(file, rows[-1])
