@@ -31,6 +31,7 @@ if __name__ == "__main__":
     options.add_argument("--cost", choices=("normalized", "hinton"), default="normalized", help="of the routing")
     options.add_argument("--temperature", type=float, nargs="+", help="inverse temperature of each iteration")
     options.add_argument("--margin", choices=("epoch", "step"), default="epoch", help="by what the margin grows")
+    options.add_argument("--recompute", action="store_true", help="compute blocks again for gradients: slower, less memory")
     options.add_argument("--decoder", action="store_true", help="reconstruct images from class poses")
     given = options.parse_args()
     run(
@@ -41,6 +42,7 @@ if __name__ == "__main__":
         n_iter=given.n_iter,
         cost=given.cost,
         inverse_temperature=given.temperature,
+        recompute=given.recompute,
         margin=given.margin,
         decoder=given.decoder,
     )
