@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from emroute.backend import namespace
+from emroute.errors import InputError, MissingDependencyError
 
-from emroute.errors import InputError
-
-__all__ = ["network_arguments", "read_network", "write_network"]
+__all__ = ["build", "check_tensors", "network_arguments", "network_kind", "read_network", "write_network"]
 
 _KEY = "emroute.network"
 _NOT_SAVED = {"self", "device", "dtype", "param_dtype", "rngs"}
@@ -20,45 +20,127 @@ _NOT_SAVED = {"self", "device", "dtype", "param_dtype", "rngs"}
 
 def network_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of a constructor, from its `locals`, that make it the network that it is."""
-    return {name: value for name, value in given.items() if name not in _NOT_SAVED and not name.startswith("_")}
+    mine = {name: value for name, value in given.items() if name not in _NOT_SAVED and not name.startswith("_")}
+    return {name: _plain(value) for name, value in mine.items()}
 
 
-def write_network(path: str | os.PathLike[str], kind: str, arguments: Mapping[str, Any], tensors: Any) -> None:
-    """Write a network whole, or not at all.
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as Python's, sequences as tuples."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+
+
+def network_kind(network: Any, networks: Mapping[str, type]) -> str:
+    """Return which of some networks this is, or raise `InputError`."""
+    kind = type(network).__name__
+    if networks.get(kind) is not type(network):
+        raise InputError(f"got {type(network).__module__}.{kind}, expected one of {', '.join(networks)} of emroute")
+    return kind
+
+
+def write_network(
+    path: str | os.PathLike[str],
+    kind: str,
+    arguments: Mapping[str, Any],
+    tensors: Mapping[str, Any],
+    framework: str,
+) -> None:
+    """Write a network whole, or not at all: what was there before stays until all is written.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    kind, arguments
+        Which network it is, and what makes it.
+    tensors
+        Its weights, contiguous arrays of the framework by Torch's names, in Torch's layouts.
+    framework
+        A module of safetensors: ``"torch"`` or ``"flax"``.
 
     Raises
     ------
     InputError
         If an argument is a function, which no file holds.
+    MissingDependencyError
+        If safetensors is not installed.
+    OSError
+        If the file cannot be written.
     """
-    from safetensors.numpy import save_file
-
+    functions = [name for name, value in arguments.items() if callable(value)]
+    if functions:
+        raise InputError(f"{functions[0]} is a function, which cannot be saved: give its values as a sequence")
+    text = json.dumps({"kind": kind, "arguments": dict(arguments)})
+    data = _safetensors(framework).save(dict(tensors), {_KEY: text})
+    draft = Path(path).with_name(f"{Path(path).name}.part")
     try:
-        text = json.dumps({"kind": kind, "arguments": dict(arguments)})
-    except TypeError:
-        bad = next(name for name, value in arguments.items() if callable(value))
-        raise InputError(f"{bad} is a function, which cannot be saved: give its values as a sequence") from None
-    draft = Path(path).with_name(Path(path).name + ".part")
-    save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, draft, {_KEY: text})
-    draft.replace(path)
+        draft.write_bytes(data)  # its own `save_file` makes files that nobody else may read
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
-def read_network(path: str | os.PathLike[str], kinds: Mapping[str, Any]) -> tuple[str, dict[str, Any], Any]:
-    """Return which network is in a file, its arguments and its tensors by name.
+def read_network(
+    path: str | os.PathLike[str], networks: Mapping[str, Any], framework: str
+) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """Return which of some networks is in a file, its arguments, and its tensors by name.
 
     Raises
     ------
     InputError
         If the file is damaged, or holds none of these networks.
+    MissingDependencyError
+        If safetensors is not installed.
+    OSError
+        If the file cannot be read.
     """
-    from safetensors import SafetensorError, safe_open
-
+    module = _safetensors()
     try:
-        with safe_open(path, "numpy") as file:
-            text = (file.metadata() or {}).get(_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
-    except SafetensorError as error:
+        with module.safe_open(path, framework) as file:
+            network, arguments = _described(path, (file.metadata() or {}).get(_KEY, ""), networks)
+            return network, arguments, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except module.SafetensorError as error:
         raise InputError(f"{path} is not a sound safetensors file: {error}") from None
-    if text is None or (found := json.loads(text))["kind"] not in kinds:
-        raise InputError(f"{path} holds no network of emroute, which are {', '.join(kinds)}")
-    return found["kind"], found["arguments"], tensors
+
+
+def _described(path: str | os.PathLike[str], text: str, networks: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    try:
+        found = json.loads(text)
+        return networks[found["kind"]], dict(found["arguments"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise InputError(f"{path} holds no network of emroute, which are {', '.join(networks)}") from None
+
+
+def build(path: str | os.PathLike[str], make: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """Return the network that a file's arguments make.
+
+    Raises
+    ------
+    InputError
+        If they make none.
+    """
+    try:
+        return make(**arguments)
+    except (InputError, TypeError, OverflowError) as error:
+        raise InputError(f"{path} holds arguments that make no network: {error}") from None
+
+
+def check_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
+    """Raise `InputError` unless a file's tensors are floating and have the names and shapes of a network's."""
+    wrong = [f"{name} is missing" for name in shapes.keys() - tensors.keys()]
+    wrong += [f"{name} is not of this network" for name in tensors.keys() - shapes.keys()]
+    for name in shapes.keys() & tensors.keys():
+        found, expected = tuple(tensors[name].shape), tuple(shapes[name])
+        if found != expected:
+            wrong.append(f"{name} has shape {found}, expected {expected}")
+        elif not namespace(tensors[name]).isdtype(tensors[name].dtype, "real floating"):
+            wrong.append(f"{name} has dtype {tensors[name].dtype}")
+    if wrong:
+        raise InputError(f"{path} does not hold the weights that its network has: {'; '.join(sorted(wrong))}")
+
+
+def _safetensors(name: str = "") -> Any:
+    try:
+        return importlib.import_module(f"safetensors.{name}".rstrip("."))
+    except ModuleNotFoundError:
+        raise MissingDependencyError("weights are kept in safetensors: `pip install safetensors`") from None

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from emroute.capsule import class_em_routing, conv_em_routing
+from emroute.nn.sizes import check_counts, em_options, entry_pair, pair
+from emroute.validate import check_count
 
 __all__ = ["ClassCapsules", "ConvCapsules", "MatrixPrimaryCapsules"]
 
@@ -45,19 +47,19 @@ class MatrixPrimaryCapsules(nn.Module):
         out_capsules: int,
         *,
         pose_size: int = 4,
-        kernel_size: int = 1,
-        stride: int = 1,
-        padding: int = 0,
+        kernel_size: int | tuple[int, int] = 1,
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
         bias: bool = False,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
         super().__init__()
+        check_counts(in_channels=in_channels, out_capsules=out_capsules, pose_size=pose_size)
+        window = pair("kernel_size", kernel_size), pair("stride", stride), pair("padding", padding, 0)
         self.out_capsules, self.pose_size = out_capsules, pose_size
         channels = out_capsules * (pose_size**2 + 1)
-        self.conv = nn.Conv2d(
-            in_channels, channels, kernel_size, stride, padding, bias=bias, device=device, dtype=dtype
-        )
+        self.conv = nn.Conv2d(in_channels, channels, *window, bias=bias, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Take ``(B, C, h, w)`` to poses ``(B, h', w', I, P, P)`` and activations ``(B, h', w', I)``."""
@@ -73,25 +75,9 @@ class MatrixPrimaryCapsules(nn.Module):
 class _EMRouting(nn.Module):
     """What layers routed by EM share: transforms, betas and options."""
 
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        n_iter: int,
-        cost: str,
-        inverse_temperature: Any,
-        epsilon: float,
-        recompute: bool,
-        device: Any,
-        dtype: Any,
-    ) -> None:
+    def __init__(self, shape: tuple[int, ...], options: dict[str, Any], device: Any, dtype: Any) -> None:
         super().__init__()
-        self.options = {
-            "n_iter": n_iter,
-            "cost": cost,
-            "inverse_temperature": inverse_temperature,
-            "epsilon": epsilon,
-            "recompute": recompute,
-        }
+        self.options = options
         self.transforms = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.beta_u = nn.Parameter(torch.empty(shape[-3], device=device, dtype=dtype))
         self.beta_a = nn.Parameter(torch.empty(shape[-3], device=device, dtype=dtype))
@@ -153,9 +139,11 @@ class ConvCapsules(_EMRouting):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
+        check_counts(in_capsules=in_capsules, out_capsules=out_capsules, pose_size=pose_size)
+        check_counts(kernel_size=kernel_size, stride=stride)
         shape = (kernel_size, kernel_size, in_capsules, out_capsules, pose_size, pose_size)
-        super().__init__(shape, n_iter, cost, inverse_temperature, epsilon, recompute, device, dtype)
-        self.stride, self.padding = stride, padding
+        super().__init__(shape, em_options(n_iter, cost, inverse_temperature, epsilon, recompute), device, dtype)
+        self.stride, self.padding = stride, check_count("padding", padding, 0)
 
     def forward(self, poses: Tensor, activations: Tensor, *, return_path: bool = False) -> Any:
         """Route a grid ``(B, h, w, I, P, P)`` and ``(B, h, w, I)`` to a smaller one, a `Routing`."""
@@ -216,9 +204,10 @@ class ClassCapsules(_EMRouting):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
+        check_counts(in_capsules=in_capsules, out_capsules=out_capsules, pose_size=pose_size)
         shape = (in_capsules, out_capsules, pose_size, pose_size)
-        super().__init__(shape, n_iter, cost, inverse_temperature, epsilon, recompute, device, dtype)
-        self.entries = entries
+        super().__init__(shape, em_options(n_iter, cost, inverse_temperature, epsilon, recompute), device, dtype)
+        self.entries = entry_pair(entries, pose_size)
 
     def forward(self, poses: Tensor, activations: Tensor, *, return_path: bool = False) -> Any:
         """Route a grid ``(B, h, w, I, P, P)`` and ``(B, h, w, I)`` to a `Routing` with poses ``(B, J, P * P)``."""

@@ -9,52 +9,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emroute.capsule import mask_capsules
-from emroute.errors import InputError
+from emroute.capsule import Routing
+from emroute.nn.network import CapsuleNetwork
 from emroute.nn.outputs import CapsuleOutput
-from emroute.nn.sizes import convolved, pair
+from emroute.nn.sizes import capsnet_children, check_counts, em_options, matrix_capsnet_widths, pair
 from emroute.nn.torch.matrix import ClassCapsules, ConvCapsules, MatrixPrimaryCapsules
 from emroute.nn.torch.vector import Decoder, DynamicRouting, PrimaryCapsules
-from emroute.nn.weights import network_arguments, read_network, write_network
+from emroute.nn.weights import build, check_tensors, network_arguments, network_kind, read_network, write_network
 
 __all__ = ["CapsNet", "MatrixCapsNet", "load", "save"]
 
 
-class _CapsuleNetwork(nn.Module):
-    """What both networks share: how they reconstruct, and what they were made with."""
-
-    arguments: dict[str, Any]
-    decoder: Decoder | None
-
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Take images ``(B, C, h, w)`` to class poses ``(B, classes, H)`` and activations ``(B, classes)``."""
-        raise NotImplementedError
-
-    def reconstruct(self, poses: Tensor, labels: Tensor) -> Tensor:
-        """Draw images ``(B, C, h, w)`` from the poses ``(B, classes, H)`` of these classes alone."""
-        if self.decoder is None:
-            raise InputError("this network has no decoder: make it with decoder=True")
-        return self.decoder(mask_capsules(poses, labels))
-
+class _Network(CapsuleNetwork, nn.Module):
     def forward(self, images: Tensor, labels: Tensor | None = None) -> CapsuleOutput:
-        """Find class capsules in images and draw the images again from the capsules of one class.
+        """Find class capsules in images ``(B, C, h, w)`` and draw the images again; as `find`."""
+        return self.find(images, labels)
 
-        Parameters
-        ----------
-        images
-            ``(B, C, h, w)``.
-        labels
-            What is reconstructed: in training the true classes ``(B,)``, or targets ``(B, classes)`` of 0 and 1; the
-            predicted classes where None.
-        """
-        poses, activations = self.encode(images)
-        if self.decoder is None:
-            return CapsuleOutput(poses, activations, None)
-        shown = activations.argmax(-1) if labels is None else labels
-        return CapsuleOutput(poses, activations, self.reconstruct(poses, shown))
+    def extra_repr(self) -> str:
+        """Tell what `repr` shows."""
+        return f"image_shape={self.image_shape}"
 
 
-class CapsNet(_CapsuleNetwork):
+class CapsNet(_Network):
     """The network of Sabour, Frosst and Hinton: two convolutions, primary capsules, class capsules, decoder.
 
     Parameters
@@ -114,24 +90,24 @@ class CapsNet(_CapsuleNetwork):
     ) -> None:
         super().__init__()
         self.arguments = network_arguments(locals())
+        check_counts(in_channels=in_channels, n_classes=n_classes)
         where: dict[str, Any] = {"device": device, "dtype": dtype}
         h, w = pair("image_size", image_size)
-        grid = convolved((h, w), (kernel_size, 1), (kernel_size, 2))
+        self.image_shape = in_channels, h, w
+        children = capsnet_children((h, w), kernel_size, primary_capsules)
         self.conv = nn.Conv2d(in_channels, channels, kernel_size, **where)
         self.primary = PrimaryCapsules(
             channels, primary_capsules, primary_features, kernel_size, stride=2, relu=primary_relu, **where
         )
-        children = grid[0] * grid[1] * primary_capsules
         self.classes = DynamicRouting(children, n_classes, primary_features, class_features, n_iter=n_iter, **where)
-        self.decoder = Decoder(n_classes * class_features, (in_channels, h, w), **where) if decoder else None
+        self.decoder = Decoder(n_classes * class_features, self.image_shape, **where) if decoder else None
 
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Take images to class poses and their lengths."""
-        found = self.classes(self.primary(self.conv(images).relu()))
-        return found.poses, found.activations
+    def route(self, images: Tensor) -> Routing:
+        """Take images to the routing of the class capsules; activations are the lengths of poses."""
+        return self.classes(self.primary(self.conv(images).relu()))
 
 
-class MatrixCapsNet(_CapsuleNetwork):
+class MatrixCapsNet(_Network):
     """The network of Hinton, Sabour and Frosst: a convolution (A) and four layers of matrix capsules, routed by EM.
 
     Parameters
@@ -191,35 +167,28 @@ class MatrixCapsNet(_CapsuleNetwork):
     ) -> None:
         super().__init__()
         self.arguments = network_arguments(locals())
+        check_counts(in_channels=in_channels, n_classes=n_classes)
         where: dict[str, Any] = {"device": device, "dtype": dtype}
-        routing: dict[str, Any] = {
-            "pose_size": pose_size,
-            "n_iter": n_iter,
-            "cost": cost,
-            "inverse_temperature": inverse_temperature,
-            "epsilon": epsilon,
-            "recompute": recompute,
-        }
-        a, b, c, d = widths
+        routing = em_options(n_iter, cost, inverse_temperature, epsilon, recompute) | {"pose_size": pose_size}
         h, w = pair("image_size", image_size)
-        convolved((h, w), (5, 2), (3, 2), (3, 1))
+        self.image_shape = in_channels, h, w
+        a, b, c, d = matrix_capsnet_widths((h, w), widths)
         self.conv = nn.Conv2d(in_channels, a, 5, stride=2, **where)
         self.primary = MatrixPrimaryCapsules(a, b, pose_size=pose_size, **where)
         self.conv_capsules1 = ConvCapsules(b, c, 3, stride=2, **routing, **where)
         self.conv_capsules2 = ConvCapsules(c, d, 3, **routing, **where)
         self.classes = ClassCapsules(d, n_classes, entries=entries, **routing, **where)
-        self.decoder = Decoder(n_classes * pose_size**2, (in_channels, h, w), **where) if decoder else None
+        self.decoder = Decoder(n_classes * pose_size**2, self.image_shape, **where) if decoder else None
 
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Take images to class poses and activations."""
+    def route(self, images: Tensor) -> Routing:
+        """Take images to the routing of the class capsules."""
         poses, activations = self.primary(self.conv(images).relu())
         for layer in (self.conv_capsules1, self.conv_capsules2):
             poses, activations, _ = layer(poses, activations)
-        found = self.classes(poses, activations)
-        return found.poses, found.activations
+        return self.classes(poses, activations)
 
 
-NETWORKS: dict[str, type[_CapsuleNetwork]] = {"CapsNet": CapsNet, "MatrixCapsNet": MatrixCapsNet}
+_NETWORKS: dict[str, type[CapsNet | MatrixCapsNet]] = {"CapsNet": CapsNet, "MatrixCapsNet": MatrixCapsNet}
 
 
 def save(network: CapsNet | MatrixCapsNet, path: str | os.PathLike[str]) -> None:
@@ -228,7 +197,11 @@ def save(network: CapsNet | MatrixCapsNet, path: str | os.PathLike[str]) -> None
     Raises
     ------
     InputError
-        If an argument of the network is a function, which no file holds.
+        If it is no such network, or an argument of it is a function, which no file holds.
+    MissingDependencyError
+        If safetensors is not installed.
+    OSError
+        If the file cannot be written; one that was there stays as it was.
 
     Examples
     --------
@@ -236,10 +209,12 @@ def save(network: CapsNet | MatrixCapsNet, path: str | os.PathLike[str]) -> None
     >>> path = f"{tempfile.mkdtemp()}/network.safetensors"
     >>> save(MatrixCapsNet(widths=(8, 4, 4, 4)), path)
     >>> load(path).arguments["widths"]
-    [8, 4, 4, 4]
+    (8, 4, 4, 4)
     """
-    tensors = {name: value.detach().cpu().numpy() for name, value in network.state_dict().items()}
-    write_network(path, type(network).__name__, network.arguments, tensors)
+    network = getattr(network, "_orig_mod", network)  # of torch.compile
+    kind = network_kind(network, _NETWORKS)
+    tensors = {name: value.detach().contiguous() for name, value in network.state_dict().items()}
+    write_network(path, kind, network.arguments, tensors, "torch")
 
 
 def load(path: str | os.PathLike[str], *, device: Any = None) -> CapsNet | MatrixCapsNet:
@@ -249,10 +224,14 @@ def load(path: str | os.PathLike[str], *, device: Any = None) -> CapsNet | Matri
     ------
     InputError
         If the file is damaged, or is not of these networks.
-    FileNotFoundError
-        If there is none.
+    MissingDependencyError
+        If safetensors is not installed.
+    OSError
+        If the file cannot be read.
     """
-    kind, arguments, tensors = read_network(path, NETWORKS)
-    network: Any = NETWORKS[kind](**arguments, device=device)
-    network.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
+    make, arguments, tensors = read_network(path, _NETWORKS, "torch")
+    network = build(path, make, {**arguments, "device": "meta"})
+    check_tensors(path, tensors, {name: value.shape for name, value in network.state_dict().items()})
+    device = torch.get_default_device() if device is None else device
+    network.load_state_dict({name: value.to(device, copy=True) for name, value in tensors.items()}, assign=True)
     return network.eval()

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from emroute.capsule import dynamic_routing, squash
+from emroute.nn.sizes import check_capsules, check_counts, check_entries, counts, pair
+from emroute.validate import check_count
 
 __all__ = ["Decoder", "DynamicRouting", "PrimaryCapsules"]
 
@@ -47,19 +49,19 @@ class PrimaryCapsules(nn.Module):
         in_channels: int,
         out_capsules: int,
         out_features: int,
-        kernel_size: int,
+        kernel_size: int | tuple[int, int],
         *,
-        stride: int = 1,
-        padding: int = 0,
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
         relu: bool = False,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
         super().__init__()
+        check_counts(in_channels=in_channels, out_capsules=out_capsules, out_features=out_features)
+        window = pair("kernel_size", kernel_size), pair("stride", stride), pair("padding", padding, 0)
         self.out_capsules, self.out_features, self.relu = out_capsules, out_features, relu
-        self.conv = nn.Conv2d(
-            in_channels, out_capsules * out_features, kernel_size, stride, padding, device=device, dtype=dtype
-        )
+        self.conv = nn.Conv2d(in_channels, out_capsules * out_features, *window, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Take ``(B, C, h, w)`` to capsules ``(B, h' * w' * out_capsules, out_features)``."""
@@ -115,6 +117,8 @@ class DynamicRouting(nn.Module):
         dtype: Any = None,
     ) -> None:
         super().__init__()
+        check_counts(in_capsules=in_capsules, out_capsules=out_capsules, n_iter=n_iter)
+        check_counts(in_features=in_features, out_features=out_features)
         self.n_iter, self.detach_inner, self.leaky, self.recompute = n_iter, detach_inner, leaky, recompute
         shape = in_capsules, out_capsules, in_features, out_features
         self.transforms = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
@@ -131,6 +135,7 @@ class DynamicRouting(nn.Module):
 
     def votes(self, poses: Tensor) -> Tensor:
         """Take capsules ``(B, I, in_features)`` to votes ``(B, I, J, out_features)``."""
+        check_capsules(poses, self.transforms)
         return torch.einsum("bid,ijdh->bijh", poses, self.transforms)
 
     def forward(self, poses: Tensor, *, return_path: bool = False) -> Any:
@@ -183,12 +188,15 @@ class Decoder(nn.Module):
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        self.out_shape = tuple(out_shape)
-        sizes = (in_features, *hidden_features, math.prod(self.out_shape))
+        self.out_shape = counts("out_shape", out_shape, "(C, h, w)", 3)
+        hidden = counts("hidden_features", hidden_features, "positive integers")
+        self.in_features = check_count("in_features", in_features)
+        sizes = (self.in_features, *hidden, math.prod(self.out_shape))
         self.layers = nn.ModuleList(nn.Linear(a, b, device=device, dtype=dtype) for a, b in itertools.pairwise(sizes))
 
     def forward(self, poses: Tensor) -> Tensor:
         """Take poses ``(B, classes, H)``, of which all but one are 0, to images ``(B, C, h, w)`` in [0, 1]."""
+        check_entries(poses, self.in_features)
         x = poses.flatten(1)
         for layer in self.layers[:-1]:
             x = layer(x).relu()
@@ -196,4 +204,4 @@ class Decoder(nn.Module):
 
     def extra_repr(self) -> str:
         """Tell what `repr` shows."""
-        return f"out_shape={self.out_shape}"
+        return f"in_features={self.in_features}, out_shape={self.out_shape}"
