@@ -85,7 +85,7 @@ def log(out):
 def small(library="torch", script=train_capsnet, **options):
     """A task of few parameters and its settings."""
     options = {
-        train_capsnet: {"channels": 4, "primary_capsules": 2, "decoder": None, "reconstruction_reduction": "mean"},
+        train_capsnet: {"channels": 4, "primary_capsules": 2, "decoder": False, "reconstruction_reduction": "mean"},
         train_matrix_capsnet: {"widths": (4, 2, 3, 3), "n_iter": 2, "cost": "normalized", "margin": "epoch"},
         train_cnn: {"channels": (4, 8), "parameters": 5000},
     }[script] | options

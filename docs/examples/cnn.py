@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from emroute.nn import CapsuleOutput
@@ -55,7 +54,7 @@ def cross_entropy(output: CapsuleOutput, images: Tensor, labels: Tensor, margin:
 
 def load(path: str | os.PathLike[str]) -> CNN:
     """Read what the training kept."""
-    _, arguments, tensors = read_network(path, {"CNN": CNN})
-    network = CNN(**arguments)
-    network.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
+    make, arguments, tensors = read_network(path, {"CNN": CNN}, "torch")
+    network = make(**arguments)
+    network.load_state_dict(tensors)
     return network.eval()

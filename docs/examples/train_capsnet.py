@@ -28,6 +28,7 @@ if __name__ == "__main__":
     options.add_argument("--channels", type=int, default=256, help="of the convolution")
     options.add_argument("--primary-capsules", type=int, default=32, help="kinds of primary capsules")
     options.add_argument("--n-iter", type=int, default=3, help="routing iterations")
+    options.add_argument("--decoder-features", type=int, nargs="*", default=(512, 1024), help="of its hidden layers")
     options.add_argument("--no-decoder", action="store_true", help="leave the decoder out")
     options.add_argument(
         "--tutorial",
@@ -44,5 +45,6 @@ if __name__ == "__main__":
         n_iter=2 if given.tutorial else given.n_iter,
         primary_relu=given.tutorial,
         decoder=not given.no_decoder,
+        decoder_features=given.decoder_features,
         reconstruction_reduction="sum" if given.tutorial else "mean",
     )

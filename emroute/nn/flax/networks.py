@@ -35,7 +35,9 @@ class CapsNet(_Network):
     ----------
     in_channels, n_classes, image_size
         As of `emroute.nn.torch.CapsNet`.
-    channels, kernel_size, primary_capsules, primary_features, class_features, n_iter, primary_relu, decoder
+    channels, kernel_size, primary_capsules, primary_features, class_features, n_iter, primary_relu
+        As of `emroute.nn.torch.CapsNet`.
+    decoder, decoder_features
         As of `emroute.nn.torch.CapsNet`.
     dtype, param_dtype, rngs
         As of `flax.nnx.Conv`.
@@ -67,6 +69,7 @@ class CapsNet(_Network):
         n_iter: int = 3,
         primary_relu: bool = False,
         decoder: bool = True,
+        decoder_features: Sequence[int] = (512, 1024),
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
@@ -82,7 +85,8 @@ class CapsNet(_Network):
             channels, primary_capsules, primary_features, kernel_size, stride=2, relu=primary_relu, **where
         )
         self.classes = DynamicRouting(children, n_classes, primary_features, class_features, n_iter=n_iter, **where)
-        self.decoder = Decoder(n_classes * class_features, self.image_shape, **where) if decoder else None
+        hidden = {"hidden_features": decoder_features, **where}
+        self.decoder = Decoder(n_classes * class_features, self.image_shape, **hidden) if decoder else None
 
     def route(self, images: jax.Array) -> Routing:
         """Take images to the routing of the class capsules; activations are the lengths of poses."""
@@ -94,7 +98,7 @@ class MatrixCapsNet(_Network):
 
     Parameters
     ----------
-    in_channels, n_classes, image_size, widths, pose_size, entries, decoder
+    in_channels, n_classes, image_size, widths, pose_size, entries, decoder, decoder_features
         As of `emroute.nn.torch.MatrixCapsNet`.
     n_iter, cost, inverse_temperature, epsilon, recompute
         Of all three routings, as of `emroute.capsule.em_routing`.
@@ -129,6 +133,7 @@ class MatrixCapsNet(_Network):
         recompute: bool = True,
         entries: Sequence[int] | None = (0, 1),
         decoder: bool = False,
+        decoder_features: Sequence[int] = (512, 1024),
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
@@ -145,14 +150,19 @@ class MatrixCapsNet(_Network):
         self.conv_capsules1 = ConvCapsules(b, c, 3, stride=2, **routing, **where)
         self.conv_capsules2 = ConvCapsules(c, d, 3, **routing, **where)
         self.classes = ClassCapsules(d, n_classes, entries=entries, **routing, **where)
-        self.decoder = Decoder(n_classes * pose_size**2, self.image_shape, **where) if decoder else None
+        hidden = {"hidden_features": decoder_features, **where}
+        self.decoder = Decoder(n_classes * pose_size**2, self.image_shape, **hidden) if decoder else None
 
-    def route(self, images: jax.Array) -> Routing:
-        """Take images to the routing of the class capsules."""
+    def grid(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Take images to the poses ``(B, h, w, I, P, P)`` and activations ``(B, h, w, I)`` below the classes."""
         poses, activations = self.primary(nnx.relu(self.conv(images)))
         for layer in (self.conv_capsules1, self.conv_capsules2):
             poses, activations, _ = layer(poses, activations)
-        return self.classes(poses, activations)
+        return poses, activations
+
+    def route(self, images: jax.Array) -> Routing:
+        """Take images to the routing of the class capsules."""
+        return self.classes(*self.grid(images))
 
 
 _NETWORKS: dict[str, type[CapsNet | MatrixCapsNet]] = {"CapsNet": CapsNet, "MatrixCapsNet": MatrixCapsNet}

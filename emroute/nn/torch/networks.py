@@ -49,8 +49,8 @@ class CapsNet(_Network):
         Of the routing; the tutorials have 2.
     primary_relu
         Rectify the second convolution, as the tutorials do.
-    decoder
-        Whether there is one.
+    decoder, decoder_features
+        Whether there is one, and how wide its hidden layers are.
 
     Raises
     ------
@@ -85,6 +85,7 @@ class CapsNet(_Network):
         n_iter: int = 3,
         primary_relu: bool = False,
         decoder: bool = True,
+        decoder_features: Sequence[int] = (512, 1024),
         device: Any = None,
         dtype: Any = None,
     ) -> None:
@@ -100,7 +101,8 @@ class CapsNet(_Network):
             channels, primary_capsules, primary_features, kernel_size, stride=2, relu=primary_relu, **where
         )
         self.classes = DynamicRouting(children, n_classes, primary_features, class_features, n_iter=n_iter, **where)
-        self.decoder = Decoder(n_classes * class_features, self.image_shape, **where) if decoder else None
+        hidden = {"hidden_features": decoder_features, **where}
+        self.decoder = Decoder(n_classes * class_features, self.image_shape, **hidden) if decoder else None
 
     def route(self, images: Tensor) -> Routing:
         """Take images to the routing of the class capsules; activations are the lengths of poses."""
@@ -125,8 +127,8 @@ class MatrixCapsNet(_Network):
         Of all three routings, as of `emroute.capsule.em_routing`.
     entries
         As of `emroute.capsule.class_em_routing`.
-    decoder
-        Whether there is one; the paper has none.
+    decoder, decoder_features
+        Whether there is one, which the paper has not, and how wide its hidden layers are.
 
     Raises
     ------
@@ -162,6 +164,7 @@ class MatrixCapsNet(_Network):
         recompute: bool = True,
         entries: Sequence[int] | None = (0, 1),
         decoder: bool = False,
+        decoder_features: Sequence[int] = (512, 1024),
         device: Any = None,
         dtype: Any = None,
     ) -> None:
@@ -178,14 +181,19 @@ class MatrixCapsNet(_Network):
         self.conv_capsules1 = ConvCapsules(b, c, 3, stride=2, **routing, **where)
         self.conv_capsules2 = ConvCapsules(c, d, 3, **routing, **where)
         self.classes = ClassCapsules(d, n_classes, entries=entries, **routing, **where)
-        self.decoder = Decoder(n_classes * pose_size**2, self.image_shape, **where) if decoder else None
+        hidden = {"hidden_features": decoder_features, **where}
+        self.decoder = Decoder(n_classes * pose_size**2, self.image_shape, **hidden) if decoder else None
 
-    def route(self, images: Tensor) -> Routing:
-        """Take images to the routing of the class capsules."""
+    def grid(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Take images to the poses ``(B, h, w, I, P, P)`` and activations ``(B, h, w, I)`` below the classes."""
         poses, activations = self.primary(self.conv(images).relu())
         for layer in (self.conv_capsules1, self.conv_capsules2):
             poses, activations, _ = layer(poses, activations)
-        return self.classes(poses, activations)
+        return poses, activations
+
+    def route(self, images: Tensor) -> Routing:
+        """Take images to the routing of the class capsules."""
+        return self.classes(*self.grid(images))
 
 
 _NETWORKS: dict[str, type[CapsNet | MatrixCapsNet]] = {"CapsNet": CapsNet, "MatrixCapsNet": MatrixCapsNet}
