@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emroute import binomial, em, gmm, kmeans, poisson
+from emroute import binomial, capsule, em, gmm, kmeans, poisson
 from emroute.errors import InputError
 from emroute.gmm.mixture import GaussianModel
 from tests.helpers import clusters, given_start
@@ -201,3 +201,17 @@ def test_many_rows_are_summed_right():
 def test_a_callback_is_refused_inside_jit():
     with pytest.raises(InputError, match="jit"):
         jax.jit(lambda x: gmm.fit(x, K, init=x[:K], callback=print).means)(X)
+
+
+def test_a_layer_of_the_published_size_compiles():
+    """XLA of jaxlib 0.9.2 crashed on grids of 8 types of capsules, a row of zeros after each image."""
+    rng = np.random.default_rng(0)
+    poses, kernels = rng.normal(size=(8, 12, 12, 8, 4, 4)), rng.normal(size=(3, 3, 8, 16, 4, 4))
+    arrays = [poses, np.full(poses.shape[:4], 0.5), kernels, np.zeros(16), np.zeros(16)]
+    arrays = [x.astype(np.float32) for x in arrays]
+
+    def route(*arrays):
+        return capsule.conv_em_routing(*arrays, stride=2, n_iter=1)
+
+    found = jax.jit(route)(*map(jnp.asarray, arrays))
+    np.testing.assert_allclose(found.poses, route(*arrays).poses, rtol=1e-4, atol=1e-4)

@@ -117,9 +117,10 @@ def _follow(
 
 
 def _padded(x: Array) -> Array:
-    """Rows ``(n * (h * w + 1), ...)``: those of an image followed by one of zeros."""
-    xp = backends.namespace(x)
-    return xp.reshape(xp.concat([x, xp.zeros_like(x[:, :1, ...])], axis=1), (-1, *x.shape[2:]))
+    """Rows ``(n * h * w + 1, ...)``: those of all images followed by one of zeros."""
+    xp = backends.namespace(x)  # one for each would do, but XLA's vectorizer (jaxlib 0.9.2) crashes on 8 types of them
+    rows = xp.reshape(x, (-1, *x.shape[2:]))
+    return xp.concat([rows, xp.zeros_like(rows[:1, ...])])
 
 
 def _route(

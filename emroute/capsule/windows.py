@@ -87,9 +87,10 @@ class Windows:
         return np.log(n_types * np.maximum(count, 1))[self.children]
 
     def index(self, images: int, like: Array) -> Array:
-        """``(images * Q, S)``: rows of children, those of an image followed by one of padding."""
-        shift = np.arange(images)[:, None, None] * (self.n_children + 1)
-        return backends.get(like).from_numpy((self.children + shift).reshape(-1, self.kernel**2), like)
+        """``(images * Q, S)``: rows of children, those of all images followed by one of padding."""
+        rows = self.children + np.arange(images)[:, None, None] * self.n_children
+        rows[:, self.children == self.n_children] = images * self.n_children
+        return backends.get(like).from_numpy(rows.reshape(-1, self.kernel**2), like)
 
     def norm(self, log_sums: Array) -> Array:
         """From logsumexps over a window's parents, ``(b, Q, S, I)``, those over all parents of the child there."""
