@@ -521,9 +521,14 @@ def test_plug_in_runs_tests_on_libraries_and_devices(tmp_path):
     done = pytest_run(tmp_path, "--emroute-backend=numpy", f"--emroute-backend={STRICT}", "--emroute-device=cpu")
     assert done.returncode == 0, done.stdout
     assert re.findall(r"test_sum\[(.*)\] PASSED", done.stdout) == ["numpy cpu", f"{STRICT} cpu"]
-    done = pytest_run(tmp_path, "--emroute-backend=mxnet")
-    assert done.returncode != 0
-    assert "mxnet is not installed" in done.stdout + done.stderr
+
+
+def test_plug_in_refuses_unknown_names_in_one_line(tmp_path):
+    for option, words in [("--emroute-backend=mxnet", "mxnet is not installed"), ("--emroute-device=moon", "'moon'")]:
+        done = pytest_run(tmp_path, "--emroute-backend=numpy", option)
+        assert done.returncode == pytest.ExitCode.USAGE_ERROR
+        (line,) = done.stderr.split("\n\n")[0].splitlines()
+        assert words in line
 
 
 def test_plug_in_imports_nothing_of_emroute():
