@@ -322,6 +322,9 @@ def told(outcome: Outcome) -> tuple[str, str, str, str, str]:
     """Return error, what is allowed, where, and both values; or what was wrong beside the numbers."""
     error, where, found, expected = outcome.difference
     if outcome.problem:
-        return "", "", " ".join(outcome.problem.split()), "", ""
-    values = (" ".join(str(value).split()) for value in (found, expected))  # each in one line
-    return f"{error:.2g}", f"{outcome.rtol:.2g}", where or "the result", *values
+        return "", "", _in_a_line(outcome.problem), "", ""
+    return f"{error:.2g}", f"{outcome.rtol:.2g}", where or "the result", _in_a_line(found), _in_a_line(expected)
+
+
+def _in_a_line(value: Any) -> str:
+    return " ".join(str(value).split())

@@ -85,9 +85,7 @@ NUMPY = Place("numpy", "cpu")
 """With what the others are compared."""
 
 
-def places(
-    libraries: str | Sequence[str] | None = None, devices: str | Sequence[str] | None = None
-) -> list[Place]:
+def places(libraries: str | Sequence[str] | None = None, devices: str | Sequence[str] | None = None) -> list[Place]:
     """Return array libraries and devices that can be used here, NumPy first.
 
     Parameters
