@@ -185,7 +185,8 @@ def as_parameter(name: str, value: Any, like: Array, tail: tuple[int, ...]) -> A
                 raise ValueError(host.dtype)
             value = backends.get(like).from_numpy(host.astype(np.float64), like)
         except (TypeError, ValueError):
-            raise InputError(f"{name} cannot be read as numbers; expected shape (..., {_tail(tail)})") from None
+            expected = f"; expected shape (..., {_tail(tail)})" if tail else ""
+            raise InputError(f"{name} cannot be read as numbers{expected}") from None
     xp = backends.namespace(like, value)
     if value.ndim < len(tail) or tuple(value.shape[value.ndim - len(tail) :]) != tail:
         raise InputError(f"{name} has shape {tuple(value.shape)}, expected (..., {_tail(tail)})")
