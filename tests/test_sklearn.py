@@ -515,6 +515,23 @@ def test_weights_are_read_as_scikit_learn_reads_them(kind):
             fixed(kind).fit(x, sample_weight=weight)
 
 
+def test_a_fit_that_fails_changes_nothing():
+    x = rows(GaussianMixture)
+    estimator = GaussianMixture(61)
+    with pytest.raises(InputError):
+        estimator.fit(x)
+    with pytest.raises(NotFittedError):
+        estimator.predict(x)
+    fitted = GaussianMixture(2, reg_covar=0, random_state=0).fit(x)
+    before = parameters(fitted)
+    start = {"weights_init": [0.5, 0.5], "means_init": [[0, 0, 0], [1, 1, 1]], "precisions_init": [np.eye(3)] * 2}
+    with pytest.raises(InputError, match="ill-defined"):
+        fitted.set_params(**start).fit(np.repeat(np.eye(2, 3), 9, axis=0))
+    for name, value in before.items():
+        assert getattr(fitted, name) is value
+    np.testing.assert_array_equal(fitted.mixture_.means, fitted.means_)
+
+
 def test_no_data_at_all_is_told_as_by_scikit_learn():
     with pytest.raises(ValueError, match="Expected 2D array"):
         KMeans(2).fit(None)

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import emroute.array
 from emroute import backend as backends
 from emroute import gmm
+from emroute import sklearn as estimators
 from emroute.capsule import em_routing
 from emroute.cli import app
 from emroute.errors import BackendError, InputError, MissingDependencyError
@@ -103,6 +104,10 @@ def test_every_public_callable_has_an_equivalence_case(executed):
         if not (names & named if mine else names & named or function.__code__ in executed):
             lacking.append(min(names, key=len))
     assert not lacking, f"add a case to emroute/testing/cases for {lacking}"
+
+
+def test_every_estimator_has_an_equivalence_case():
+    assert {f"sklearn.{name}" for name in estimators.__all__} <= {case.name for case in CASES}
 
 
 def test_every_member_of_a_backend_has_an_equivalence_case():
@@ -393,6 +398,10 @@ def test_only_the_library_whose_gradient_is_wrong_is_blamed(wrong):
     with pytest.raises(AssertionError) as caught:
         assert_equivalent(function, np.arange(1.0, 4), gradients=True)
     assert {line.split()[0] for line in str(caught.value).splitlines()[2:]} == {wrong}
+
+
+def test_the_gradient_of_what_does_not_depend_on_the_arguments_is_zero():
+    assert_equivalent(lambda x: backends.namespace(x).argmax(x), np.arange(1.0, 4), gradients=True)
 
 
 def test_gradients_are_taken_beside_infinity():

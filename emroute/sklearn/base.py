@@ -37,7 +37,7 @@ class Estimator(BaseEstimator):
 
     _sparse = False
     _fitted = "weights_"
-    """An attribute of the fitted dtype."""
+    """An attribute that a fit sets, of the fitted dtype."""
 
     def _read(self, X: Any, reset: bool) -> Any:
         """Return rows ``(n, d)``: an array of another library than NumPy as it is, sparse rows as `Blocks`."""

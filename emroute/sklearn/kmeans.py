@@ -216,7 +216,7 @@ class KMeans(TransformerMixin, ClassNamePrefixFeaturesOutMixin, ClusterMixin, Es
         return -as_number(xp.sum(square) if weight is None else xp.vecdot(weight, square))
 
     def _over_rows(self, function: Callable[[kmeans.KMeans, Array], Array], X: Any) -> Array:
-        check_is_fitted(self)
+        check_is_fitted(self, self._fitted)
         return over_rows(lambda rows: function(self.clusters_, rows), self._read(X, reset=False))
 
     @property

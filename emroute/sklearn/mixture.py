@@ -75,6 +75,10 @@ class MixtureEstimator(DensityMixin, Estimator):
     def _publish(self, mixture: Mixture) -> None:
         """Set the attributes that are the family's own."""
 
+    def _sound(self, mixture: Mixture) -> Mixture:
+        """Return a fitted mixture, or raise `InputError` where it has collapsed."""
+        return mixture
+
     def _data(self, x: Any) -> tuple[Any, ...]:
         """Arrange rows as the family's data."""
         return (x,)
@@ -111,7 +115,7 @@ class MixtureEstimator(DensityMixin, Estimator):
             init = self._parameters(self.mixture_)
         else:
             init = self._start(x, weight, like)
-        mixture = self._run(x, weight, init)
+        mixture = self._sound(self._run(x, weight, init))
         self._publish(mixture)
         self.mixture_, self.weights_ = mixture, mixture.weights
         self.converged_, self.n_iter_ = bool(mixture.converged), int(mixture.n_iter)
@@ -148,7 +152,7 @@ class MixtureEstimator(DensityMixin, Estimator):
             mixture = type(mixture)(mixture.model, *trim(best(0, fit)))
         if mixture.converged and int(mixture.n_iter) < self.max_iter:
             xp = backends.namespace(mixture.trace)
-            last = self._climb(x, weight, self._parameters(mixture), tol=0.0, max_iter=1)
+            last = self._climb(x, weight, self._parameters(self._sound(mixture)), tol=0.0, max_iter=1)
             mixture = replace(
                 mixture,
                 params=last.params,
@@ -207,12 +211,12 @@ class MixtureEstimator(DensityMixin, Estimator):
         return -2 * total + penalty(n) * self.mixture_.n_parameters
 
     def _each(self, name: str, X: Any) -> Array:
-        check_is_fitted(self)
+        check_is_fitted(self, self._fitted)
         function = getattr(self.mixture_, name)
         return over_rows(lambda rows: function(*self._data(rows)), self._read(X, reset=False))
 
     def _sampled(self, n_samples: int, **options: Any) -> tuple[Array, Array]:
-        check_is_fitted(self)
+        check_is_fitted(self, self._fitted)
         if n_samples < 1:
             raise InputError(f"Invalid value for 'n_samples': {n_samples}; expected at least 1")
         mixture: Any = self.mixture_

@@ -238,7 +238,8 @@ class Trial:
         xp, following = backends.namespace(anchor), iter(own)
         arrays = change(self.arrays, lambda x: next(following) if _is_floating(x) else _put(anchor, x))
         result = self.function(*arrays, **change(self.kwargs, partial(_put, anchor)))
-        total = xp.sum(anchor)
+        # of no entry, but with a gradient, which is 0 where nothing depends on the arguments
+        total = sum((xp.sum(xp.reshape(x, (-1,))[:0]) for x in own), xp.sum(anchor))
         for _, x in leaves(result):
             if is_array(x) and xp.isdtype(x.dtype, "real floating"):
                 size = math.prod(x.shape)
