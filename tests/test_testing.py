@@ -115,6 +115,14 @@ def test_every_member_of_a_backend_has_an_equivalence_case():
     assert {f"Backend.{name}" for name in members} <= {case.name for case in OPERATIONS}
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_cases_hold_for_other_draws(seed):
+    """Those of ``--thorough``: no tie and no number of iterations hangs on rounding."""
+    for case in CASES:
+        (outcome,) = replace(case.trial(seed), gradients=False).run([(NUMPY, "float32")])
+        assert outcome.passed, (case.title, outcome.difference)
+
+
 def test_cases_and_exemptions_are_of_what_is_there():
     for name in [*(case.name for case in CASES if not case.name.startswith("Backend.")), *EXEMPT]:
         parts = name.removeprefix("emroute.").split(".")
