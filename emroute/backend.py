@@ -181,6 +181,8 @@ def get(*arrays: Array) -> Backend:
     array([1.])
     """
     present = [x for x in arrays if x is not None]
+    if not present:
+        raise InputTypeError("got None, expected an array")
     backend = _of(present[0])
     for x in present[1:]:
         if _of(x) is not backend:
@@ -235,7 +237,7 @@ def namespace(*arrays: Array) -> Any:
     """
     if len(arrays) > 1:
         get(*arrays)
-    first = next(x for x in arrays if x is not None)
+    first = next((x for x in arrays if x is not None), None)
     try:
         return _spaces[type(first)]
     except KeyError:

@@ -21,7 +21,7 @@ from emroute.errors import InputError, InputTypeError
 from emroute.family import Family, FamilyModel, as_real, is_count, ratio
 from emroute.fitting import Settings, fit_counts, mixing_weights, split_start
 from emroute.mixture import Mixture
-from emroute.validate import as_parameter, check_count, require
+from emroute.validate import as_parameter, as_trials, check_count, require
 
 __all__ = ["BinomialMixture", "expected_log_likelihood", "fit", "fit_complete"]
 
@@ -171,8 +171,7 @@ class BinomialMixture(Mixture):
         tuple of Array
             Heads ``(..., n)`` as floating numbers, and component labels ``(..., n)``.
         """
-        host = backends.get(trials).to_numpy(trials) if is_array(trials) else np.asarray(trials)
-        return self._sample(n, rng, host)
+        return self._sample(n, rng, as_trials(trials))
 
 
 def _pair(heads: Any, trials: Any) -> tuple[Array, Array]:

@@ -20,7 +20,7 @@ from emroute.em import Fit
 from emroute.family import Family, FamilyModel, as_real, is_count, ratio
 from emroute.fitting import Settings, fit_counts, mixing_weights, split_start
 from emroute.mixture import Mixture
-from emroute.validate import as_parameter, check_width, require
+from emroute.validate import as_parameter, as_trials, check_width, require
 
 __all__ = ["MultinomialMixture", "fit"]
 
@@ -139,7 +139,7 @@ class MultinomialMixture(Mixture):
 
     def sample(self, n: int, trials: int = 1, *, rng: Any = None) -> tuple[Array, Array]:
         """Draw rows of `trials` counts, ``(..., n, d)``, and their component labels, ``(..., n)``."""
-        return self._sample(n, rng, np.asarray(trials))
+        return self._sample(n, rng, as_trials(trials))
 
 
 def fit(

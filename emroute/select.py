@@ -166,7 +166,7 @@ def mixtures(
     """
     check_choice("criterion", criterion, CRITERIA)
     sizes = _sizes(n_components)
-    types = (covariance_type,) if isinstance(covariance_type, str) else tuple(covariance_type)
+    types = [covariance_type] if isinstance(covariance_type, str | None) else list(covariance_type)
     for kind in types:
         check_choice("covariance_type", kind, tuple(COVARIANCES))
     if not sizes or not types:
@@ -174,6 +174,7 @@ def mixtures(
     if not isinstance(init, str):
         raise InputError("a start fits one number of components; expected init='k-means++' or 'random'")
     _check_data(x)
+    x, sample_weight = (y if y is None else backends.get(y).detach(y) for y in (x, sample_weight))
     fits, table = [], []
     for k in sizes:
         for kind in types:

@@ -16,6 +16,7 @@ from emroute.errors import InputError, InputTypeError
 __all__ = [
     "as_generator",
     "as_parameter",
+    "as_trials",
     "check_choice",
     "check_count",
     "check_floating",
@@ -185,7 +186,8 @@ def as_parameter(name: str, value: Any, like: Array, tail: tuple[int, ...]) -> A
                 raise ValueError(host.dtype)
             value = backends.get(like).from_numpy(host.astype(np.float64), like)
         except (TypeError, ValueError):
-            raise InputError(f"{name} cannot be read as numbers; expected shape (..., {_tail(tail)})") from None
+            expected = f"; expected shape (..., {_tail(tail)})" if tail else ""
+            raise InputError(f"{name} cannot be read as numbers{expected}") from None
     xp = backends.namespace(like, value)
     if value.ndim < len(tail) or tuple(value.shape[value.ndim - len(tail) :]) != tail:
         raise InputError(f"{name} has shape {tuple(value.shape)}, expected (..., {_tail(tail)})")
@@ -194,6 +196,14 @@ def as_parameter(name: str, value: Any, like: Array, tail: tuple[int, ...]) -> A
     value = xp.astype(value, like.dtype, copy=False)
     require(xp.all(xp.isfinite(value)), lambda: f"{name} holds NaN or infinity; starting values must be finite")
     return value
+
+
+def as_trials(value: Any) -> np.ndarray:
+    """Return whole numbers of at least 0, floating ones included, as integers of the host, or raise `InputError`."""
+    host = backends.get(value).to_numpy(value) if is_array(value) else np.asarray(value)
+    if host.dtype.kind not in "iuf" or not np.all((host >= 0) & np.isfinite(host) & (host == np.floor(host))):
+        raise InputError(f"got trials={value!r}, expected whole numbers of at least 0")
+    return host.astype(np.int64)
 
 
 def _tail(tail: tuple[int, ...]) -> str:

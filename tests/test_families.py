@@ -8,7 +8,8 @@ from scipy import stats
 from scipy.special import logsumexp
 
 from emroute import binomial, multinomial, poisson
-from tests.helpers import NUMPY
+from emroute.errors import InputError
+from tests.helpers import NUMPY, rejected
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -207,6 +208,15 @@ def test_trials_may_differ_between_coins_of_a_sample():
     heads, _ = fitted.sample(N, trials, rng=0)
     assert np.all(heads <= trials)
     assert heads[0] == 0
+
+
+@pytest.mark.parametrize("family", [Coins, Documents])
+def test_trials_of_a_sample_are_whole_numbers(family):
+    _, fitted = four_steps(NUMPY, family)
+    for ours, theirs in zip(fitted.sample(9, trials=4.0, rng=0), fitted.sample(9, trials=4, rng=0), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    for trials in (-1, 2.5, np.nan, np.inf, "4", None):
+        rejected(lambda trials=trials: fitted.sample(9, trials=trials), InputError, f"trials={trials!r}")
 
 
 @every_family

@@ -130,6 +130,7 @@ def test_a_choice_is_drawn(choice):
         ({"n_components": ()}, ("nothing to try",)),
         ({"covariance_type": ()}, ("nothing to try",)),
         ({"covariance_type": ("full", "round")}, ("'round'",)),
+        ({"covariance_type": None}, ("covariance_type=None", "'full'")),
         ({"n_components": (2, 0)}, ("n_components=0",)),
         ({"n_components": "two"}, ("n_components='t'",)),
         ({"n_components": 61}, ("60 rows",)),
@@ -145,6 +146,15 @@ def test_bad_input_is_refused(options, words):
 
 def test_streams_and_lists_are_refused():
     rejected(lambda: select.mixtures([clusters()]), InputTypeError, "list", "array")
+
+
+def test_gradients_are_not_followed():
+    import torch
+
+    x = torch.asarray(clusters())
+    weight = torch.ones(60, dtype=x.dtype)
+    found = select.mixtures(x.clone().requires_grad_(), 2, "diag", sample_weight=weight.requires_grad_(), rng=0)
+    assert found.table == select.mixtures(x, 2, "diag", rng=0).table
 
 
 def test_a_choice_cannot_be_traced():

@@ -3,6 +3,7 @@
 import inspect
 import os
 import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -175,6 +176,42 @@ def test_sparse_rows_give_what_dense_ones_give(kind, monkeypatch):
         np.testing.assert_allclose(getattr(sparse, name), value, rtol=1e-9, err_msg=name)
     np.testing.assert_array_equal(sparse.predict(csr_array(x)), dense.predict(x))
     assert sparse.score(csr_array(x)) == pytest.approx(dense.score(x), rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_new_rows_take_the_dtype_of_the_fit(kind):
+    """Lists and frames come in float64, whatever was fitted."""
+    x = rows(kind)
+    for own, other in ((np.float32, np.float64), (np.float64, np.float32)):
+        fitted = fixed(kind).fit(x.astype(own))
+        for name in ("predict", "score_samples", "transform"):
+            if hasattr(fitted, name):
+                expected, got = (getattr(fitted, name)(x.astype(dtype)) for dtype in (own, other))
+                assert got.dtype == expected.dtype
+                np.testing.assert_allclose(got, expected, rtol=1e-4)
+        assert fitted.score(x.tolist(), sample_weight=np.ones(60)) == pytest.approx(fitted.score(x.astype(other)))
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_tensors_that_require_gradients_are_fitted_without(kind):
+    import torch
+
+    x = torch.asarray(rows(kind))
+    fitted = fixed(kind).fit(x.clone().requires_grad_(), sample_weight=torch.ones(60, dtype=x.dtype).requires_grad_())
+    for name, value in parameters(fixed(kind).fit(x)).items():
+        assert not getattr(fitted, name).requires_grad
+        np.testing.assert_allclose(getattr(fitted, name), value, rtol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_bad_tensors_are_refused(kind):
+    import torch
+
+    x = torch.asarray(rows(kind))
+    for bad in (x + 1j, x.half()) if kind in COUNTS else (x > 3, x.long(), x + 1j, x.half()):
+        rejected(lambda bad=bad: fixed(kind).fit(bad), InputTypeError, "dtype")
+    with pytest.raises(InputError, match="feature"):
+        fixed(kind).fit(x[:, :0])
 
 
 # The same fits as scikit-learn's
@@ -415,6 +452,11 @@ def test_scikit_learn_is_loaded_only_when_asked_for():
         ({"max_iter": -1}, ("max_iter=-1",)),
         ({"n_init": 0}, ("n_init=0",)),
         ({"init_params": "best"}, ("init_params='best'", "'random_from_data'")),
+        ({"n_components": 61}, ("60 rows", "n_components=61")),
+        ({"verbose": 1, "verbose_interval": 0}, ("verbose_interval=0",)),
+        ({"random_state": -1}, ("random_state=-1", "RandomState")),
+        ({"random_state": "one"}, ("random_state='one'", "RandomState")),
+        ({"means_init": "zero"}, ("means cannot be read as numbers",)),
         ({"weights_init": [0.5, 0.6, 0.1]}, ("should be normalized", "1.2")),
         ({"weights_init": [1.5, -0.5, 0.0]}, ("range [0, 1]", "-0.5")),
         ({"means_init": np.zeros((2, 3))}, ("'means'", "(3, 3)", "(2, 3)")),
@@ -439,6 +481,7 @@ def test_bad_parameters_of_gaussians_are_named(options, words):
         ({"n_init": "all"}, ("n_init='all'", "'auto'")),
         ({"algorithm": "fast"}, ("algorithm='fast'", "'elkan'")),
         ({"tol": -1}, ("tol=-1",)),
+        ({"random_state": -1}, ("random_state=-1", "RandomState")),
     ],
 )
 def test_bad_parameters_of_k_means_are_named(options, words):
@@ -454,10 +497,49 @@ def test_what_is_no_count_is_refused(kind):
         fixed(kind).fit(-1 - x)
 
 
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_weights_are_read_as_scikit_learn_reads_them(kind):
+    x = rows(kind)
+    once = fixed(kind).fit(x, sample_weight=2.0)
+    for name, value in parameters(fixed(kind).fit(x)).items():
+        np.testing.assert_allclose(getattr(once, name), value, rtol=1e-9, err_msg=name)
+    assert once.score(x, sample_weight=2.0) == pytest.approx(once.score(x) * (2 if kind is KMeans else 1))
+    for weight, words in [
+        (np.ones(5), "sample_weight.shape == (5,), expected (60,)"),
+        (np.ones((60, 2)), "1D array"),
+        (np.ones(60) + 1j, "Complex data"),
+        (np.full(60, np.nan), "NaN"),
+        (["a"] * 60, "could not convert"),
+    ]:
+        with pytest.raises(ValueError, match=re.escape(words)):
+            fixed(kind).fit(x, sample_weight=weight)
+
+
+def test_a_fit_that_fails_changes_nothing():
+    x = rows(GaussianMixture)
+    estimator = GaussianMixture(61)
+    with pytest.raises(InputError):
+        estimator.fit(x)
+    with pytest.raises(NotFittedError):
+        estimator.predict(x)
+    fitted = GaussianMixture(2, reg_covar=0, random_state=0).fit(x)
+    before = parameters(fitted)
+    start = {"weights_init": [0.5, 0.5], "means_init": [[0, 0, 0], [1, 1, 1]], "precisions_init": [np.eye(3)] * 2}
+    with pytest.raises(InputError, match="ill-defined"):
+        fitted.set_params(**start).fit(np.repeat(np.eye(2, 3), 9, axis=0))
+    for name, value in before.items():
+        assert getattr(fitted, name) is value
+    np.testing.assert_array_equal(fitted.mixture_.means, fitted.means_)
+
+
+def test_no_data_at_all_is_told_as_by_scikit_learn():
+    with pytest.raises(ValueError, match="Expected 2D array"):
+        KMeans(2).fit(None)
+
+
 def test_bad_data_and_weights_are_refused():
     x = rows(GaussianMixture)
     rejected(lambda: GaussianMixture(3).fit(x, sample_weight=np.full(60, -1.0)), InputError, "sample_weight")
-    rejected(lambda: GaussianMixture(3).fit(x, sample_weight=np.ones((60, 2))), InputError, "1D array")
     rejected(lambda: BinomialMixture(1).fit(np.ones((9, 1))), InputError, "1 feature(s)", "heads and tails")
     rejected(lambda: GaussianMixture(3).fit(x).sample(0), InputError, "n_samples")
     same = np.zeros((9, 2))

@@ -19,11 +19,13 @@ from typer.testing import CliRunner
 import emroute.array
 from emroute import backend as backends
 from emroute import gmm
+from emroute import sklearn as estimators
 from emroute.capsule import em_routing
 from emroute.cli import app
 from emroute.errors import BackendError, InputError, MissingDependencyError
 from emroute.testing import Place, assert_equivalent, places, strategies
 from emroute.testing.cases import ALGORITHMS, OPERATIONS
+from emroute.testing.compare import compare
 from emroute.testing.place import NUMPY
 from tests.test_layers import callables, public_modules
 
@@ -104,9 +106,21 @@ def test_every_public_callable_has_an_equivalence_case(executed):
     assert not lacking, f"add a case to emroute/testing/cases for {lacking}"
 
 
+def test_every_estimator_has_an_equivalence_case():
+    assert {f"sklearn.{name}" for name in estimators.__all__} <= {case.name for case in CASES}
+
+
 def test_every_member_of_a_backend_has_an_equivalence_case():
     members = {name for name in vars(backends.Backend) if not name.startswith("_")}
     assert {f"Backend.{name}" for name in members} <= {case.name for case in OPERATIONS}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_cases_hold_for_other_draws(seed):
+    """Those of ``--thorough``: no tie and no number of iterations hangs on rounding."""
+    for case in CASES:
+        (outcome,) = replace(case.trial(seed), gradients=False).run([(NUMPY, "float32")])
+        assert outcome.passed, (case.title, outcome.difference)
 
 
 def test_cases_and_exemptions_are_of_what_is_there():
@@ -197,8 +211,10 @@ def test_check_is_content_with_a_sound_backend():
     assert result.exit_code == 0, result.stdout
     assert "All is well" in result.stdout
     assert "WRONG" not in result.stdout
-    for shown in (f"{STRICT} ", array_api_strict.__version__, "gmm.fit, tied", "capsule.em_routing", "float32"):
+    for shown in (f"{STRICT} ", array_api_strict.__version__, "Backend.*", "capsule.em_routing ", "float32"):
         assert shown in result.stdout
+    assert "gmm.fit, tied" not in result.stdout
+    assert "gmm.fit, tied" in check("--device", "cpu", "--verbose").stdout
 
 
 @pytest.mark.parametrize(("member", "spoil", "named"), FAULTS.values(), ids=FAULTS)
@@ -303,6 +319,55 @@ def test_integers_must_agree_exactly():
         assert_equivalent(off_by_one, np.ones(1), np.asarray([10**6]), backends=["torch"])
 
 
+@pytest.mark.parametrize(
+    ("found", "expected", "error"),
+    [
+        (np.asarray([3 + 1j]), np.asarray([3 + 4j]), 0.6),
+        (np.asarray([3.0]), np.asarray([3 + 4j]), np.inf),
+        (np.asarray([2**60 + 1]), np.asarray([2**60]), 1),
+        (np.asarray([7], dtype=np.int32), np.asarray([7]), 0),
+        (np.asarray([1]), np.asarray([True]), np.inf),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}, 0),
+        ({"a": 1, "b": 2}, {"a": 1}, np.inf),
+        (None, np.ones(2), np.inf),
+        (np.ones(2), "ones", np.inf),
+        ("ones", "ones", 0),
+        (np.ones((0, 2)), np.ones((0, 2)), 0),
+    ],
+)
+def test_results_of_every_kind_are_compared(found, expected, error):
+    assert compare(found, expected).error == pytest.approx(error)
+
+
+def test_parts_that_are_missing_are_named():
+    assert compare({"a": 1, "b": 2}, {"a": 1, "c": 2})[1:] == ("the parts", "['b']", "['c']")
+    assert compare((1, 2), 1)[1:] == ("the parts", "[0], [1]", "the result")
+
+
+def test_a_value_takes_one_line_of_the_table():
+    with pytest.raises(AssertionError) as caught:
+        assert_equivalent(
+            lambda x: x if of_library(x, "torch") else None, np.eye(3), backends="torch", dtypes="float32"
+        )
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_a_function_may_write_to_its_arguments():
+    def halved(x, parts):
+        x /= 2
+        parts["sum"] = x.sum()
+        return x * x
+
+    x = np.asarray([1.0, 2])
+    assert_equivalent(halved, x, {"sum": np.zeros(())}, backends=["numpy", "torch"])
+    np.testing.assert_array_equal(x, [1, 2])
+
+
+def test_a_fitted_mixture_is_carried_to_each_library():
+    x = np.random.default_rng(0).normal(size=(20, 2))
+    assert_equivalent(lambda mixture, x: mixture.log_prob(x), gmm.fit(x, 2, rng=0, max_iter=2), x, gradients=True)
+
+
 def test_float32_is_compared_on_the_rounded_arguments():
     """What the dtype loses of an argument is not the function's fault."""
     assert_equivalent(lambda x: x - 1e4, np.asarray([1e4 + 1e-3, 1e4 + 1]), rtol=1e-6, dtypes=["float32"])
@@ -327,7 +392,59 @@ def test_gradients_differ_between_libraries():
     assert "argument [0]" in str(caught.value)
 
 
+@pytest.mark.parametrize("wrong", ["torch", "jax"])
+def test_only_the_library_whose_gradient_is_wrong_is_blamed(wrong):
+    """Central differences are the judge, and whom they bear out."""
+
+    def halved(x):
+        return x * (backends.get(x).detach(x) if of_library(x, wrong) else x)
+
+    def of_jax(x):  # tracers, too
+        return x * (backends.get(x).detach(x) if type(x).__module__.startswith("jax") else x)
+
+    function = of_jax if wrong == "jax" else halved
+    with pytest.raises(AssertionError) as caught:
+        assert_equivalent(function, np.arange(1.0, 4), gradients=True)
+    assert {line.split()[0] for line in str(caught.value).splitlines()[2:]} == {wrong}
+
+
+def test_the_gradient_of_what_does_not_depend_on_the_arguments_is_zero():
+    assert_equivalent(lambda x: backends.namespace(x).argmax(x), np.arange(1.0, 4), gradients=True)
+
+
+def test_gradients_are_taken_beside_infinity():
+    assert_equivalent(lambda x: 1 / x, np.asarray([2.0, np.inf]), backends=["torch"], gradients=True)
+
+
+def test_nothing_to_compare_is_an_error():
+    for arrays, options, words in [
+        ((), {}, "no array"),
+        (([1.0, 2.0], 3), {}, "no array"),
+        ((np.arange(3),), {"gradients": True}, "no floating array"),
+        ((np.ones(3),), {"backends": []}, "nothing to compare"),
+        ((np.ones(3),), {"dtypes": ()}, "nothing to compare"),
+        ((np.ones(3),), {"devices": []}, "nothing to compare"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            assert_equivalent(lambda *arrays: 3, *arrays, **options)
+
+
+def test_tolerances_are_checked():
+    def off(x):
+        return x * (1.01 if of_library(x, "torch") else 1)
+
+    options = {"backends": ["torch"], "dtypes": "float64"}
+    assert_equivalent(off, np.ones(2), rtol=np.float32(0.1), **options)
+    assert_equivalent(off, np.ones(2), rtol={"float64": 0.1}, **options)
+    for rtol, words in [(-1, "rtol=-1"), (np.nan, "rtol=nan"), ("0.1", "rtol='0.1'"), ({"f8": 0.1}, "'f8'")]:
+        with pytest.raises(InputError, match=words):
+            assert_equivalent(off, np.ones(2), rtol=rtol, **options)
+
+
 def test_what_cannot_be_compared_is_refused():
+    for name in ("a.b", "", None):
+        with pytest.raises(BackendError, match="is not installed"):
+            places([name])
     with pytest.raises(BackendError, match="mxnet is not installed"):
         assert_equivalent(lambda x: x, np.ones(2), backends=["mxnet"])
     with pytest.raises(BackendError, match="no backend for 'pytest'"):
@@ -361,6 +478,7 @@ def test_places_are_libraries_once_each():
     assert "jaxlib" not in {place.library for place in found}
     assert places(["torch"], ["cpu"]) == [Place("torch", "cpu")]
     assert places(devices=["cpu"])[0] == NUMPY
+    assert places("torch", "cpu") == places(["torch", "torch"], ["cpu", "cpu"]) == [Place("torch", "cpu")]
 
 
 # Strategies, and the plug-in for pytest
@@ -424,9 +542,14 @@ def test_plug_in_runs_tests_on_libraries_and_devices(tmp_path):
     done = pytest_run(tmp_path, "--emroute-backend=numpy", f"--emroute-backend={STRICT}", "--emroute-device=cpu")
     assert done.returncode == 0, done.stdout
     assert re.findall(r"test_sum\[(.*)\] PASSED", done.stdout) == ["numpy cpu", f"{STRICT} cpu"]
-    done = pytest_run(tmp_path, "--emroute-backend=mxnet")
-    assert done.returncode != 0
-    assert "mxnet is not installed" in done.stdout + done.stderr
+
+
+def test_plug_in_refuses_unknown_names_in_one_line(tmp_path):
+    for option, words in [("--emroute-backend=mxnet", "mxnet is not installed"), ("--emroute-device=moon", "'moon'")]:
+        done = pytest_run(tmp_path, "--emroute-backend=numpy", option)
+        assert done.returncode == pytest.ExitCode.USAGE_ERROR
+        (line,) = done.stderr.split("\n\n")[0].splitlines()
+        assert words in line
 
 
 def test_plug_in_imports_nothing_of_emroute():

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-__all__ = ["device", "pytest_addoption", "pytest_generate_tests", "xp"]
+__all__ = ["device", "pytest_addoption", "pytest_generate_tests", "pytest_sessionstart", "xp"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,18 +21,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--emroute-device", action="append", metavar="NAME", help="Only this device; may be repeated.")
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if any(_names(session.config)):
+        _places(session.config)  # an unknown name is a usage error here, later a failure of every test module
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "emroute_place" not in metafunc.fixturenames:
-        return
+    if "emroute_place" in metafunc.fixturenames:
+        metafunc.parametrize("emroute_place", _places(metafunc.config), ids=str, scope="session")
+
+
+def _names(config: pytest.Config) -> tuple[Any, Any]:
+    return config.getoption("--emroute-backend"), config.getoption("--emroute-device")
+
+
+def _places(config: pytest.Config) -> list[Any]:
     from emroute.errors import EmrouteError
     from emroute.testing import places
 
-    option = metafunc.config.getoption
     try:
-        found = places(option("--emroute-backend"), option("--emroute-device"))
+        return places(*_names(config))
     except EmrouteError as error:
         raise pytest.UsageError(str(error)) from None
-    metafunc.parametrize("emroute_place", found, ids=str, scope="session")
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +54,7 @@ def xp(emroute_place: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def device(emroute_place: Any) -> Any:
-    """The device on which a test shall make its arrays; without `xp`, each of each library."""
+    """The device on which a test shall make its arrays."""
     import array_api_compat
 
     return array_api_compat.device(emroute_place.anchor("float32"))

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 import emroute
 from emroute.cli.show import show
-from emroute.testing.cases import Case
+from emroute.testing.cases import OPERATIONS, Case
 from emroute.testing.check import run
 from emroute.testing.equivalence import Outcome, told
-from emroute.testing.place import places
+from emroute.testing.place import NUMPY, places
 
 __all__ = ["check"]
 
@@ -24,13 +24,14 @@ def check(
     backend: Annotated[list[str] | None, typer.Option(help="Only these libraries; by default all installed.")] = None,
     device: Annotated[list[str] | None, typer.Option(help="Only these devices, such as cpu or cuda:0.")] = None,
     thorough: Annotated[bool, typer.Option("--thorough", help="More data, and gradients in float32 too.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="A row for each case and its gradients.")] = False,
 ) -> None:
     """Compare every function on every array library and device here with float64 NumPy; status 1 if any differs."""
     start, console = time.perf_counter(), Console()
     chosen = places(backend or None, device or None)
     for place in chosen:
         place.enable_float64()
-    versions = {place.library: place.version for place in chosen}
+    versions = {place.library: place.version for place in [NUMPY, *chosen]}
     about = [("Python", platform.python_version()), ("emroute", emroute.__version__), *versions.items()]
     show(console, "Versions", ["", ""], about)
     results = []
@@ -38,7 +39,7 @@ def check(
         for case, outcomes in run(chosen, thorough):
             results.append((case, outcomes))
             status.update(f"{len(results)} cases, {time.perf_counter() - start:.0f} s: {case.title}")
-    _table(console, results)
+    _table(console, results, _each_case if verbose else _each_algorithm)
     wrong = [(case, outcome) for case, outcomes in results for outcome in outcomes if not outcome.passed]
     seconds = f"{time.perf_counter() - start:.0f} s"
     if not wrong:
@@ -53,23 +54,39 @@ def check(
     raise typer.Exit(1)
 
 
-def _table(console: Console, results: Sequence[tuple[Case, list[Outcome]]]) -> None:
-    """Print the largest difference of each case on each library and device, and the seconds that all took."""
-    columns = list(dict.fromkeys(outcome.place for _, outcomes in results for outcome in outcomes))
-    rows: list[tuple[Any, ...]] = []
+def _each_case(case: Case, outcome: Outcome) -> tuple[str, str]:
+    return case.title, outcome.dtype if outcome.of == "values" else f"{outcome.dtype} {outcome.of}"
+
+
+def _each_algorithm(case: Case, outcome: Outcome) -> tuple[str, str]:
+    return f"{case.name.partition('.')[0]}.*" if case in OPERATIONS else case.name, outcome.dtype
+
+
+def _table(
+    console: Console, results: Sequence[tuple[Case, list[Outcome]]], row: Callable[..., tuple[str, str]]
+) -> None:
+    """Print the largest difference of each row on each library and device, and the seconds that all took."""
+    lines: dict[tuple[str, str], list[Outcome]] = {}
     for case, outcomes in results:
-        title = case.title
-        for kind in dict.fromkeys((outcome.dtype, outcome.of) for outcome in outcomes):
-            mine = [outcome for outcome in outcomes if (outcome.dtype, outcome.of) == kind]
-            cells = [_cell([outcome for outcome in mine if outcome.place == place]) for place in columns]
-            what = kind[0] if kind[1] == "values" else "gradients"
-            rows.append((title, what, *cells, f"{sum(outcome.seconds for outcome in mine):.2f}"))
-            title = ""
-    everything = [outcome for _, outcomes in results for outcome in outcomes]
-    taken = [sum(outcome.seconds for outcome in everything if outcome.place == place) for place in columns]
-    rows.append(("seconds", "", *(f"{seconds:.1f}" for seconds in taken), f"{sum(taken):.1f}"))
+        for outcome in outcomes:
+            lines.setdefault(row(case, outcome), []).append(outcome)
+    everything = [outcome for mine in lines.values() for outcome in mine]
+    columns = list(dict.fromkeys(outcome.place for outcome in everything))
+
+    def cells(mine: Sequence[Outcome], entry: Callable[[Sequence[Outcome]], str]) -> list[str]:
+        return [entry([outcome for outcome in mine if outcome.place == place]) for place in columns]
+
+    rows, above = [], ""
+    for (title, what), mine in lines.items():
+        rows.append((title if title != above else "", what, *cells(mine, _cell), _seconds(mine)))
+        above = title
+    rows.append(("seconds", "", *cells(everything, _seconds), _seconds(everything)))
     headers = ["", "", *(f"{place.library}\n{place.device}" for place in columns), "seconds"]
     show(console, "Largest differences from float64 NumPy, relative to the array's largest entry", headers, rows)
+
+
+def _seconds(outcomes: Sequence[Outcome]) -> str:
+    return f"{sum(outcome.seconds for outcome in outcomes):.1f}"
 
 
 def _cell(outcomes: Sequence[Outcome]) -> str:
@@ -77,4 +94,5 @@ def _cell(outcomes: Sequence[Outcome]) -> str:
         return "–"
     if not all(outcome.passed for outcome in outcomes):
         return "WRONG"
-    return f"{max(outcome.difference.error for outcome in outcomes):.0e}"
+    values = [outcome for outcome in outcomes if outcome.of == "values"] or outcomes
+    return f"{max(outcome.difference.error for outcome in values):.0e}"

@@ -30,7 +30,7 @@ def show(console: Console, title: str, headers: Sequence[str], rows: Iterable[Se
     console.print(Text(title, style="bold"), soft_wrap=True)
     table = Table(box=box.SIMPLE, show_header=any(headers))
     for place, header in enumerate(headers):
-        table.add_column(Text(header), justify="right" if place else "left", overflow="fold")
+        table.add_column(Text(header), justify="right" if place else "left", overflow="fold", no_wrap=not place)
     for row in rows:
         table.add_row(*(Text(number(value)) for value in row))
     console.print(table)

@@ -10,13 +10,13 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags, check_random_state
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from emroute import backend as backends
 from emroute.backend import Array
 from emroute.errors import EmrouteError, InputError
 
-__all__ = ["Blocks", "Estimator", "as_weight", "generator", "over_rows"]
+__all__ = ["Blocks", "Estimator", "as_number", "as_weight", "generator", "over_rows"]
 
 _BLOCK = 2**23  # bytes of sparse rows that are dense at once
 
@@ -36,15 +36,22 @@ class Estimator(BaseEstimator):
     """What all estimators share."""
 
     _sparse = False
+    _fitted = "weights_"
+    """An attribute that a fit sets, of the fitted dtype."""
 
     def _read(self, X: Any, reset: bool) -> Any:
         """Return rows ``(n, d)``: an array of another library than NumPy as it is, sparse rows as `Blocks`."""
         if _foreign(X):
             if X.ndim != 2:
                 raise InputError(f"Expected 2D array, got {X.ndim}D array instead; reshape it to (n, d)")
-            return validate_data(self, X, reset=reset, skip_check_array=True)
+            if not X.shape[1]:
+                raise InputError(f"Found array with 0 feature(s) (shape={tuple(X.shape)}); expected one at least")
+            x = validate_data(self, X, reset=reset, skip_check_array=True)
+            return backends.get(x).detach(x) if reset else x
         accept = "csr" if self._sparse else False
-        x = validate_data(self, X, reset=reset, accept_sparse=accept, dtype=[np.float64, np.float32])
+        fitted = None if reset else getattr(self, self._fitted)
+        dtypes = [fitted.dtype] if isinstance(fitted, np.ndarray) else [np.float64, np.float32]
+        x = validate_data(self, X, reset=reset, accept_sparse=accept, dtype=dtypes)
         return Blocks(x) if issparse(x) else x
 
     def __sklearn_tags__(self) -> Tags:
@@ -62,13 +69,20 @@ def _foreign(x: object) -> bool:
 
 
 def as_weight(sample_weight: Any, x: Any) -> Array | None:
-    """Return weights as an array of the data's kind: lists, frames and the like are converted for NumPy rows."""
-    if sample_weight is None or _foreign(x) or _foreign(sample_weight):
+    """Return weights as an array of the data's kind: numbers, lists and the like are converted for NumPy rows."""
+    if sample_weight is None:
+        return None
+    if _foreign(sample_weight):
+        return backends.get(sample_weight).detach(sample_weight)
+    if _foreign(x):
         return sample_weight
-    weight = np.asarray(sample_weight, dtype=x.dtype)
-    if weight.ndim != 1:
-        raise InputError(f"Sample weights must be 1D array or scalar, got {weight.ndim}D array; expected shape (n,)")
-    return weight
+    rows = x.x if isinstance(x, Blocks) else x
+    return _check_sample_weight(sample_weight, rows, dtype=rows.dtype)
+
+
+def as_number(x: Array) -> float:
+    """Return an array of one number as a float."""
+    return float(backends.get(x).detach(x))
 
 
 def over_rows(function: Callable[[Any], Array], x: Any) -> Array:
@@ -78,6 +92,10 @@ def over_rows(function: Callable[[Any], Array], x: Any) -> Array:
 
 def generator(random_state: Any) -> np.random.Generator:
     """Return a generator: an integer seeds it as it does in all of emroute, a `RandomState` is drawn from."""
-    if isinstance(random_state, Integral):
-        return np.random.default_rng(int(random_state))
-    return np.random.default_rng(check_random_state(random_state).randint(2**32, size=4, dtype=np.uint32))
+    try:
+        if isinstance(random_state, Integral):
+            return np.random.default_rng(int(random_state))
+        return np.random.default_rng(check_random_state(random_state).randint(2**32, size=4, dtype=np.uint32))
+    except ValueError:
+        expected = "None, a seed or a numpy.random.RandomState"
+        raise InputError(f"got random_state={random_state!r}, expected {expected}") from None

@@ -176,6 +176,6 @@ class GaussianMixture(MixtureEstimator):
 
     def _publish(self, mixture: Any) -> None:
         self.means_, self.covariances_ = mixture.means, mixture.covariances
-        self.precisions_cholesky_ = factor = triangular(self._sound(mixture))
+        self.precisions_cholesky_ = factor = triangular(mixture)
         dense = self.covariance_type in ("full", "tied")
         self.precisions_ = backends.namespace(factor).matmul(factor, swap(factor)) if dense else factor**2

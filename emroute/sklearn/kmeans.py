@@ -18,9 +18,9 @@ from emroute.data import open_source
 from emroute.em import Fit
 from emroute.errors import InputError
 from emroute.fitting import Settings
-from emroute.sklearn.base import Blocks, Estimator, as_weight, generator, over_rows
+from emroute.sklearn.base import Blocks, Estimator, as_number, as_weight, generator, over_rows
 from emroute.sweep import summarize
-from emroute.validate import as_parameter, check_choice, check_count, check_number
+from emroute.validate import as_parameter, check_choice, check_count, check_floating, check_number
 
 __all__ = ["KMeans"]
 
@@ -74,6 +74,7 @@ class KMeans(TransformerMixin, ClassNamePrefixFeaturesOutMixin, ClusterMixin, Es
     """
 
     _sparse = True
+    _fitted = "cluster_centers_"
 
     def __init__(
         self,
@@ -126,7 +127,8 @@ class KMeans(TransformerMixin, ClassNamePrefixFeaturesOutMixin, ClusterMixin, Es
         if n < k:
             raise InputError(f"n_samples={n} should be >= n_clusters={k}")
         like = next(iter(x)) if isinstance(x, Blocks) else x
-        weight = as_weight(sample_weight, like)
+        check_floating("x", like)
+        weight = as_weight(sample_weight, x)
         variance = summarize(open_source(x)).variance
         rest = check_number("tol", self.tol) * float(backends.namespace(variance).mean(variance))
         options: dict[str, Any] = {"tol": 0.0, "rng": generator(self.random_state), "callback": self._reporter()}
@@ -211,10 +213,10 @@ class KMeans(TransformerMixin, ClassNamePrefixFeaturesOutMixin, ClusterMixin, Es
         """Minus the inertia of rows."""
         square = self._over_rows(lambda clusters, rows: clusters.assign(rows)[1], X)
         xp, weight = backends.namespace(square), as_weight(sample_weight, square)
-        return -float(xp.sum(square) if weight is None else xp.vecdot(weight, square))
+        return -as_number(xp.sum(square) if weight is None else xp.vecdot(weight, square))
 
     def _over_rows(self, function: Callable[[kmeans.KMeans, Array], Array], X: Any) -> Array:
-        check_is_fitted(self)
+        check_is_fitted(self, self._fitted)
         return over_rows(lambda rows: function(self.clusters_, rows), self._read(X, reset=False))
 
     @property

@@ -21,8 +21,8 @@ from emroute.em import Fit, trim
 from emroute.errors import InputError
 from emroute.fitting import best
 from emroute.mixture import Mixture
-from emroute.sklearn.base import Blocks, Estimator, as_weight, generator, over_rows
-from emroute.validate import as_parameter, check_count
+from emroute.sklearn.base import Blocks, Estimator, as_number, as_weight, generator, over_rows
+from emroute.validate import as_parameter, check_count, check_total
 
 __all__ = ["MixtureEstimator", "as_start", "weights_start"]
 
@@ -75,6 +75,10 @@ class MixtureEstimator(DensityMixin, Estimator):
     def _publish(self, mixture: Mixture) -> None:
         """Set the attributes that are the family's own."""
 
+    def _sound(self, mixture: Mixture) -> Mixture:
+        """Return a fitted mixture, or raise `InputError` where it has collapsed."""
+        return mixture
+
     def _data(self, x: Any) -> tuple[Any, ...]:
         """Arrange rows as the family's data."""
         return (x,)
@@ -101,16 +105,17 @@ class MixtureEstimator(DensityMixin, Estimator):
         ValueError
             If the data, the weights, the start or a parameter cannot be used.
         """
-        check_count("n_components", self.n_components)
+        k = check_count("n_components", self.n_components)
         x = self._read(X, reset=True)
+        check_total(x.shape[0], k, "n_components")
         first = next(iter(x)) if isinstance(x, Blocks) else x
         like = backends.get(first).from_numpy(np.zeros((1, x.shape[1])), first)
-        weight = as_weight(sample_weight, like)
+        weight = as_weight(sample_weight, x)
         if self.warm_start and hasattr(self, "mixture_"):
             init = self._parameters(self.mixture_)
         else:
             init = self._start(x, weight, like)
-        mixture = self._run(x, weight, init)
+        mixture = self._sound(self._run(x, weight, init))
         self._publish(mixture)
         self.mixture_, self.weights_ = mixture, mixture.weights
         self.converged_, self.n_iter_ = bool(mixture.converged), int(mixture.n_iter)
@@ -147,7 +152,7 @@ class MixtureEstimator(DensityMixin, Estimator):
             mixture = type(mixture)(mixture.model, *trim(best(0, fit)))
         if mixture.converged and int(mixture.n_iter) < self.max_iter:
             xp = backends.namespace(mixture.trace)
-            last = self._climb(x, weight, self._parameters(mixture), tol=0.0, max_iter=1)
+            last = self._climb(x, weight, self._parameters(self._sound(mixture)), tol=0.0, max_iter=1)
             mixture = replace(
                 mixture,
                 params=last.params,
@@ -161,9 +166,10 @@ class MixtureEstimator(DensityMixin, Estimator):
         """Return what prints the progress, where it is asked for."""
         if not self.verbose:
             return None
+        interval = check_count("verbose_interval", self.verbose_interval)
 
         def report(iteration: int, fit: Fit) -> None:
-            if iteration % self.verbose_interval == 0:
+            if iteration % interval == 0:
                 highest = backends.namespace(fit.objective).max(fit.objective)
                 print(f"Iteration {iteration}: log-likelihood {float(highest):.6f}")
 
@@ -189,7 +195,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         """Mean log-density of a row, weighted where weights are given."""
         log_prob = self.score_samples(X)
         xp, weight = backends.namespace(log_prob), as_weight(sample_weight, log_prob)
-        return float(xp.mean(log_prob) if weight is None else xp.vecdot(weight, log_prob) / xp.sum(weight))
+        return as_number(xp.mean(log_prob) if weight is None else xp.vecdot(weight, log_prob) / xp.sum(weight))
 
     def bic(self, X: Any) -> float:
         """Bayesian information criterion: the lower, the better."""
@@ -201,16 +207,16 @@ class MixtureEstimator(DensityMixin, Estimator):
 
     def _criterion(self, X: Any, penalty: Callable[[int], float]) -> float:
         log_prob = self.score_samples(X)
-        n, total = log_prob.shape[0], float(backends.namespace(log_prob).sum(log_prob))
+        n, total = log_prob.shape[0], as_number(backends.namespace(log_prob).sum(log_prob))
         return -2 * total + penalty(n) * self.mixture_.n_parameters
 
     def _each(self, name: str, X: Any) -> Array:
-        check_is_fitted(self)
+        check_is_fitted(self, self._fitted)
         function = getattr(self.mixture_, name)
         return over_rows(lambda rows: function(*self._data(rows)), self._read(X, reset=False))
 
     def _sampled(self, n_samples: int, **options: Any) -> tuple[Array, Array]:
-        check_is_fitted(self)
+        check_is_fitted(self, self._fitted)
         if n_samples < 1:
             raise InputError(f"Invalid value for 'n_samples': {n_samples}; expected at least 1")
         mixture: Any = self.mixture_

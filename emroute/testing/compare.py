@@ -39,7 +39,7 @@ def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def change(tree: Any, function: Callable[[Any], Any]) -> Any:
-    """Apply a function to the leaves of a nest of tuples, lists and dicts.
+    """Apply a function to the leaves of a nest.
 
     >>> change({"a": (1, [2])}, str)
     {'a': ('1', ['2'])}
@@ -49,6 +49,9 @@ def change(tree: Any, function: Callable[[Any], Any]) -> Any:
     if isinstance(tree, tuple | list):
         parts = [change(value, function) for value in tree]
         return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
+    if _is_nest(tree):
+        given = [field.name for field in dataclasses.fields(tree) if field.init]
+        return dataclasses.replace(tree, **{name: change(getattr(tree, name), function) for name in given})
     return function(tree)
 
 
@@ -103,41 +106,53 @@ def compare(found: Any, expected: Any) -> Difference:
     Returns
     -------
     Difference
-        Floating entries relative to the largest finite one of their array, integers as they are. NaN and infinity must
-        be in the same places.
+        Floating and complex entries relative to the largest finite one of their array, integers as they are. NaN and
+        infinity must be in the same places. The order of a dict's keys does not count: compilers sort them.
 
     Examples
     --------
     >>> compare({"x": np.asarray([1.0, 2.5])}, {"x": np.asarray([1.0, 2.0])})
     Difference(error=0.25, where="['x'][1]", found=2.5, expected=2.0)
     """
-    ours, theirs = list(leaves(found)), list(leaves(expected))
-    paths, wanted = [path for path, _ in ours], [path for path, _ in theirs]
-    if paths != wanted:
-        return Difference(np.inf, "the parts", paths, wanted)
-    pairs = zip(ours, theirs, strict=True)
-    differences = [_difference(path, a, b) for (path, a), (_, b) in pairs]
+    ours, theirs = dict(leaves(found)), dict(leaves(expected))
+    if ours.keys() != theirs.keys():
+        return Difference(np.inf, "the parts", _others(ours, theirs), _others(theirs, ours))
+    differences = [_difference(path, ours[path], value) for path, value in theirs.items()]
     return max(differences, key=lambda difference: difference.error, default=Difference(0.0))
 
 
+def _others(these: dict[str, Any], those: dict[str, Any]) -> str:
+    return ", ".join(path or "the result" for path in these if path not in those) or "none further"
+
+
 def _difference(path: str, found: Any, expected: Any) -> Difference:
-    if not (is_array(expected) or isinstance(expected, int | float)):
-        return Difference(0.0 if found == expected else np.inf, path, found, expected)
+    numbers = [is_array(x) or isinstance(x, int | float | complex) for x in (found, expected)]
+    if not all(numbers):
+        same = not any(numbers) and found == expected
+        return Difference(0.0 if same else np.inf, path, found, expected)
     a = backends.get(found).to_numpy(found) if is_array(found) else np.asarray(found)
     b = np.asarray(expected)
-    if a.shape != b.shape or (a.dtype.kind == "f") != (b.dtype.kind == "f"):
+    if a.shape != b.shape or _kind_of_number(a) != _kind_of_number(b):
         return Difference(np.inf, path, f"{a.dtype} {a.shape}", f"{b.dtype} {b.shape}")
     if not b.size:
         return Difference(0.0)
-    error = _errors(a.astype(np.float64), b.astype(np.float64), relative=b.dtype.kind == "f")
+    error = _errors(a, b)
     place = np.unravel_index(np.argmax(error), error.shape)
     where = f"{path}[{', '.join(map(str, place))}]" if place else path
     return Difference(float(error[place]), where, a[place].item(), b[place].item())
 
 
-def _errors(a: np.ndarray, b: np.ndarray, relative: bool) -> np.ndarray:
+def _kind_of_number(x: np.ndarray) -> str:
+    return x.dtype.kind.replace("u", "i")
+
+
+def _errors(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     same = (a == b) | (np.isnan(a) & np.isnan(b))
-    finite = np.isfinite(a) & np.isfinite(b)
-    gap = np.abs(np.subtract(a, b, out=np.zeros_like(b), where=finite & ~same))
-    scale = np.max(np.abs(b), where=np.isfinite(b), initial=0.0) if relative else 1.0
+    wide = np.result_type(b.dtype, np.float64)
+    x, y = a.astype(wide), b.astype(wide)
+    finite = np.isfinite(x) & np.isfinite(y)
+    gap = np.abs(np.subtract(x, y, out=np.zeros_like(y), where=finite & ~same))
+    if b.dtype.kind not in "fc":
+        return np.where(same, 0.0, np.maximum(gap, 1.0))  # integers that differ, though their floats may not
+    scale = np.max(np.abs(y), where=np.isfinite(y), initial=0.0)
     return np.where(same, 0.0, np.where(finite, gap / (scale or 1.0), np.inf))

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from emroute.backend import Array, is_array
 from emroute.errors import InputError
 from emroute.testing.compare import Difference, change, compare, leaves, misplaced
 from emroute.testing.place import NUMPY, Place, places
-from emroute.validate import check_choice
+from emroute.validate import check_choice, check_number
 
 __all__ = ["DTYPES", "RTOL", "Outcome", "Trial", "assert_equivalent", "report", "told"]
 
@@ -54,9 +54,9 @@ class Outcome:
 def assert_equivalent(
     function: Callable[..., Any],
     *arrays: Any,
-    backends: Sequence[str] | None = None,
-    devices: Sequence[str] | None = None,
-    dtypes: Sequence[str] = DTYPES,
+    backends: str | Sequence[str] | None = None,
+    devices: str | Sequence[str] | None = None,
+    dtypes: str | Sequence[str] = DTYPES,
     rtol: float | dict[str, float] | None = None,
     gradients: bool = False,
     **kwargs: Any,
@@ -68,8 +68,8 @@ def assert_equivalent(
     function
         Of arrays; it may return any nest of tuples, lists, dicts and objects with fields.
     *arrays
-        Its arguments: NumPy arrays, or nests of them. Floating ones are cast to each dtype; what is no array is passed
-        as it is.
+        Its arguments: NumPy arrays, or nests of them, such as a fitted mixture. Floating ones are cast to each dtype;
+        what is no array is passed as it is.
     backends
         Names of array libraries, such as ``"torch"``; by default all that are installed.
     devices
@@ -82,7 +82,8 @@ def assert_equivalent(
         By default 1e-10 for float64 and 1e-4 for float32.
     gradients
         Also compare the gradients of a fixed combination of the results with respect to the floating `arrays`, where
-        a library differentiates: in float64 with central differences, and with one another.
+        a library differentiates: with central differences of float64 NumPy, and with the float64 gradients of a
+        library that those bear out.
     **kwargs
         More arguments, treated in the same way, but for the gradients.
 
@@ -94,7 +95,8 @@ def assert_equivalent(
     BackendError
         If a library named is not installed.
     InputError
-        If there is no such device or dtype, or gradients are asked for and no library here differentiates.
+        If there is no array among the arguments, or no library, device or dtype to compare; or gradients are asked for
+        and no array is floating, or no library here differentiates.
 
     Examples
     --------
@@ -107,19 +109,34 @@ def assert_equivalent(
     library  device  dtype    of      error    allowed  where       found              expected
     numpy    cpu     float32  values  0.00035  0.0001   the result  1.000345230102539  1.0000000149011612
     """
+    dtypes = [dtypes] if isinstance(dtypes, str) else dtypes
     for dtype in dtypes:
         check_choice("dtypes", dtype, DTYPES)
+    arrays, kwargs = change((arrays, kwargs), _host)
+    if not any(is_array(x) for _, x in leaves((arrays, kwargs))):
+        raise InputError("got no array among the arguments, expected one at least; wrap numbers with numpy.asarray")
+    if gradients and not any(_is_floating(x) for _, x in leaves(arrays)):
+        raise InputError("got no floating array to take gradients by; leave gradients out")
     chosen = places(backends, devices)
     if backends is not None:
         [place.anchor(dtype) for dtype in dtypes for place in chosen]  # raises where one cannot be had
-    allowed = dict.fromkeys(dtypes, float(rtol)) if isinstance(rtol, int | float) else RTOL | (rtol or {})
     pairs = [(place, dtype) for dtype in dtypes for place in chosen if place.has(dtype)]
-    trial = Trial(function, arrays, kwargs, allowed, gradients)
+    if not pairs:
+        raise InputError(f"nothing to compare: got backends={backends}, devices={devices}, dtypes={list(dtypes)}")
+    trial = Trial(function, arrays, kwargs, _allowed(rtol), gradients)
     found = list(trial.run(pairs))
     if gradients and not any(outcome.of == "gradients" for outcome in found):
         raise InputError(f"none of {', '.join(map(str, chosen))} differentiates; leave gradients out")
     if not all(outcome.passed for outcome in found):
         raise AssertionError(report(found))
+
+
+def _allowed(rtol: float | dict[str, float] | None) -> dict[str, float]:
+    if not isinstance(rtol, dict):
+        return RTOL if rtol is None else dict.fromkeys(DTYPES, check_number("rtol", rtol))
+    for dtype in rtol:
+        check_choice("the keys of rtol", dtype, DTYPES)
+    return RTOL | {dtype: check_number("rtol", value) for dtype, value in rtol.items()}
 
 
 @dataclass(frozen=True)
@@ -147,18 +164,34 @@ class Trial:
 
     def run(self, pairs: Sequence[tuple[Place, str]]) -> Iterator[Outcome]:
         """Yield how each library and device does in each dtype, values first."""
-        judges = [place for place, dtype in pairs if dtype == "float64" and _differentiates(place)]
-        judge = min(judges, key=_compiles, default=None)  # it is called often
+        tested = self._rounded("float64")._tested(pairs) if self.gradients else {}
+        judge = next((place for place, outcome in tested.items() if outcome.passed), None)
         for dtype in dict.fromkeys(dtype for _, dtype in pairs):
-            arrays, kwargs = change((self.arrays, self.kwargs), partial(_round, dtype))
-            rounded = replace(self, arrays=arrays, kwargs=kwargs)
+            rounded = self._rounded(dtype)
+            arrays, kwargs = change((rounded.arrays, rounded.kwargs), _copy)  # a function may write to its arguments
             expected = (self.expected or self.function)(*arrays, **kwargs)
             for place, its in pairs:
                 if its != dtype:
                     continue
                 yield rounded._try(place, dtype, "values", rounded._values, lambda _, same=expected: same)
-                if self.gradients and _differentiates(place):
+                if self.gradients and dtype == "float64" and place in tested:
+                    yield tested[place]
+                elif self.gradients and _differentiates(place):
                     yield rounded._try_gradients(place, dtype, judge)
+
+    def _rounded(self, dtype: str) -> Trial:
+        arrays, kwargs = change((self.arrays, self.kwargs), partial(_round, dtype))
+        return replace(self, arrays=arrays, kwargs=kwargs)
+
+    def _tested(self, pairs: Sequence[tuple[Place, str]]) -> dict[Place, Outcome]:
+        """Compare float64 gradients with central differences, up to the first library that is right: it judges."""
+        found = {}
+        able = [place for place, dtype in pairs if dtype == "float64" and _differentiates(place)]
+        for place in sorted(able, key=_compiles):  # the judge is called often
+            found[place] = self._try_gradients(place, "float64", None)
+            if found[place].passed:
+                break
+        return found
 
     def _try(
         self,
@@ -186,11 +219,11 @@ class Trial:
         return self.function(*arrays, **kwargs)
 
     def _try_gradients(self, place: Place, dtype: str, judge: Place | None) -> Outcome:
-        """Compare with the judge's gradients; those, and where there is no judge, with central differences."""
-        if judge is not None and (place, dtype) != (judge, "float64"):
+        """Compare with the judge's gradients; without a judge, with central differences."""
+        if judge is not None:
             exact = self._gradients(judge.anchor())
             return self._try(place, dtype, "gradients", self._gradients, lambda _: change(exact, _host))
-        expected = partial(_filled, self._slopes())
+        expected = partial(_filled, self._slopes)
         return self._try(place, dtype, "gradients", self._gradients, expected, _STENCIL_ERROR)
 
     def _gradients(self, anchor: Array) -> dict[str, Array]:
@@ -205,7 +238,8 @@ class Trial:
         xp, following = backends.namespace(anchor), iter(own)
         arrays = change(self.arrays, lambda x: next(following) if _is_floating(x) else _put(anchor, x))
         result = self.function(*arrays, **change(self.kwargs, partial(_put, anchor)))
-        total = xp.sum(anchor)
+        # of no entry, but with a gradient, which is 0 where nothing depends on the arguments
+        total = sum((xp.sum(xp.reshape(x, (-1,))[:0]) for x in own), xp.sum(anchor))
         for _, x in leaves(result):
             if is_array(x) and xp.isdtype(x.dtype, "real floating"):
                 size = math.prod(x.shape)
@@ -213,19 +247,20 @@ class Trial:
                 total = total + xp.sum(x * constant(coefficients, like=x))
         return total
 
+    @cached_property
     def _slopes(self) -> dict[str, np.ndarray]:
         """Central differences in some entries of each argument, NaN in the others."""
         own = {path: x for path, x in leaves(self.arrays) if _is_floating(x)}
         number, slopes = partial(self._number, NUMPY.anchor()), {}
         for path, x in own.items():
             slopes[f"argument {path}"] = slope = np.full(x.shape, np.nan)
-            step = _STEP * (float(np.max(np.abs(x), initial=0.0)) or 1.0)
+            step = _STEP * (float(np.max(np.abs(x), initial=0.0, where=np.isfinite(x))) or 1.0)
             for entry in np.linspace(0, x.size - 1, min(x.size, _SLOPES)).astype(int):
                 ends = []
                 for times in _STENCIL:
                     moved = x.copy()
                     moved.flat[entry] += times * step
-                    ends.append(float(number(*(own | {path: moved}).values())))
+                    ends.append(float(number(*map(_copy, (own | {path: moved}).values()))))
                 slope.flat[entry] = np.dot(ends, list(_STENCIL.values())) / step
                 if abs(slope.flat[entry]) < 16 * np.finfo(np.float64).eps * np.max(np.abs(ends)) / step:
                     slope.flat[entry] = 0.0  # rounding alone
@@ -252,6 +287,10 @@ def _round(dtype: str, x: Any) -> Any:
     """What is left of a floating array in a dtype, in float64."""
     x = _host(x)
     return x.astype(dtype).astype(np.float64) if _is_floating(x) else x
+
+
+def _copy(x: Any) -> Any:
+    return np.array(x) if is_array(x) else x
 
 
 def _put(anchor: Array, x: Any) -> Any:
@@ -284,5 +323,9 @@ def told(outcome: Outcome) -> tuple[str, str, str, str, str]:
     """Return error, what is allowed, where, and both values; or what was wrong beside the numbers."""
     error, where, found, expected = outcome.difference
     if outcome.problem:
-        return "", "", " ".join(outcome.problem.split()), "", ""
-    return f"{error:.2g}", f"{outcome.rtol:.2g}", where or "the result", str(found), str(expected)
+        return "", "", _in_a_line(outcome.problem), "", ""
+    return f"{error:.2g}", f"{outcome.rtol:.2g}", where or "the result", _in_a_line(found), _in_a_line(expected)
+
+
+def _in_a_line(value: Any) -> str:
+    return " ".join(str(value).split())

@@ -85,13 +85,13 @@ NUMPY = Place("numpy", "cpu")
 """With what the others are compared."""
 
 
-def places(libraries: Sequence[str] | None = None, devices: Sequence[str] | None = None) -> list[Place]:
+def places(libraries: str | Sequence[str] | None = None, devices: str | Sequence[str] | None = None) -> list[Place]:
     """Return array libraries and devices that can be used here, NumPy first.
 
     Parameters
     ----------
     libraries
-        Their names; by default all that have a backend and are installed.
+        Their names, or one; by default all that have a backend and are installed.
     devices
         As the libraries call them, such as ``cpu`` or ``cuda:0``, each on the libraries that have it; by default all.
 
@@ -107,22 +107,30 @@ def places(libraries: Sequence[str] | None = None, devices: Sequence[str] | None
     >>> places(["numpy"])
     [Place(library='numpy', device='cpu')]
     """
-    for name in libraries or ():
+    names = sorted(_distinct(), key=lambda name: name != "numpy") if libraries is None else _each_once(libraries)
+    for name in names:
         if not _present(name):
             raise BackendError(f"{name} is not installed; these have a backend: {', '.join(backends.installed())}")
         backends.named(name)
-    names = sorted(_distinct(), key=lambda name: name != "numpy") if libraries is None else list(libraries)
     if devices is None:
         return [Place(name, device) for name in names for device in _devices(name)]
-    found = [Place(name, device) for device in devices for name in names if Place(name, device).has("float32")]
-    for device in devices:
+    asked = _each_once(devices)
+    found = [Place(name, device) for device in asked for name in names if Place(name, device).has("float32")]
+    for device in asked:
         if device not in {place.device for place in found}:
             raise InputError(f"none of {', '.join(names)} has a device {device!r} here")
     return found
 
 
+def _each_once(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(dict.fromkeys(names))
+
+
 def _present(name: str) -> bool:
-    return find_spec(name) is not None
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError, AttributeError):  # such as "a.b", "" and what is no name
+        return False
 
 
 def _distinct() -> list[str]:

@@ -230,7 +230,7 @@ OPERATIONS = (
     Case("array.map_leaves", _trees, normal((2,), (3,)), lambda x, y: (2 * x, (2 * y, None))),
     Case("array.rebuild", _trees, normal((2,), (3,)), lambda x, y: (2 * x, (2 * y, None))),
     Case("array.concrete", lambda x: array.concrete(_of_backend(x)[1].all(x == x)), normal((3,)), lambda x: True),
-    Case("array.either", _either, normal((3,)), lambda x: (2 * x, -x)),
+    Case("array.either", _either, positive((3,)), lambda x: (2 * x, -x)),
     Case("array.logsumexp", lambda x: array.logsumexp(x), _scores, _logsumexp_numpy),
     Case("array.logsumexp", lambda x: array.logsumexp(x), _small_scores, _logsumexp_numpy, True, "small"),
     Case("array.normalize", lambda x: array.normalize(x, axis=-1), _large_scores, _normalize_numpy),
