@@ -31,9 +31,7 @@ if __name__ == "__main__":
     options.add_argument("--cost", choices=("normalized", "hinton"), default="normalized", help="of the routing")
     options.add_argument("--temperature", type=float, nargs="+", help="inverse temperature of each iteration")
     options.add_argument("--margin", choices=("epoch", "step"), default="epoch", help="by what the margin grows")
-    options.add_argument(
-        "--recompute", action="store_true", help="less memory, slower"
-    )
+    options.add_argument("--recompute", action="store_true", help="less memory, slower")
     options.add_argument("--decoder", action="store_true", help="reconstruct images from class poses")
     given = options.parse_args()
     run(

@@ -174,7 +174,7 @@ def _epoch(task: Task, settings: Settings, learner: Any, data: Images, epoch: in
     total, hits, seen = 0.0, 0, 0
     steps = -(-len(order) // settings.batch_size)
     rate = settings.learning_rate * settings.decay**epoch
-    bar = tqdm(batches(data, settings.batch_size, order), f"epoch {epoch + 1}", steps, leave=False)
+    bar = tqdm(batches(data, settings.batch_size, order), f"epoch {epoch + 1}", steps, leave=False, disable=None)
     for step, (images, labels) in enumerate(bar):
         margin = task.margin(epoch, epoch * steps + step)
         loss, activations = learner.step(view(settings, images, rng), targets(labels), rate, margin)
