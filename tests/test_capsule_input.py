@@ -299,6 +299,17 @@ def test_other_dtypes_than_floating_are_refused(lib, name, argument, dtype):
     rejected(lambda: call(lib, name, **{argument: wrong}), InputTypeError, *words)
 
 
+def test_targets_that_are_no_numbers_are_refused(lib):
+    targets = np.zeros((2, 3), "complex128")
+    rejected(lambda: call(lib, "margin_loss", labels=targets), InputTypeError, "targets", "complex128", "real numbers")
+
+
+def test_finite_inputs_whose_routing_is_not_are_told_what_to_do(eager_lib):
+    huge = 1e200 * (1 + np.arange(VOTES.size).reshape(VOTES.shape))
+    with np.errstate(over="ignore", invalid="ignore"):
+        rejected(lambda: call(eager_lib, "em_routing", votes=huge), InputError, "finite inputs", "scale them down")
+
+
 @pytest.mark.parametrize("name", ["margin_loss", "spread_loss", "mask_capsules"])
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 def test_labels_that_are_no_integers_are_refused(lib, name, dtype):
@@ -383,6 +394,12 @@ def test_the_spread_loss_is_what_it_is_by_hand(lib):
     np.testing.assert_allclose(
         float(spread_loss(activations, labels)), np.mean([0.3**2 + 0.8**2, 0.75**2 + 0.8**2]), rtol=1e-12
     )
+
+
+def test_the_margin_may_be_an_array_of_one_number(lib):
+    arrays = lib.asarray(LENGTHS), lib.asarray(LABELS)
+    assert float(spread_loss(*arrays, lib.asarray(0.5))) == float(spread_loss(*arrays, 0.5))
+    rejected(lambda: spread_loss(*arrays, lib.asarray([0.5, 0.6])), InputError, "margin", "(2,)", "one number")
 
 
 def test_the_target_adds_nothing_to_the_spread_loss(lib):

@@ -11,6 +11,7 @@ from emroute import em
 from emroute.backend import namespace
 from emroute.em import Status
 from emroute.errors import InputError, MissingDependencyError
+from tests.helpers import compiling
 
 
 class Params(NamedTuple):
@@ -116,6 +117,25 @@ def test_each_problem_of_a_batch_stops_for_itself(lib):
         alone = em.fit(Mean(0.5), own[at[0], 0, ...], Params(lib.asarray(starts[at])), tol=1e-9)
         assert int(restarted.n_iter[at]) == int(alone.n_iter)
         assert lib.to_numpy(restarted.params.mean)[at] == pytest.approx(float(alone.params.mean), rel=1e-12)
+
+
+@pytest.mark.parametrize(("rows", "starts"), [((40,), ()), ((40,), (3,)), ((2, 1, 40), (2, 3)), ((6, 40), (6,))])
+@pytest.mark.parametrize(("model", "max_iter"), [(Mean(0.5), 100), (Mean(0.5), 3), (Mean(0.5), 0), (Exploding(), 9)])
+def test_the_loop_that_is_compiled_whole_is_the_one_from_python(rows, starts, model, max_iter):
+    rng = np.random.default_rng(0)
+    x, start = rng.normal(3, 1, (*rows, 1)), Params(np.asarray(rng.normal(0, 9, starts)))
+    weight = rng.uniform(size=rows)
+
+    def fit():
+        with np.errstate(over="ignore"):
+            return em.fit(model, x, start, sample_weight=weight, max_iter=max_iter, tol=1e-9)
+
+    expected = fit()
+    with compiling():
+        got = fit()
+    np.testing.assert_allclose(got.params.mean, expected.params.mean, rtol=1e-12)
+    for a, b in zip(got[1:], expected[1:], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 7, 39])

@@ -1,6 +1,7 @@
 """Gaussian mixtures: the equations written out, SciPy's densities, scikit-learn's fits, and what a result can do."""
 
 import warnings
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as Reference
 
 from emroute import gmm
-from tests.helpers import COVARIANCE_TYPES, NUMPY, clusters, dense, gaussian_em, given_start
+from emroute.gmm.model import GaussianModel, begin
+from tests.helpers import COVARIANCE_TYPES, NUMPY, clusters, compiling, dense, gaussian_em, given_start
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -130,7 +132,54 @@ def test_starting_means_take_their_nearest_rows(eager_lib):
         np.testing.assert_allclose(lib.to_numpy(fitted.means)[k], rows.mean(axis=0), rtol=1e-9)
 
 
+@every_type
+def test_a_fit_may_be_compiled_whole(covariance_type):
+    _, expected = four_steps(NUMPY, covariance_type)
+    with compiling():
+        _, fitted = four_steps(NUMPY, covariance_type)
+    np.testing.assert_allclose(fitted.means, expected.means, rtol=1e-12)
+    np.testing.assert_allclose(fitted.covariances, expected.covariances, rtol=1e-12)
+    np.testing.assert_allclose(fitted.trace, expected.trace, rtol=1e-12)
+
+
+def test_components_before_any_data_are_one_gaussian(eager_lib):
+    lib = eager_lib
+    centre, scale, x = np.array([1.0, -2.0]), np.array([0.5, 3.0]), np.random.default_rng(0).normal(size=(7, 2))
+    for covariance_type in COVARIANCE_TYPES:
+        model = GaussianModel(covariance_type)
+        params = begin(model, lib.asarray(centre), lib.asarray(scale), lib.asarray(0.0), K)
+        got = gmm.GaussianMixture.unfitted(model, params).log_prob(lib.asarray(x))
+        expected = multivariate_normal(centre, np.diag(scale**2)).logpdf(x)
+        np.testing.assert_allclose(lib.to_numpy(got), expected, rtol=1e-12)
+
+
+@every_type
+@pytest.mark.parametrize(("dtype", "width"), [("float64", 1e-5), ("float32", 1e-2)])
+def test_only_components_narrow_beside_their_distance_need_care(eager_lib, covariance_type, dtype, width):
+    """About the common centre, products of float32 resolve variances down to some 1e-4 of the squared distance."""
+    means = np.array([[-1.0, 0.0], [1.0, 0.0]])
+    shape = {
+        "full": np.eye(2) * np.ones((2, 1, 1)),
+        "tied": np.eye(2),
+        "diag": np.ones((2, 2)),
+        "spherical": np.ones(2),
+    }
+    for variance, narrow in ((1.0, 0), (width**2, 1)):
+        parts = np.full(2, 0.5), means, variance * shape[covariance_type]
+        parts = (eager_lib.asarray(part, dtype) for part in parts)
+        mixture = gmm.GaussianMixture.from_parameters(*parts, covariance_type=covariance_type)
+        assert float(mixture.params.narrow) == narrow
+
+
 # Results
+
+
+def test_a_mixture_is_frozen_and_equal_to_itself_alone():
+    _, fitted = four_steps(NUMPY, "full")
+    _, again = four_steps(NUMPY, "full")
+    assert len({fitted, again}) == 2
+    with pytest.raises(FrozenInstanceError):
+        fitted.status = again.status
 
 
 def test_score_and_criteria_count_weights_as_rows(lib):
@@ -215,8 +264,12 @@ def test_a_batch_of_mixtures_scores_each_problem_by_its_own(eager_lib):
     starts = [given_start(rows, K, "full") for rows in x]
     init = tuple(lib.asarray(np.stack(parts)) for parts in zip(*starts, strict=True))
     weight = lib.asarray(np.stack([WEIGHT, WEIGHT[::-1]]))
-    fitted = gmm.fit(lib.asarray(x), K, init=init, max_iter=4, tol=0, sample_weight=weight)
+    options = {"init": init, "max_iter": 4, "tol": 0, "sample_weight": weight}
+    fitted = gmm.fit(lib.asarray(x), K, **options)
+    blocks = gmm.fit(lib.asarray(x), K, chunk_size=7, **options)  # a problem is more than one holds
+    np.testing.assert_allclose(lib.to_numpy(blocks.trace), lib.to_numpy(fitted.trace), rtol=1e-12)
     assert fitted.weights.shape == (2, K)
+    assert repr(fitted) == f"GaussianMixture(n_components={K}, batch=(2,))"
     assert fitted.log_likelihood.shape == (2,)
     scores = lib.to_numpy(fitted.log_prob(lib.asarray(x)))
     parts = [lib.to_numpy(part) for part in (fitted.weights, fitted.means, fitted.covariances)]

@@ -1,12 +1,14 @@
 """k-means: Lloyd's iterations written out, scikit-learn's clusters, and what a result can do."""
 
+from dataclasses import FrozenInstanceError
+
 import numpy as np
 import pytest
 from sklearn.cluster import KMeans as Reference
 from sklearn.datasets import load_iris
 
 from emroute import kmeans
-from tests.helpers import clusters, lloyd
+from tests.helpers import clusters, compiling, lloyd
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -98,3 +100,21 @@ def test_results_have_the_type_of_the_data(lib):
         for value in (fitted.centroids, fitted.inertia, fitted.trace, fitted.transform(x)):
             assert lib.to_numpy(value).dtype == np.dtype(dtype)
         assert lib.to_numpy(fitted.labels).dtype.kind == "i"
+
+
+def test_a_fit_may_be_compiled_whole():
+    expected = kmeans.fit(rows(), K, n_init=3, rng=0)
+    with compiling():
+        fitted = kmeans.fit(rows(), K, n_init=3, rng=0)
+    np.testing.assert_allclose(fitted.centroids, expected.centroids, rtol=1e-12)
+    np.testing.assert_allclose(fitted.trace, expected.trace, rtol=1e-12)
+
+
+def test_a_clustering_is_frozen_equal_to_itself_alone_and_says_what_it_found():
+    fitted, again = (kmeans.fit(rows(), K, rng=0) for _ in range(2))
+    assert len({fitted, again}) == 2
+    with pytest.raises(FrozenInstanceError):
+        fitted.labels = again.labels
+    found = f"inertia={float(fitted.inertia):.6f}, n_iter={int(fitted.n_iter)}, converged"
+    assert repr(fitted) == f"KMeans(n_clusters={K}, {found})"
+    assert repr(kmeans.fit(np.stack([rows(1), rows(2)]), K, rng=0)) == f"KMeans(n_clusters={K}, batch=(2,))"
