@@ -185,7 +185,7 @@ def align(params: Any, ranks: tuple[int, ...], batch: tuple[int, ...], n_own: in
     try:
         joint = np.broadcast_shapes(batch, *own)
     except ValueError:
-        raise InputError(f"batch dimensions of the start and the data do not broadcast: {own} and {tuple(batch)}") from None
+        raise InputError(f"batch dimensions of the start and the data do not broadcast: {own} and {batch}") from None
     return compiled(backends.get(*arrays), _align, ranks, joint, n_own)(params)
 
 

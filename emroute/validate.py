@@ -192,7 +192,7 @@ def as_parameter(name: str, value: Any, like: Array, tail: tuple[int, ...], batc
         raise InputError(f"{name} has shape {tuple(value.shape)}, expected (..., {_tail(tail)})")
     own = tuple(value.shape[: value.ndim - len(tail)])
     if any(a != b and 1 not in (a, b) for a, b in zip(own[::-1], batch[::-1], strict=False)):
-        raise InputError(f"batch dimensions of {name} and the data do not broadcast: {own} and {tuple(batch)}")
+        raise InputError(f"batch dimensions of {name} and the data do not broadcast: {own} and {batch}")
     if not xp.isdtype(value.dtype, ("integral", "real floating")):
         raise InputTypeError(f"{name} has dtype {value.dtype}, expected real numbers")
     value = xp.astype(value, like.dtype, copy=False)
