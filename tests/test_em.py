@@ -119,7 +119,9 @@ def test_each_problem_of_a_batch_stops_for_itself(lib):
         assert lib.to_numpy(restarted.params.mean)[at] == pytest.approx(float(alone.params.mean), rel=1e-12)
 
 
-@pytest.mark.parametrize(("rows", "starts"), [((40,), ()), ((40,), (3,)), ((2, 1, 40), (2, 3)), ((6, 40), (6,))])
+@pytest.mark.parametrize(
+    ("rows", "starts"), [((40,), ()), ((40,), (1,)), ((1, 40), (1,)), ((40,), (3,)), ((2, 1, 40), (2, 3))]
+)
 @pytest.mark.parametrize(("model", "max_iter"), [(Mean(0.5), 100), (Mean(0.5), 3), (Mean(0.5), 0), (Exploding(), 9)])
 def test_the_loop_that_is_compiled_whole_is_the_one_from_python(rows, starts, model, max_iter):
     rng = np.random.default_rng(0)
@@ -200,6 +202,15 @@ def test_progress_needs_tqdm_and_says_so(monkeypatch, capsys):
 def test_params_must_begin_with_the_batch():
     with pytest.raises(InputError, match="begin with"):
         em.fit(Mean(), np.ones((5, 2, 4, 1)), Params(np.zeros(2)))
+
+
+def test_the_objective_must_have_the_batch_of_the_data():
+    class Pooled(Mean):
+        def objective(self, sums, params):
+            return -namespace(sums.second).sum(sums.second)
+
+    with pytest.raises(InputError, match="begin with the batch dimensions of the data"):
+        em.fit(Pooled(), np.ones((2, 4, 1)), Params(np.zeros(2)))
 
 
 def test_ranks_of_rows_are_declared_or_told_from_shapes(lib):

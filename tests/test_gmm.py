@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as Reference
 
 from emroute import gmm
+from emroute.backend import named
 from emroute.gmm.model import GaussianModel, begin
 from tests.helpers import COVARIANCE_TYPES, NUMPY, clusters, compiling, dense, gaussian_em, given_start
 
@@ -276,3 +277,33 @@ def test_a_batch_of_mixtures_scores_each_problem_by_its_own(eager_lib):
     for i in range(2):
         joint = log_densities([part[i] for part in parts], x[i])
         np.testing.assert_allclose(scores[i], logsumexp(joint, axis=1), rtol=1e-9)
+
+
+@every_type
+def test_a_batch_of_one_is_the_problem_itself(eager_lib, covariance_type):
+    x, options = clusters(N, D, K, seed=4), {"covariance_type": covariance_type, "max_iter": 4}
+    for n_init, init in ((1, x[:K].tolist()), (3, "k-means++")):
+        alone, batch = (
+            gmm.fit(eager_lib.asarray(rows), K, init=init, n_init=n_init, rng=0, **options) for rows in (x, x[None])
+        )
+        for name in ("weights", "means", "covariances", "log_likelihood", "trace", "n_iter", "status"):
+            one, many = (eager_lib.to_numpy(getattr(fitted, name)) for fitted in (alone, batch))
+            np.testing.assert_allclose(many, one[None], rtol=1e-10, err_msg=name)
+        for method in ("log_prob", "responsibilities", "predict"):
+            one, many = (
+                eager_lib.to_numpy(getattr(fitted, method)(eager_lib.asarray(rows)))
+                for fitted, rows in ((alone, x), (batch, x[None]))
+            )
+            np.testing.assert_allclose(many, one[None], rtol=1e-9, atol=1e-12)
+
+
+def test_scores_do_not_depend_on_blocks(monkeypatch):
+    x = np.stack([clusters(N, D, K, seed) for seed in (1, 2)])
+    fitted = gmm.fit(x, K, rng=0, max_iter=4)
+    whole = fitted.log_prob(x), fitted.responsibilities(x), fitted.predict(x)
+    for rows in (5, 2 * N):  # fewer than a problem has, and two problems
+        monkeypatch.setattr(named("numpy"), "chunk_size", lambda size, rows=rows: rows)
+        for got, expected in zip(
+            (fitted.log_prob(x), fitted.responsibilities(x), fitted.predict(x)), whole, strict=True
+        ):
+            np.testing.assert_allclose(got, expected, rtol=1e-12)

@@ -93,6 +93,15 @@ def test_a_batch_has_its_own_labels_and_inertia(lib):
     assert fitted.transform(lib.asarray(x)).shape == (2, N, K)
 
 
+def test_a_batch_of_one_is_the_problem_itself(lib):
+    x = rows()
+    for n_init, init in ((1, x[:K].tolist()), (3, "k-means++")):
+        alone, batch = (kmeans.fit(lib.asarray(y), K, init=init, n_init=n_init, rng=0) for y in (x, x[None]))
+        for name in ("centroids", "labels", "inertia", "trace", "n_iter", "status"):
+            one, many = (lib.to_numpy(getattr(fitted, name)) for fitted in (alone, batch))
+            np.testing.assert_allclose(many, one[None], rtol=1e-10, err_msg=name)
+
+
 def test_results_have_the_type_of_the_data(lib):
     for dtype in ("float32", "float64"):
         x = lib.asarray(rows(), dtype)
