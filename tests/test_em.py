@@ -83,6 +83,8 @@ def test_tol_is_a_change_per_unit_of_weight(lib):
     plain = em.fit(Mean(0.5), x, Params(lib.asarray(0.0)), tol=1e-3)
     heavy = em.fit(Mean(0.5), x, Params(lib.asarray(0.0)), tol=1e-3, sample_weight=lib.asarray(np.full(40, 1e6)))
     assert int(plain.n_iter) == int(heavy.n_iter)
+    *_, before, last = np.diff(lib.to_numpy(plain.trace))
+    assert last <= 1e-3 * 40 < before
 
 
 def test_a_non_finite_step_is_undone_and_said(lib):

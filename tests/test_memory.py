@@ -115,16 +115,17 @@ def per_row(function):
     return (peak(function, 2000)[0] - peak(function, 1000)[0]) / 1000
 
 
-@pytest.mark.parametrize(("k", "d"), [(12, 4), (3, 20), (40, 7)])
+@pytest.mark.parametrize(("restarts", "k", "d"), [((), 12, 4), ((), 3, 20), ((), 40, 7), ((5,), 12, 4)])
 @pytest.mark.parametrize("kind", [*COVARIANCE_TYPES, "k-means"])
-def test_a_row_takes_what_its_model_says(kind, k, d):
+def test_a_row_takes_what_its_model_says(kind, restarts, k, d):
     x, weight = np.random.default_rng(0).normal(size=(2000, d)), np.random.default_rng(1).uniform(size=2000)
+    init = np.random.default_rng(2).normal(size=(*restarts, k, d))
     if kind == "k-means":
-        fitted = emroute.kmeans.fit(x, k, init=x[:k], max_iter=1)
-        params, score = fitted.params._replace(careful=np.zeros(())), "assign"
+        fitted = emroute.kmeans.fit(x, k, init=init, max_iter=1)
+        params, score = fitted.params._replace(careful=np.zeros(restarts)), "assign"
     else:
-        fitted = emroute.gmm.fit(x, k, covariance_type=kind, init=x[:k], max_iter=1)
-        params, score = fitted.params._replace(narrow=np.zeros(())), "log_prob"
+        fitted = emroute.gmm.fit(x, k, covariance_type=kind, init=init, max_iter=1)
+        params, score = fitted.params._replace(narrow=np.zeros(restarts)), "log_prob"
     model = fitted.model
     assert_about(per_row(lambda n: model.expect(params, x[:n], weight[:n])), model.bytes_per_row(params))
     assert_about(per_row(lambda n: getattr(model, score)(params, x[:n])), model.bytes_per_scored_row(params))
