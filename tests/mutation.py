@@ -21,9 +21,11 @@ import resource
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.machinery import SourceFileLoader
 from importlib.util import spec_from_file_location
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -51,8 +53,12 @@ TESTS = {  # quick ones first; a mutant that only the long test_properties.py wo
 OTHERS = ("array_api_strict", "torch", "jax", "cupy")
 PROCESSES = ("suite", "array_libraries", "loaded_only")  # tests that start some, which know nothing of the mutant
 HEAVY = ("jax.numpy", "torch", "scipy.stats", "sklearn.cluster", "sklearn.datasets", "sklearn.mixture", "hypothesis")
-PLAIN = ("-x", "--import-mode=importlib", "--assert=plain", "-pno:xdist", "-pno:cacheprovider", "-oaddopts=")
+PLAIN = (
+    *("-x", "--import-mode=importlib", "--assert=plain", "-pno:xdist", "-pno:cacheprovider", "-oaddopts="),
+    "--hypothesis-profile=mutation",
+)
 MEMORY = 16 * 2**30  # bytes that a mutant may ask for
+PATIENCE = 1800  # seconds, for one that waits without working
 
 
 class Mutant(NamedTuple):
@@ -64,8 +70,14 @@ class Mutant(NamedTuple):
     occurrence: int
 
     @property
-    def source(self) -> str:
-        return mutate_code(self.path.read_text(encoding="utf-8"), get_operator(self.operator)(), self.occurrence) or ""
+    def source(self) -> str | None:
+        """The mutated file; None if it is no Python."""
+        changed = mutate_code(self.path.read_text(encoding="utf-8"), get_operator(self.operator)(), self.occurrence)
+        try:
+            ast.parse(changed)
+        except SyntaxError:
+            return None
+        return changed
 
     def __str__(self) -> str:
         lines = (text.splitlines() for text in (self.path.read_text(encoding="utf-8"), self.source))
@@ -103,47 +115,33 @@ def draw(seed: int, size: int) -> Iterator[Mutant]:
     everything = [pair for file in files for pair in mutants(file)]
     print(f"{len(everything)} mutants in {len(files)} files", flush=True)
     everything.sort(key=lambda pair: hashlib.sha256(f"{seed} {pair[0]}".encode()).digest())
-    for _, mutant in everything:
-        try:
-            ast.parse(mutant.source)
-        except SyntaxError:
-            continue
-        yield mutant
-        size -= 1
-        if not size:
-            return
+    return islice((mutant for _, mutant in everything if mutant.source), size)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave NumPy's tests, as this module is a plug-in too."""
+    items[:] = [item for item in items if not any(word in item.nodeid for word in (*OTHERS, *PROCESSES))]
 
 
 def run_tests(tests: Iterable[str], seconds: int, module: str = "", path: str = "", source: str = "") -> None:
-    """Run the tests on NumPy with one module's source exchanged, and exit with their status."""
-
-    class Loader(SourceFileLoader):
-        def get_code(self, fullname: str) -> object:
-            return compile(source, path, "exec")
-
-    class Finder:
-        @staticmethod
-        def find_spec(name: str, *_: object) -> ModuleSpec | None:
-            return spec_from_file_location(name, path, loader=Loader(name, path)) if name == module else None
-
-    sys.meta_path.insert(0, Finder)
+    """Run the tests with one module's source exchanged, and exit with their status."""
+    loader = SourceFileLoader(module, path)
+    loader.get_code = lambda name: compile(source, path, "exec")
+    spec = spec_from_file_location(module, path, loader=loader)
+    sys.meta_path.insert(0, SimpleNamespace(find_spec=lambda name, *_: spec if name == module else None))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     for stream in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-
-    class NumpyAlone:
-        @staticmethod
-        def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-            items[:] = [item for item in items if not any(word in item.nodeid for word in (*OTHERS, *PROCESSES))]
-
-    os._exit(pytest.main([*PLAIN, "--hypothesis-profile=mutation", *tests], [NumpyAlone]))
+    os._exit(pytest.main([*PLAIN, *tests], [sys.modules[__name__]]))
 
 
 def survives(*arguments: object) -> bool:
     """Whether all tests pass in time."""
     process = multiprocessing.get_context("fork").Process(target=run_tests, args=arguments)
     process.start()
+    process.join(PATIENCE)
+    process.kill()
     process.join()
     return process.exitcode == 0
 

@@ -59,6 +59,16 @@ def test_inertia_is_weighted(lib):
         np.testing.assert_allclose(lib.to_numpy(fitted.centroids)[k], mean, rtol=1e-10)
 
 
+@pytest.mark.parametrize(("dtype", "width"), [("float32", 1e-4), ("float64", 1e-8)])
+def test_the_trace_of_tight_clusters_keeps_its_digits(lib, dtype, width):
+    """Products alone would err by a rounding of the squared distances between the clusters."""
+    corners = np.repeat([[-1.0, 0.0], [1.0, 0.0], [0.0, 2.0]], 20, axis=0)
+    x = lib.asarray(corners + width * np.random.default_rng(0).normal(size=corners.shape), dtype)
+    fitted = kmeans.fit(x, K, init=x[::20, ...])
+    assert int(fitted.n_iter) > 0
+    assert -float(fitted.trace[-1]) == pytest.approx(float(fitted.inertia), rel=1e-4)
+
+
 def test_convergence_is_strict_by_default(lib):
     x = rows(5)
     fitted = kmeans.fit(lib.asarray(x), K, init=lib.asarray(x[:K]))
