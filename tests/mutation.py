@@ -44,6 +44,7 @@ FITS = (
 )
 TESTS = {  # quick ones first; a mutant that only the long test_properties.py would kill lacks a test of its own
     "emroute/capsule": CAPSULES,
+    "emroute/gmm/diagonal.py": CAPSULES,
     "emroute/gmm/ridge.py": ("tests/test_sklearn.py",),
     "emroute/gmm": FITS,
     "emroute/em.py": FITS,

@@ -280,6 +280,19 @@ def test_a_batch_of_mixtures_scores_each_problem_by_its_own(eager_lib):
 
 
 @every_type
+def test_a_batch_fits_as_its_problems_do(eager_lib, covariance_type):
+    """Of another number of components than of features."""
+    x, k = np.stack([clusters(N, D, K, seed) for seed in (1, 2)]), 2
+    options = {"covariance_type": covariance_type, "max_iter": 4, "tol": 0}
+    batch = gmm.fit(eager_lib.asarray(x), k, init=eager_lib.asarray(x[:, :k]), **options)
+    for i in range(2):
+        alone = gmm.fit(eager_lib.asarray(x[i]), k, init=eager_lib.asarray(x[i, :k]), **options)
+        for name in ("weights", "means", "covariances", "log_likelihood", "trace"):
+            got, expected = (eager_lib.to_numpy(getattr(fitted, name)) for fitted in (batch, alone))
+            np.testing.assert_allclose(got[i], expected, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+@every_type
 def test_a_batch_of_one_is_the_problem_itself(eager_lib, covariance_type):
     x, options = clusters(N, D, K, seed=4), {"covariance_type": covariance_type, "max_iter": 4}
     for n_init, init in ((1, x[:K].tolist()), (3, "k-means++")):

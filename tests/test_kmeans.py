@@ -93,14 +93,16 @@ def test_restarts_keep_the_least_inertia(eager_lib):
     assert float(best.inertia) == pytest.approx(57.2284732, rel=1e-4)
 
 
-def test_a_batch_has_its_own_labels_and_inertia(lib):
+@pytest.mark.parametrize("k", [2, K])
+def test_a_batch_has_its_own_labels_and_inertia(lib, k):
     x = np.stack([rows(1), rows(2)])
-    fitted = kmeans.fit(lib.asarray(x), K, n_init=2, rng=0)
+    fitted = kmeans.fit(lib.asarray(x), k, n_init=2, rng=0)
     assert fitted.labels.shape == (2, N)
     square = ((x[:, :, None] - lib.to_numpy(fitted.centroids)[:, None]) ** 2).sum(axis=-1)
     np.testing.assert_array_equal(lib.to_numpy(fitted.labels), square.argmin(axis=-1))
+    np.testing.assert_array_equal(lib.to_numpy(fitted.predict(lib.asarray(x))), square.argmin(axis=-1))
     np.testing.assert_allclose(lib.to_numpy(fitted.inertia), square.min(axis=-1).sum(axis=-1), rtol=1e-10)
-    assert fitted.transform(lib.asarray(x)).shape == (2, N, K)
+    assert fitted.transform(lib.asarray(x)).shape == (2, N, k)
 
 
 def test_a_batch_of_one_is_the_problem_itself(lib):
