@@ -140,6 +140,7 @@ def test_the_arguments_that_are_spoilt_below_are_good(lib, name):
         (("gmm_routing",), {"poses": normal(0, H)}, ("poses have shape (0, 4)", "no axis of length 0")),
         (("gmm_routing",), {"poses": normal(I, H + 1)}, ("starting means have shape (3, 4)", "H = 5")),
         (("gmm_routing",), {"init": START[:2]}, ("init", "(means, variances, weights)")),
+        (("gmm_routing",), {"init": (*START, MEANS)}, ("init", "(means, variances, weights)")),
         (("gmm_routing",), {"init": (MEANS[0], *START[1:])}, ("starting means have shape (4,)", "(..., J, H)")),
         (("gmm_routing",), {"init": (MEANS, START[1][:2], START[2])}, ("variances has shape (2, 4)", "(3, 4)")),
         (("gmm_routing",), {"init": (MEANS, START[1], START[2][1:])}, ("weights have shape (2,)", "3")),
@@ -412,7 +413,10 @@ def test_the_target_adds_nothing_to_the_spread_loss(lib):
 
 def test_the_margin_of_the_spread_loss_grows_to_its_end():
     np.testing.assert_allclose([spread_margin(t) for t in (0, 1, 6, 7, 8, 1000)], [0.2, 0.3, 0.8, 0.9, 0.9, 0.9])
-    sigmoid = {t: 1 / (1 + math.exp(-x)) for t, x in ((0, -4), (50_000, -3), (200_000, 0), (700_000, 10), (10**7, 10))}
+    sigmoid = {
+        t: 1 / (1 + math.exp(-x))
+        for t, x in ((0, -4), (50_000, -3), (125_000, -1.5), (200_000, 0), (700_000, 10), (10**7, 10))
+    }
     for t, value in sigmoid.items():
         assert spread_margin(t, schedule="step") == pytest.approx(0.2 + 0.79 * value, abs=1e-12)
 

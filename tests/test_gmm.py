@@ -155,6 +155,17 @@ def test_components_before_any_data_are_one_gaussian(eager_lib):
 
 
 @every_type
+def test_covariances_come_with_their_inverse_roots_and_widths(eager_lib, covariance_type):
+    mixture = four_steps(eager_lib, covariance_type)[1]
+    spread = [eager_lib.to_numpy(part) for part in mixture.params.spread]
+    matrices, roots = (dense(part, covariance_type, K, D) for part in spread[:2])
+    values = np.linalg.eigvalsh(matrices)
+    np.testing.assert_allclose(roots @ roots, np.linalg.inv(matrices), rtol=1e-9, atol=1e-9)
+    for got, expected in zip(spread[2:], (-np.log(values).sum(-1), values[:, 0], values.sum(-1)), strict=True):
+        np.testing.assert_allclose(got * np.ones(K) if covariance_type == "tied" else got, expected, rtol=1e-9)
+
+
+@every_type
 @pytest.mark.parametrize(("dtype", "width"), [("float64", 1e-5), ("float32", 1e-2)])
 def test_only_components_narrow_beside_their_distance_need_care(eager_lib, covariance_type, dtype, width):
     """About the common centre, products of float32 resolve variances down to some 1e-4 of the squared distance."""
@@ -273,6 +284,7 @@ def test_a_batch_of_mixtures_scores_each_problem_by_its_own(eager_lib):
     assert repr(fitted) == f"GaussianMixture(n_components={K}, batch=(2,))"
     assert fitted.log_likelihood.shape == (2,)
     scores = lib.to_numpy(fitted.log_prob(lib.asarray(x)))
+    np.testing.assert_allclose(lib.to_numpy(fitted.score(lib.asarray(x))), scores.mean(axis=-1), rtol=1e-12)
     parts = [lib.to_numpy(part) for part in (fitted.weights, fitted.means, fitted.covariances)]
     for i in range(2):
         joint = log_densities([part[i] for part in parts], x[i])

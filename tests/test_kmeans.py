@@ -114,6 +114,12 @@ def test_a_batch_of_one_is_the_problem_itself(lib):
             np.testing.assert_allclose(many, one[None], rtol=1e-10, err_msg=name)
 
 
+def test_an_empty_cluster_stays_where_no_row_is_off_its_centroid(lib):
+    x, start = np.repeat([[0.0, 0.0], [1.0, 0.0]], 5, axis=0), np.array([[0.0, 0.0], [1.0, 0.0], [9.0, 9.0]])
+    fitted = kmeans.fit(lib.asarray(x), 3, init=lib.asarray(start))
+    np.testing.assert_allclose(lib.to_numpy(fitted.centroids), start, atol=1e-12)
+
+
 def test_results_have_the_type_of_the_data(lib):
     for dtype in ("float32", "float64"):
         x = lib.asarray(rows(), dtype)
