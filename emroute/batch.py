@@ -51,6 +51,11 @@ class Batch:
         return any(size > 1 for size in self.data)
 
     @property
+    def single(self) -> bool:
+        """Whether the batch is of one problem, which runs as without a batch."""
+        return bool(self.shape) and all(size == 1 for size in self.shape)
+
+    @property
     def n_outer(self) -> int:
         """How many dimensions become the axis of problems; the others are restarts on shared rows."""
         outer = len(self.shape)
@@ -69,13 +74,15 @@ class Batch:
         return int(np.prod(self.outer, dtype=int))
 
     def flatten_params(self, params: Any) -> Any:
-        """Give every array one leading axis of problems, or of 1 where all share it."""
+        """Give every array one leading axis of problems, or of 1 where all share it; a single problem none."""
 
         def lead(x: Array) -> Array:
             xp, own = namespace(x), tuple(x.shape[: len(self.shape)])
             if len(own) < len(self.shape) or any(a not in (1, b) for a, b in zip(own, self.shape, strict=True)):
                 raise InputError(f"an array in params has shape {x.shape}, expected it to begin with {self.shape}")
             rest = tuple(x.shape[self.n_outer :])
+            if self.single:
+                return xp.reshape(x, rest)
             if all(size == 1 for size in own[: self.n_outer]) and not self.by_problem:
                 return xp.reshape(x, (1, *rest))
             return xp.reshape(xp.broadcast_to(x, (*self.outer, *rest)), (self.n_problems, *rest))
@@ -103,6 +110,8 @@ class Batch:
         """Give arrays that begin with the axis of problems their batch dimensions back."""
 
         def unflatten(x: Array) -> Array:
+            if self.single:
+                return namespace(x).reshape(x, (*self.shape, *x.shape))
             outer = self.outer if x.shape[0] == self.n_problems else (1,) * self.n_outer
             return namespace(x).reshape(x, (*outer, *x.shape[1:]))
 

@@ -59,7 +59,7 @@ class Rows:
     @property
     def batch(self) -> tuple[int, ...]:
         """The leading dimensions."""
-        return self.arrays[0].shape[: self.layout.n_batch(self.arrays)]
+        return tuple(self.arrays[0].shape[: self.layout.n_batch(self.arrays)])
 
     @property
     def n(self) -> int:

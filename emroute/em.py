@@ -360,7 +360,7 @@ def _from_python(
         after = judge(state, params, statistics, total, tol)
         moved = backend.to_numpy(after.n_iter > state.n_iter)
         state, reached = after, np.full_like(history[0], np.nan)
-        reached[alive if batch.shape else ...] = np.where(moved, backend.to_numpy(state.objective), np.nan)
+        reached[alive if reached.ndim else ...] = np.where(moved, backend.to_numpy(state.objective), np.nan)
         history.append(reached)
         if callback is not None:
             callback(iteration, so_far())

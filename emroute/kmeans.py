@@ -216,7 +216,7 @@ class KMeans:
 
     def __repr__(self) -> str:
         batch = tuple(self.params.centroids.shape[:-2])
-        if batch or concrete(self.inertia == self.inertia) is None:
+        if batch or concrete(self.inertia) is None:
             return f"KMeans(n_clusters={self.n_clusters}, batch={batch})"
         status = Status(int(self.status)).name.lower()
         found = f"inertia={float(self.inertia):.6f}, n_iter={int(self.n_iter)}, {status}"
@@ -329,7 +329,9 @@ def cluster(x: Any, n_clusters: int, sample_weight: Array | None, settings: Sett
     if settings.named:
         centroids = seeds(model, params, source, n, settings.init, k, settings.n_init, as_generator(settings.rng))
     else:
-        centroids = as_parameter("starting centroids", settings.init, centre, (k, d)) - centre[..., None, :]
+        centroids = (
+            as_parameter("starting centroids", settings.init, centre, (k, d), source.batch) - centre[..., None, :]
+        )
     if settings.n_init > 1:
         source, params = restart(source, params, len(source.batch))
     start = align(params._replace(centroids=centroids), (2, 0, 1, 0, 0), source.batch, 2)

@@ -73,7 +73,7 @@ class Mixture:
         fields = [f"n_components={self.n_components}"]
         if self.weights.ndim > 1:
             fields.append(f"batch={tuple(self.weights.shape[:-1])}")
-        elif concrete(self.log_likelihood == self.log_likelihood) is not None:
+        elif concrete(self.log_likelihood) is not None:
             status = em.Status(int(self.status)).name.lower()
             fields += [f"log_likelihood={float(self.log_likelihood):.6f}", f"n_iter={int(self.n_iter)}", status]
         return f"{type(self).__name__}({', '.join(fields)})"

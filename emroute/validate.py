@@ -169,13 +169,14 @@ def _first(bad: Array) -> tuple[int, ...] | None:
     return tuple(int(i) for i in where[0]) if len(where) else None
 
 
-def as_parameter(name: str, value: Any, like: Array, tail: tuple[int, ...]) -> Array:
+def as_parameter(name: str, value: Any, like: Array, tail: tuple[int, ...], batch: tuple[int, ...] = ()) -> Array:
     """Return a start or weight as an array like the data, of shape ``(..., *tail)``; plain sequences are converted.
 
     Raises
     ------
     InputError
-        If its shape does not end in `tail`, or it holds NaN or infinity.
+        If its shape does not end in `tail`, what comes before does not broadcast against `batch`, or it holds NaN or
+        infinity.
     InputTypeError
         If it is an array of another library or device.
     """
@@ -191,6 +192,9 @@ def as_parameter(name: str, value: Any, like: Array, tail: tuple[int, ...]) -> A
     xp = backends.namespace(like, value)
     if value.ndim < len(tail) or tuple(value.shape[value.ndim - len(tail) :]) != tail:
         raise InputError(f"{name} has shape {tuple(value.shape)}, expected (..., {_tail(tail)})")
+    own = tuple(value.shape[: value.ndim - len(tail)])
+    if any(a != b and 1 not in (a, b) for a, b in zip(own[::-1], batch[::-1], strict=False)):
+        raise InputError(f"batch dimensions of {name} and the data do not broadcast: {own} and {batch}")
     if not xp.isdtype(value.dtype, ("integral", "real floating")):
         raise InputTypeError(f"{name} has dtype {value.dtype}, expected real numbers")
     value = xp.astype(value, like.dtype, copy=False)

@@ -12,6 +12,7 @@ jax.config.update("jax_enable_x64", True)
 
 PHASES = [Phase.explicit, Phase.generate, Phase.shrink]
 settings.register_profile("emroute", derandomize=True, deadline=None, database=None, max_examples=10, phases=PHASES)
+settings.register_profile("mutation", settings.get_profile("emroute"), phases=PHASES[:2])  # whatever fails will do
 settings.load_profile("emroute")
 
 

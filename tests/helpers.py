@@ -1,8 +1,9 @@
 """What the tests share: array libraries under one face, data, and the equations written out in plain NumPy."""
 
+import contextlib
 import inspect
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from scipy.special import logsumexp
 
+from emroute.backend import named
 from emroute.errors import EmrouteError
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
@@ -67,6 +69,14 @@ def library(name: str) -> Library:
 
 
 NUMPY = Library("numpy", np)
+
+
+@contextlib.contextmanager
+def compiling() -> Iterator[None]:
+    """NumPy as a library that compiles: a fit is one function, and whatever is static must be hashable."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(named("numpy"), "compile", lambda function: lambda *arguments: function(*arguments))
+        yield
 
 
 def rejected(call: Callable[[], Any], kind: type[EmrouteError], *words: str) -> None:

@@ -140,6 +140,7 @@ def test_the_arguments_that_are_spoilt_below_are_good(lib, name):
         (("gmm_routing",), {"poses": normal(0, H)}, ("poses have shape (0, 4)", "no axis of length 0")),
         (("gmm_routing",), {"poses": normal(I, H + 1)}, ("starting means have shape (3, 4)", "H = 5")),
         (("gmm_routing",), {"init": START[:2]}, ("init", "(means, variances, weights)")),
+        (("gmm_routing",), {"init": (*START, MEANS)}, ("init", "(means, variances, weights)")),
         (("gmm_routing",), {"init": (MEANS[0], *START[1:])}, ("starting means have shape (4,)", "(..., J, H)")),
         (("gmm_routing",), {"init": (MEANS, START[1][:2], START[2])}, ("variances has shape (2, 4)", "(3, 4)")),
         (("gmm_routing",), {"init": (MEANS, START[1], START[2][1:])}, ("weights have shape (2,)", "3")),
@@ -193,6 +194,8 @@ def test_shapes_that_do_not_fit_are_refused(lib, name, changes, words):
         (("gmm_routing",), {"init": (MEANS, spoilt(START[1], 0.0), START[2])}, ("variances must be positive",)),
         (("gmm_routing",), {"init": (MEANS, START[1], spoilt(START[2], 2.0))}, ("weights along J", "[0, 1]")),
         (("gmm_routing",), {"activations": spoilt(GIVEN, 2.0)}, ("activations", "[0, 1]")),
+        (("gmm_routing",), {"prior": "cost", "beta_u": spoilt(normal(J))}, ("beta_u hold NaN",)),
+        (("gmm_routing",), {"prior": "cost", "beta_a": spoilt(normal(J))}, ("beta_a hold NaN",)),
         (("margin_loss", "spread_loss", "mask_capsules"), {"labels": np.array([0, 3])}, ("labels", "from 0 to 2")),
         (("margin_loss", "spread_loss", "mask_capsules"), {"labels": np.array([-1, 0])}, ("labels", "from 0 to 2")),
         (("margin_loss",), {"labels": np.full((2, 3), 0.5)}, ("targets", "0 or 1")),
@@ -229,6 +232,7 @@ def test_the_mean_loss_of_no_sample_is_refused(lib, name):
         ((*EM, "gmm_routing"), {"inverse_temperature": [1.0, 2.0]}, ("inverse_temperature=[1.0, 2.0]", "3 finite")),
         ((*EM, "gmm_routing"), {"inverse_temperature": (1.0, 2.0, -1.0)}, ("inverse_temperature", "at least 0")),
         ((*EM, "gmm_routing"), {"inverse_temperature": (1.0, 2.0, math.nan)}, ("inverse_temperature", "3 finite")),
+        ((*EM, "gmm_routing"), {"inverse_temperature": (1.0, 2.0, math.inf)}, ("inverse_temperature", "3 finite")),
         ((*EM, "gmm_routing"), {"inverse_temperature": 1.0}, ("inverse_temperature=1.0", "3 finite")),
         ((*EM, "gmm_routing"), {"inverse_temperature": lambda t: 1.0}, ("inverse_temperature", "(t, n_iter)")),
         ((*EM, "gmm_routing"), {"inverse_temperature": lambda t, n: "hot"}, ("inverse_temperature", "3 finite")),
@@ -297,6 +301,17 @@ def test_other_dtypes_than_floating_are_refused(lib, name, argument, dtype):
     wrong = converted(ARGUMENTS[name][argument], lambda x: x.astype(dtype))
     words = ("dtype", dtype, "floating", "convert")
     rejected(lambda: call(lib, name, **{argument: wrong}), InputTypeError, *words)
+
+
+def test_targets_that_are_no_numbers_are_refused(lib):
+    targets = np.zeros((2, 3), "complex128")
+    rejected(lambda: call(lib, "margin_loss", labels=targets), InputTypeError, "targets", "complex128", "real numbers")
+
+
+def test_finite_inputs_whose_routing_is_not_are_told_what_to_do(eager_lib):
+    huge = 1e200 * (1 + np.arange(VOTES.size).reshape(VOTES.shape))
+    with np.errstate(over="ignore", invalid="ignore"):
+        rejected(lambda: call(eager_lib, "em_routing", votes=huge), InputError, "finite inputs", "scale them down")
 
 
 @pytest.mark.parametrize("name", ["margin_loss", "spread_loss", "mask_capsules"])
@@ -385,6 +400,12 @@ def test_the_spread_loss_is_what_it_is_by_hand(lib):
     )
 
 
+def test_the_margin_may_be_an_array_of_one_number(lib):
+    arrays = lib.asarray(LENGTHS), lib.asarray(LABELS)
+    assert float(spread_loss(*arrays, lib.asarray(0.5))) == float(spread_loss(*arrays, 0.5))
+    rejected(lambda: spread_loss(*arrays, lib.asarray([0.5, 0.6])), InputError, "margin", "(2,)", "one number")
+
+
 def test_the_target_adds_nothing_to_the_spread_loss(lib):
     perfect = lib.asarray(np.eye(4)), lib.asarray(np.arange(4))
     assert float(spread_loss(*perfect, 0.9, reduction="sum")) == 0
@@ -392,7 +413,10 @@ def test_the_target_adds_nothing_to_the_spread_loss(lib):
 
 def test_the_margin_of_the_spread_loss_grows_to_its_end():
     np.testing.assert_allclose([spread_margin(t) for t in (0, 1, 6, 7, 8, 1000)], [0.2, 0.3, 0.8, 0.9, 0.9, 0.9])
-    sigmoid = {t: 1 / (1 + math.exp(-x)) for t, x in ((0, -4), (50_000, -3), (200_000, 0), (700_000, 10), (10**7, 10))}
+    sigmoid = {
+        t: 1 / (1 + math.exp(-x))
+        for t, x in ((0, -4), (50_000, -3), (125_000, -1.5), (200_000, 0), (700_000, 10), (10**7, 10))
+    }
     for t, value in sigmoid.items():
         assert spread_margin(t, schedule="step") == pytest.approx(0.2 + 0.79 * value, abs=1e-12)
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from emroute import capsule
 from tests import capsules
+from tests.helpers import compiling
 
 TOLERANCE = {np.float64: {"rtol": 1e-10, "atol": 1e-10}, np.float32: {"rtol": 1e-4, "atol": 1e-4}}
 SHAPES = [(2, 5, 3, 4), (1, 1, 2, 1), (3, 7, 1, 2), (2, 4, 5, 9)]
@@ -157,7 +158,15 @@ def draw_grid(h, w, k, i=2, j=3, p=2, seed=0):
     return poses, activations, rng.normal(size=(k, k, i, j, p, p)), rng.normal(size=j), rng.normal(size=j)
 
 
-GEOMETRIES = [(5, 4, 3, 1, 0), (5, 5, 3, 2, 0), (4, 5, 3, 2, 1), (5, 5, 2, 3, 0), (3, 3, 3, 1, 2), (4, 4, 1, 1, 0)]
+GEOMETRIES = [
+    (5, 4, 3, 1, 0),
+    (5, 5, 3, 2, 0),
+    (4, 5, 3, 2, 1),
+    (5, 5, 2, 3, 0),
+    (3, 3, 3, 1, 2),
+    (4, 4, 1, 1, 0),
+    (2, 2, 4, 1, 1),
+]
 
 
 @pytest.mark.parametrize("over", ["parents", "window"])
@@ -210,11 +219,15 @@ def test_class_capsules_are_routing_of_votes_with_places(lib):
     poses, activations, transforms, u, a = draw_grid(3, 2, 1)
     shared = lib.asarray(transforms[0, 0])
     got = capsule.class_em_routing(*map(lib.asarray, (poses, activations)), shared, *map(lib.asarray, (u, a)))
-    votes = capsule.coordinate_addition(capsule.vote(lib.asarray(poses), shared))
-    flat = lib.asarray(lib.to_numpy(votes).reshape(2, 12, 3, 4))
-    expected = capsule.em_routing(flat, lib.asarray(activations.reshape(2, 12)), *map(lib.asarray, (u, a)))
-    for x, y in zip(got, expected, strict=True):
-        np.testing.assert_allclose(lib.to_numpy(x), lib.to_numpy(y), rtol=1e-10, atol=1e-12)
+    votes = capsule.vote(lib.asarray(poses), shared)
+    plain = capsule.class_em_routing(
+        *map(lib.asarray, (poses, activations)), shared, *map(lib.asarray, (u, a)), entries=None
+    )
+    for found, cast in ((got, capsule.coordinate_addition(votes)), (plain, votes)):
+        flat = lib.asarray(lib.to_numpy(cast).reshape(2, 12, 3, 4))
+        expected = capsule.em_routing(flat, lib.asarray(activations.reshape(2, 12)), *map(lib.asarray, (u, a)))
+        for x, y in zip(found, expected, strict=True):
+            np.testing.assert_allclose(lib.to_numpy(x), lib.to_numpy(y), rtol=1e-10, atol=1e-12)
 
 
 def test_a_network_has_the_tutorials_sizes():
@@ -240,6 +253,33 @@ def test_blocks_change_nothing():
         one = capsule.em_routing(votes[n], activations[n], u, a)
         for x, y in zip(whole, one, strict=True):
             np.testing.assert_allclose(x[n], y, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "k-means", "EM", "from poses", "ladder", "grid", "dynamic grid"])
+def test_a_routing_may_be_compiled_whole(kind):
+    """Its settings are then the key under which it is kept."""
+    votes, activations, u, a = draw(SHAPES[0])
+    poses, active, transforms, *betas = draw_grid(4, 5, 3)
+    start = votes[:, :3, 0], np.ones((2, 3, 4)), np.full((2, 3), 1 / 3)
+
+    def route():
+        return {
+            "dynamic": lambda: capsule.dynamic_routing(votes),
+            "k-means": lambda: capsule.kmeans_routing(votes),
+            "EM": lambda: capsule.em_routing(votes, activations, u, a),
+            "from poses": lambda: capsule.em_routing_from_poses(
+                poses[:, 0, 0], transforms[0, 0], active[:, 0, 0], *betas
+            ),
+            "ladder": lambda: capsule.gmm_routing(votes[:, :, 0], start),
+            "grid": lambda: capsule.conv_em_routing(poses, active, transforms, *betas, stride=2, padding=1),
+            "dynamic grid": lambda: capsule.conv_dynamic_routing(poses, transforms, stride=2, padding=1),
+        }[kind]()
+
+    expected = route()
+    with compiling():
+        got = route()
+    for x, y in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(x, y)
 
 
 def test_agreement_is_found_where_it_was_planted():

@@ -49,7 +49,10 @@ def here(tmp_path, monkeypatch):
     frame = pl.DataFrame(FAITHFUL, schema=["eruptions", "waiting"])
     frame.write_csv("faithful.csv")
     frame.cast(pl.Float32).write_parquet("faithful.parquet")
-    frame.with_columns(pl.lit("x").alias("place")).write_csv("text.csv")
+    text = frame.with_columns(pl.lit("x").alias("place"))
+    text.write_csv("text.csv")
+    text.write_parquet("text.parquet")
+    (tmp_path / "one.csv").write_text("a\n1\n2\n")
     np.savez("one.npz", x=FAITHFUL)
     np.savez("two.npz", x=FAITHFUL, y=FAITHFUL[:5])
     (tmp_path / "coins.csv").write_text("heads,trials,coin\n5,10,B\n9,10,A\n8,10,A\n4,10,B\n7,10,A\n")
@@ -159,6 +162,15 @@ def test_csv_details(here):
     assert (here / "out" / "centroids.csv").read_text().split() == ["1", "3.0"]
 
 
+def test_an_array_is_chosen_by_its_key(here):
+    assert "BIC" in run("fit", "gmm", "two.npz", "-k", 2, "--key", "x").stdout
+
+
+def test_of_many_columns_the_first_are_shown(here):
+    np.save("wide.npy", np.random.default_rng(0).normal(size=(20, 12)))
+    assert re.search(r"and \d+ more columns", run("fit", "kmeans", "wide.npy", "-k", 2).stdout)
+
+
 # what goes wrong
 
 
@@ -218,6 +230,8 @@ def test_truncated_npy(here):
         ("gmm faithful.csv -k 2 --tol=-1", "tol=-1"),
         ("gmm faithful.csv -k 2 --columns eruptions,wait", "no column 'wait'; the file has eruptions, waiting"),
         ("gmm faithful.csv -k 2 --weights-column w", "no column 'w'"),
+        ("gmm one.csv -k 2 --weights-column a", "no column beside the weights"),
+        ("gmm text.parquet -k 2", "'place' does not hold numbers (String); correct it, or fit the others: --columns "),
         ("gmm text.csv -k 2", "'place' does not hold numbers (row 0: 'x'); correct it, or fit the others: --columns "),
         ("gmm text.csv -k 2", "--columns eruptions,waiting"),
         ("gmm two.npz -k 2", "two.npz: holds the arrays x, y; choose one with --key"),

@@ -11,6 +11,7 @@ from emroute import em
 from emroute.backend import namespace
 from emroute.em import Status
 from emroute.errors import InputError, MissingDependencyError
+from tests.helpers import compiling
 
 
 class Params(NamedTuple):
@@ -82,6 +83,8 @@ def test_tol_is_a_change_per_unit_of_weight(lib):
     plain = em.fit(Mean(0.5), x, Params(lib.asarray(0.0)), tol=1e-3)
     heavy = em.fit(Mean(0.5), x, Params(lib.asarray(0.0)), tol=1e-3, sample_weight=lib.asarray(np.full(40, 1e6)))
     assert int(plain.n_iter) == int(heavy.n_iter)
+    *_, before, last = np.diff(lib.to_numpy(plain.trace))
+    assert last <= 1e-3 * 40 < before
 
 
 def test_a_non_finite_step_is_undone_and_said(lib):
@@ -116,6 +119,27 @@ def test_each_problem_of_a_batch_stops_for_itself(lib):
         alone = em.fit(Mean(0.5), own[at[0], 0, ...], Params(lib.asarray(starts[at])), tol=1e-9)
         assert int(restarted.n_iter[at]) == int(alone.n_iter)
         assert lib.to_numpy(restarted.params.mean)[at] == pytest.approx(float(alone.params.mean), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rows", "starts"), [((40,), ()), ((40,), (1,)), ((1, 40), (1,)), ((40,), (3,)), ((2, 1, 40), (2, 3))]
+)
+@pytest.mark.parametrize(("model", "max_iter"), [(Mean(0.5), 100), (Mean(0.5), 3), (Mean(0.5), 0), (Exploding(), 9)])
+def test_the_loop_that_is_compiled_whole_is_the_one_from_python(rows, starts, model, max_iter):
+    rng = np.random.default_rng(0)
+    x, start = rng.normal(3, 1, (*rows, 1)), Params(np.asarray(rng.normal(0, 9, starts)))
+    weight = rng.uniform(size=rows)
+
+    def fit():
+        with np.errstate(over="ignore"):
+            return em.fit(model, x, start, sample_weight=weight, max_iter=max_iter, tol=1e-9)
+
+    expected = fit()
+    with compiling():
+        got = fit()
+    np.testing.assert_allclose(got.params.mean, expected.params.mean, rtol=1e-12)
+    for a, b in zip(got[1:], expected[1:], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 7, 39])
@@ -180,6 +204,15 @@ def test_progress_needs_tqdm_and_says_so(monkeypatch, capsys):
 def test_params_must_begin_with_the_batch():
     with pytest.raises(InputError, match="begin with"):
         em.fit(Mean(), np.ones((5, 2, 4, 1)), Params(np.zeros(2)))
+
+
+def test_the_objective_must_have_the_batch_of_the_data():
+    class Pooled(Mean):
+        def objective(self, sums, params):
+            return -namespace(sums.second).sum(sums.second)
+
+    with pytest.raises(InputError, match="begin with the batch dimensions of the data"):
+        em.fit(Pooled(), np.ones((2, 4, 1)), Params(np.zeros(2)))
 
 
 def test_ranks_of_rows_are_declared_or_told_from_shapes(lib):

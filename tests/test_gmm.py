@@ -1,6 +1,7 @@
 """Gaussian mixtures: the equations written out, SciPy's densities, scikit-learn's fits, and what a result can do."""
 
 import warnings
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as Reference
 
 from emroute import gmm
-from tests.helpers import COVARIANCE_TYPES, NUMPY, clusters, dense, gaussian_em, given_start
+from emroute.backend import named
+from emroute.gmm.model import GaussianModel, begin
+from tests.helpers import COVARIANCE_TYPES, NUMPY, clusters, compiling, dense, gaussian_em, given_start
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -130,7 +133,65 @@ def test_starting_means_take_their_nearest_rows(eager_lib):
         np.testing.assert_allclose(lib.to_numpy(fitted.means)[k], rows.mean(axis=0), rtol=1e-9)
 
 
+@every_type
+def test_a_fit_may_be_compiled_whole(covariance_type):
+    _, expected = four_steps(NUMPY, covariance_type)
+    with compiling():
+        _, fitted = four_steps(NUMPY, covariance_type)
+    np.testing.assert_allclose(fitted.means, expected.means, rtol=1e-12)
+    np.testing.assert_allclose(fitted.covariances, expected.covariances, rtol=1e-12)
+    np.testing.assert_allclose(fitted.trace, expected.trace, rtol=1e-12)
+
+
+def test_components_before_any_data_are_one_gaussian(eager_lib):
+    lib = eager_lib
+    centre, scale, x = np.array([1.0, -2.0]), np.array([0.5, 3.0]), np.random.default_rng(0).normal(size=(7, 2))
+    for covariance_type in COVARIANCE_TYPES:
+        model = GaussianModel(covariance_type)
+        params = begin(model, lib.asarray(centre), lib.asarray(scale), lib.asarray(0.0), K)
+        got = gmm.GaussianMixture.unfitted(model, params).log_prob(lib.asarray(x))
+        expected = multivariate_normal(centre, np.diag(scale**2)).logpdf(x)
+        np.testing.assert_allclose(lib.to_numpy(got), expected, rtol=1e-12)
+
+
+@every_type
+def test_covariances_come_with_their_inverse_roots_and_widths(eager_lib, covariance_type):
+    mixture = four_steps(eager_lib, covariance_type)[1]
+    spread = [eager_lib.to_numpy(part) for part in mixture.params.spread]
+    matrices, roots = (dense(part, covariance_type, K, D) for part in spread[:2])
+    values = np.linalg.eigvalsh(matrices)
+    np.testing.assert_allclose(roots @ roots, np.linalg.inv(matrices), rtol=1e-9, atol=1e-9)
+    for got, expected in zip(spread[2:], (-np.log(values).sum(-1), values[:, 0], values.sum(-1)), strict=True):
+        np.testing.assert_allclose(got * np.ones(K) if covariance_type == "tied" else got, expected, rtol=1e-9)
+
+
+@every_type
+@pytest.mark.parametrize(("dtype", "width"), [("float64", 1e-5), ("float32", 1e-2)])
+def test_only_components_narrow_beside_their_distance_need_care(eager_lib, covariance_type, dtype, width):
+    """About the common centre, products of float32 resolve variances down to some 1e-4 of the squared distance."""
+    means = np.array([[-1.0, 0.0], [1.0, 0.0]])
+    shape = {
+        "full": np.eye(2) * np.ones((2, 1, 1)),
+        "tied": np.eye(2),
+        "diag": np.ones((2, 2)),
+        "spherical": np.ones(2),
+    }
+    for variance, narrow in ((1.0, 0), (width**2, 1)):
+        parts = np.full(2, 0.5), means, variance * shape[covariance_type]
+        parts = (eager_lib.asarray(part, dtype) for part in parts)
+        mixture = gmm.GaussianMixture.from_parameters(*parts, covariance_type=covariance_type)
+        assert float(mixture.params.narrow) == narrow
+
+
 # Results
+
+
+def test_a_mixture_is_frozen_and_equal_to_itself_alone():
+    _, fitted = four_steps(NUMPY, "full")
+    _, again = four_steps(NUMPY, "full")
+    assert len({fitted, again}) == 2
+    with pytest.raises(FrozenInstanceError):
+        fitted.status = again.status
 
 
 def test_score_and_criteria_count_weights_as_rows(lib):
@@ -215,11 +276,59 @@ def test_a_batch_of_mixtures_scores_each_problem_by_its_own(eager_lib):
     starts = [given_start(rows, K, "full") for rows in x]
     init = tuple(lib.asarray(np.stack(parts)) for parts in zip(*starts, strict=True))
     weight = lib.asarray(np.stack([WEIGHT, WEIGHT[::-1]]))
-    fitted = gmm.fit(lib.asarray(x), K, init=init, max_iter=4, tol=0, sample_weight=weight)
+    options = {"init": init, "max_iter": 4, "tol": 0, "sample_weight": weight}
+    fitted = gmm.fit(lib.asarray(x), K, **options)
+    blocks = gmm.fit(lib.asarray(x), K, chunk_size=7, **options)  # a problem is more than one holds
+    np.testing.assert_allclose(lib.to_numpy(blocks.trace), lib.to_numpy(fitted.trace), rtol=1e-12)
     assert fitted.weights.shape == (2, K)
+    assert repr(fitted) == f"GaussianMixture(n_components={K}, batch=(2,))"
     assert fitted.log_likelihood.shape == (2,)
     scores = lib.to_numpy(fitted.log_prob(lib.asarray(x)))
+    np.testing.assert_allclose(lib.to_numpy(fitted.score(lib.asarray(x))), scores.mean(axis=-1), rtol=1e-12)
     parts = [lib.to_numpy(part) for part in (fitted.weights, fitted.means, fitted.covariances)]
     for i in range(2):
         joint = log_densities([part[i] for part in parts], x[i])
         np.testing.assert_allclose(scores[i], logsumexp(joint, axis=1), rtol=1e-9)
+
+
+@every_type
+def test_a_batch_fits_as_its_problems_do(eager_lib, covariance_type):
+    """Of another number of components than of features."""
+    x, k = np.stack([clusters(N, D, K, seed) for seed in (1, 2)]), 2
+    options = {"covariance_type": covariance_type, "max_iter": 4, "tol": 0}
+    batch = gmm.fit(eager_lib.asarray(x), k, init=eager_lib.asarray(x[:, :k]), **options)
+    for i in range(2):
+        alone = gmm.fit(eager_lib.asarray(x[i]), k, init=eager_lib.asarray(x[i, :k]), **options)
+        for name in ("weights", "means", "covariances", "log_likelihood", "trace"):
+            got, expected = (eager_lib.to_numpy(getattr(fitted, name)) for fitted in (batch, alone))
+            np.testing.assert_allclose(got[i], expected, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+@every_type
+def test_a_batch_of_one_is_the_problem_itself(eager_lib, covariance_type):
+    x, options = clusters(N, D, K, seed=4), {"covariance_type": covariance_type, "max_iter": 4}
+    for n_init, init in ((1, x[:K].tolist()), (3, "k-means++")):
+        alone, batch = (
+            gmm.fit(eager_lib.asarray(rows), K, init=init, n_init=n_init, rng=0, **options) for rows in (x, x[None])
+        )
+        for name in ("weights", "means", "covariances", "log_likelihood", "trace", "n_iter", "status"):
+            one, many = (eager_lib.to_numpy(getattr(fitted, name)) for fitted in (alone, batch))
+            np.testing.assert_allclose(many, one[None], rtol=1e-10, err_msg=name)
+        for method in ("log_prob", "responsibilities", "predict"):
+            one, many = (
+                eager_lib.to_numpy(getattr(fitted, method)(eager_lib.asarray(rows)))
+                for fitted, rows in ((alone, x), (batch, x[None]))
+            )
+            np.testing.assert_allclose(many, one[None], rtol=1e-9, atol=1e-12)
+
+
+def test_scores_do_not_depend_on_blocks(monkeypatch):
+    x = np.stack([clusters(N, D, K, seed) for seed in (1, 2)])
+    fitted = gmm.fit(x, K, rng=0, max_iter=4)
+    whole = fitted.log_prob(x), fitted.responsibilities(x), fitted.predict(x)
+    for rows in (5, 2 * N):  # fewer than a problem has, and two problems
+        monkeypatch.setattr(named("numpy"), "chunk_size", lambda size, rows=rows: rows)
+        for got, expected in zip(
+            (fitted.log_prob(x), fitted.responsibilities(x), fitted.predict(x)), whole, strict=True
+        ):
+            np.testing.assert_allclose(got, expected, rtol=1e-12)

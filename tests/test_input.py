@@ -448,6 +448,47 @@ def test_rows_to_be_scored_must_be_finite(lib, value):
         rejected(lambda method=method: method(x), InputError, "NaN or infinity", "first in row 2")
 
 
+def test_clusters_take_rows_not_chunks(lib):
+    clusters = FITS["kmeans"](lib, init=X[:2].tolist())
+    rejected(lambda: clusters.predict([lib.asarray(X)]), InputTypeError, "source of chunks", "each chunk")
+
+
+def test_batches_that_do_not_fit_each_other_are_refused(lib):
+    two, three = lib.asarray(np.stack([X, X])), np.stack([X[:2]] * 3)
+    weight = lib.asarray(np.ones((3, 6)))
+    for fit in (gmm.fit, kmeans.fit):
+        rejected(lambda fit=fit: fit(two, 2, init=lib.asarray(three)), InputError, "(3,)", "(2,)", "do not broadcast")
+        rejected(lambda fit=fit: fit(two, 2, sample_weight=weight), InputError, "(2,)", "(3,)", "do not broadcast")
+    for part in range(3):
+        init = [lib.asarray(x) for x in starts()]
+        init[part] = lib.asarray(np.stack([starts()[part]] * 3))
+        rejected(lambda init=init: gmm.fit(two, 2, init=tuple(init)), InputError, "(3,)", "(2,)", "do not broadcast")
+    fitted = gmm.fit(two, 2, init=X[:2].tolist(), max_iter=1)
+    rejected(lambda: fitted.log_prob(lib.asarray(np.stack([X] * 3))), InputError, "(2,)", "(3,)", "batch")
+
+
+def test_rows_whose_variance_overflows_are_refused(lib):
+    huge = lib.asarray(np.array([[-1e200], [0.0], [1e200]]))
+    rejected(lambda: gmm.fit(huge, 2), InputError, "variance", "overflows", "scale")
+
+
+def test_chunks_of_heads_and_trials_must_be_of_one_length(lib):
+    heads, trials = lib.asarray(HEADS), lib.asarray(0 * HEADS + 10)
+    source = [(heads, trials), (heads, trials[:3])]
+    rejected(lambda: binomial.fit(source, None, 2, init=[0.2, 0.8]), InputError, "chunk 1", "[5, 3]", "equal")
+
+
+def test_no_array_at_all_is_refused():
+    rejected(lambda: gmm.fit((), 2), InputError, "empty tuple", "at least one array")
+
+
+def test_starts_and_scored_weights_of_other_kinds_are_refused(lib):
+    start = lib.asarray(X[:2], "complex128")
+    rejected(lambda: gmm.fit(lib.asarray(X), 2, init=start), InputTypeError, "complex128", "real numbers")
+    scored = given_mixture(lib)
+    rejected(lambda: scored.bic(lib.asarray(X), sample_weight=lib.asarray(-np.ones(6))), InputError, "negative")
+
+
 def test_binomial_methods_take_heads_and_trials():
     fitted = binomial.fit(HEADS, 10, 2, rng=0)
     rejected(lambda: fitted.predict(HEADS), InputTypeError, "got 1", "heads and trials")

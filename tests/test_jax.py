@@ -47,6 +47,20 @@ def test_a_fit_inside_jit_is_the_fit_outside():
 
 
 @quick
+def test_what_is_still_traced_is_shown_without_figures():
+    seen = []
+
+    @jax.jit
+    def run(x):
+        fitted = fit(x, max_iter=1), kmeans.fit(x, K, init=x[:K], max_iter=1)
+        seen.extend(map(repr, fitted))
+        return fitted[0].means
+
+    run(X)
+    assert seen == [f"GaussianMixture(n_components={K})", f"KMeans(n_clusters={K}, batch=())"]
+
+
+@quick
 def test_a_fit_inside_vmap_is_a_fit_of_each():
     together = jax.vmap(lambda x: parts(fit(x, covariance_type="diag")))(jnp.stack([X, OTHER]))
     for i, x in enumerate((X, OTHER)):

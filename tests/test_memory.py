@@ -7,6 +7,8 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 import emroute
+from emroute import capsule
+from emroute.backend import named
 from tests.helpers import COVARIANCE_TYPES
 
 D, K, FEW, MANY = 4, 12, 240_000, 720_000  # a third: blocks are nearly of one size in both
@@ -100,3 +102,67 @@ def test_a_stream_holds_a_chunk():
         return emroute.gmm.fit(Chunks(count), K, init=start, max_iter=2)
 
     assert peak(fit, 24)[0] - peak(fit, 8)[0] < 5_000 * 16
+
+
+# Blocks are cut from what rows and children are said to take; the figures are round ones
+
+
+def assert_about(found, said):
+    assert said / 2.5 < found < said * 2.5
+
+
+def per_row(function):
+    return (peak(function, 2000)[0] - peak(function, 1000)[0]) / 1000
+
+
+@pytest.mark.parametrize(("restarts", "k", "d"), [((), 12, 4), ((), 3, 20), ((), 40, 7), ((5,), 12, 4)])
+@pytest.mark.parametrize("kind", [*COVARIANCE_TYPES, "k-means"])
+def test_a_row_takes_what_its_model_says(kind, restarts, k, d):
+    x, weight = np.random.default_rng(0).normal(size=(2000, d)), np.random.default_rng(1).uniform(size=2000)
+    init = np.random.default_rng(2).normal(size=(*restarts, k, d))
+    if kind == "k-means":
+        fitted = emroute.kmeans.fit(x, k, init=init, max_iter=1)
+        params, score = fitted.params._replace(careful=np.zeros(restarts)), "assign"
+    else:
+        fitted = emroute.gmm.fit(x, k, covariance_type=kind, init=init, max_iter=1)
+        params, score = fitted.params._replace(narrow=np.zeros(restarts)), "log_prob"
+    model = fitted.model
+    assert_about(per_row(lambda n: model.expect(params, x[:n], weight[:n])), model.bytes_per_row(params))
+    assert_about(per_row(lambda n: getattr(model, score)(params, x[:n])), model.bytes_per_scored_row(params))
+
+
+B, N, J, P = 4, 50, 7, 4
+RNG = np.random.default_rng(0)
+ACTIVE, BETAS = RNG.uniform(size=(B, N)), (np.zeros(J), np.zeros(J))
+VOTES, POSES = RNG.normal(size=(B, N, J, P * P)), RNG.normal(size=(B, N, P, P))
+START = RNG.normal(size=(J, P * P)), np.ones((J, P * P)), np.full(J, 1 / J)
+TRANSFORMS, KERNELS = RNG.normal(size=(N, J, P, P)), RNG.normal(size=(3, 3, 6, J, P, P))
+GRID = RNG.normal(size=(B, 5, 5, 6, P, P)), RNG.uniform(size=(B, 5, 5, 6))
+ROUTINGS = {  # children of a sample or window, windows of a sample
+    "dynamic": (N, 1, lambda n: capsule.dynamic_routing(VOTES[:n])),
+    "EM": (N, 1, lambda n: capsule.em_routing(VOTES[:n], ACTIVE[:n], *BETAS)),
+    "EM from poses": (N, 1, lambda n: capsule.em_routing_from_poses(POSES[:n], TRANSFORMS, ACTIVE[:n], *BETAS)),
+    "ladder": (N, 1, lambda n: capsule.gmm_routing(POSES[:n].reshape(n, N, P * P), START, activations=ACTIVE[:n])),
+    "convolutional EM": (54, 9, lambda n: capsule.conv_em_routing(*(x[:n] for x in GRID), KERNELS, *BETAS)),
+    "convolutional dynamic": (54, 9, lambda n: capsule.conv_dynamic_routing(GRID[0][:n], KERNELS)),
+}
+every_routing = pytest.mark.parametrize(("n_children", "n_windows", "route"), ROUTINGS.values(), ids=ROUTINGS)
+
+
+@every_routing
+def test_a_child_takes_what_its_routing_says(monkeypatch, n_children, n_windows, route):
+    said = []
+    monkeypatch.setattr(named("numpy"), "chunk_size", lambda size: said.append(size) or 10**9)  # all samples at once
+    found = (peak(route, B)[0] - peak(route, B // 2)[0]) / (B - B // 2)
+    assert_about(found / (n_children * n_windows), said[0])
+
+
+@every_routing
+def test_a_block_holds_the_children_that_fit_and_at_least_one_sample(monkeypatch, n_children, n_windows, route):
+    backend, sizes = named("numpy"), []
+    whole = backend.map_blocks
+    monkeypatch.setattr(backend, "map_blocks", lambda f, x, size, *rest: sizes.append(size) or whole(f, x, size, *rest))
+    for fits, samples in ((3 * n_children + 1, 3), (2 * n_children, 2), (n_children - 1, 1)):
+        monkeypatch.setattr(backend, "chunk_size", lambda size, fits=fits: fits)
+        route(B)
+        assert sizes.pop() == samples

@@ -13,7 +13,6 @@ more, and holds where components are narrow beside their distance from the centr
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
@@ -140,7 +139,6 @@ def _pairs(d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return i, j, i * d + j, place.ravel()
 
 
-@dataclass(frozen=True)
 class Full(Covariance):
     """A matrix for each component: ``(..., k, d, d)``. Monomials are the products of (1, z) with itself."""
 
@@ -211,7 +209,6 @@ class Full(Covariance):
         return covariances
 
 
-@dataclass(frozen=True)
 class Tied(Covariance):
     """One matrix for all components: ``(..., d, d)``. z'P z is common, so the monomials are 1 and z alone."""
 
@@ -273,7 +270,6 @@ class Tied(Covariance):
         return np.broadcast_to(covariances[..., None, :, :], (*covariances.shape[:-2], k, d, d))
 
 
-@dataclass(frozen=True)
 class Diagonal(Covariance):
     """A variance for each feature of each component: ``(..., k, d)``. Monomials are 1, z and z²."""
 
@@ -322,7 +318,6 @@ class Diagonal(Covariance):
         return covariances[..., None] * np.eye(d)
 
 
-@dataclass(frozen=True)
 class Spherical(Covariance):
     """A variance for each component: ``(..., k)``. Monomials are 1, z and |z|²."""
 

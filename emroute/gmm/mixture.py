@@ -192,7 +192,7 @@ def fit_model(
     elif isinstance(init, tuple):
         params = given(model, params, init)
     else:
-        drawn = as_parameter("starting means", init, centre, (k, d))
+        drawn = as_parameter("starting means", init, centre, (k, d), source.batch)
         drawn = (drawn - centre[..., None, :]) / params.scale[..., None, :]
     rank = model.covariance.rank
     params = align(params, (1, 2, rank, rank, 1, 1, 1, 2, 0, 1, 1, 0), source.batch, 9)

@@ -231,8 +231,9 @@ def given(model: GaussianModel, params: Params, init: tuple[Any, ...]) -> Params
         raise InputError(f"got a start of {len(init)} parts, expected (weights, means, covariances)")
     like, (k, d), covariance = params.means, params.means.shape[-2:], model.covariance
     weights = mixing_weights(init[0], like, k)
-    means = as_parameter("means", init[1], like, (k, d))
-    covariances = as_parameter("covariances", init[2], like, covariance.shape(k, d))
+    batch = tuple(params.centre.shape[:-1])
+    means = as_parameter("means", init[1], like, (k, d), batch)
+    covariances = as_parameter("covariances", init[2], like, covariance.shape(k, d), batch)
     xp = backends.namespace(like)
     if covariance.rank > 1 and covariances.shape[-1] == covariances.shape[-2] and model.covariance_type != "diag":
         uneven = xp.max(xp.abs(covariances - swap(covariances)))
