@@ -54,8 +54,9 @@ def to_numpy(x: Array, /) -> np.ndarray:
 
 
 def from_numpy(value: np.ndarray, like: Array) -> Array:
-    floating = value.dtype.kind == "f" and like.dtype.is_floating_point
-    return torch.tensor(value, dtype=like.dtype if floating else None, device=like.device)
+    x = torch.tensor(value)  # torch.compile knows no dtypes of NumPy arrays
+    floating = x.dtype.is_floating_point and like.dtype.is_floating_point
+    return x.to(device=like.device, dtype=like.dtype if floating else x.dtype)
 
 
 def chunk_size(bytes_per_row: int) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from emroute.backend import namespace
 from emroute.errors import InputError, MissingDependencyError
 
-__all__ = ["build", "check_tensors", "network_arguments", "network_kind", "read_network", "write_network"]
+__all__ = ["build", "check_tensors", "describe_network", "network_arguments", "read_network", "write_network"]
 
 _KEY = "emroute.network"
 _NOT_SAVED = {"self", "device", "dtype", "param_dtype", "rngs"}
@@ -30,29 +30,32 @@ def _plain(value: Any) -> Any:
     return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
-def network_kind(network: Any, networks: Mapping[str, type]) -> str:
-    """Return which of some networks this is, or raise `InputError`."""
+def describe_network(network: Any, networks: Mapping[str, type]) -> str:
+    """Return which of some networks this is, and what makes it, as a file tells it.
+
+    Raises
+    ------
+    InputError
+        If it is none of them, or an argument is a function, which no file holds.
+    """
     kind = type(network).__name__
     if networks.get(kind) is not type(network):
         raise InputError(f"got {type(network).__module__}.{kind}, expected one of {', '.join(networks)} of emroute")
-    return kind
+    for name, value in network.arguments.items():
+        if callable(value):
+            raise InputError(f"{name} is a function, which cannot be saved: give its values as a sequence")
+    return json.dumps({"kind": kind, "arguments": network.arguments})
 
 
-def write_network(
-    path: str | os.PathLike[str],
-    kind: str,
-    arguments: Mapping[str, Any],
-    tensors: Mapping[str, Any],
-    framework: str,
-) -> None:
+def write_network(path: str | os.PathLike[str], description: str, tensors: Mapping[str, Any], framework: str) -> None:
     """Write a network whole, or not at all: what was there before stays until all is written.
 
     Parameters
     ----------
     path
         Of the file.
-    kind, arguments
-        Which network it is, and what makes it.
+    description
+        Of `describe_network`.
     tensors
         Its weights, contiguous arrays of the framework by Torch's names, in Torch's layouts.
     framework
@@ -60,18 +63,12 @@ def write_network(
 
     Raises
     ------
-    InputError
-        If an argument is a function, which no file holds.
     MissingDependencyError
         If safetensors is not installed.
     OSError
         If the file cannot be written.
     """
-    functions = [name for name, value in arguments.items() if callable(value)]
-    if functions:
-        raise InputError(f"{functions[0]} is a function, which cannot be saved: give its values as a sequence")
-    text = json.dumps({"kind": kind, "arguments": dict(arguments)})
-    data = _safetensors(framework).save(dict(tensors), {_KEY: text})
+    data = _safetensors(framework).save(dict(tensors), {_KEY: description})
     draft = Path(path).with_name(f"{Path(path).name}.part")
     try:
         draft.write_bytes(data)  # its own `save_file` makes files that nobody else may read

@@ -17,7 +17,7 @@ from emroute.nn.flax.vector import Decoder, DynamicRouting, PrimaryCapsules, con
 from emroute.nn.network import CapsuleNetwork
 from emroute.nn.outputs import CapsuleOutput
 from emroute.nn.sizes import capsnet_children, check_counts, em_options, matrix_capsnet_widths, pair
-from emroute.nn.weights import build, check_tensors, network_arguments, network_kind, read_network, write_network
+from emroute.nn.weights import build, check_tensors, describe_network, network_arguments, read_network, write_network
 
 __all__ = ["CapsNet", "MatrixCapsNet", "load", "save"]
 
@@ -75,7 +75,8 @@ class CapsNet(_Network):
         rngs: nnx.Rngs,
     ) -> None:
         self.arguments = network_arguments(locals())
-        check_counts(in_channels=in_channels, n_classes=n_classes)
+        check_counts(in_channels=in_channels, n_classes=n_classes, channels=channels)
+        check_counts(primary_features=primary_features, class_features=class_features)
         where: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         h, w = pair("image_size", image_size)
         self.image_shape = h, w, in_channels
@@ -139,7 +140,7 @@ class MatrixCapsNet(_Network):
         rngs: nnx.Rngs,
     ) -> None:
         self.arguments = network_arguments(locals())
-        check_counts(in_channels=in_channels, n_classes=n_classes)
+        check_counts(in_channels=in_channels, n_classes=n_classes, pose_size=pose_size)
         where: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         routing = em_options(n_iter, cost, inverse_temperature, epsilon, recompute) | {"pose_size": pose_size}
         h, w = pair("image_size", image_size)
@@ -190,9 +191,10 @@ def save(network: CapsNet | MatrixCapsNet, path: str | os.PathLike[str]) -> None
     >>> load(path).arguments["widths"]
     (8, 4, 4, 4)
     """
-    kind, weights = network_kind(network, _NETWORKS), nnx.to_flat_state(nnx.state(network, nnx.Param))
+    description = describe_network(network, _NETWORKS)
+    weights = nnx.to_flat_state(nnx.state(network, nnx.Param))
     tensors = {_name(place): np.ascontiguousarray(_turned(place, weight[...], _TO_TORCH)) for place, weight in weights}
-    write_network(path, kind, network.arguments, tensors, "flax")
+    write_network(path, description, tensors, "flax")
 
 
 def load(path: str | os.PathLike[str], *, dtype: Any = None) -> CapsNet | MatrixCapsNet:

@@ -17,6 +17,9 @@ from emroute.validate import check_count
 
 __all__ = ["ClassCapsules", "ConvCapsules", "MatrixPrimaryCapsules"]
 
+# the host tells which child is in which window, on which a compiled graph would break dozens of times
+_route_grid = torch.compiler.disable(conv_em_routing)
+
 
 class MatrixPrimaryCapsules(nn.Module):
     """A convolution whose channels at a position are the poses and activations of matrix capsules.
@@ -147,7 +150,7 @@ class ConvCapsules(_EMRouting):
 
     def forward(self, poses: Tensor, activations: Tensor, *, return_path: bool = False) -> Any:
         """Route a grid ``(B, h, w, I, P, P)`` and ``(B, h, w, I)`` to a smaller one, a `Routing`."""
-        return conv_em_routing(
+        return _route_grid(
             poses,
             activations,
             self.transforms,

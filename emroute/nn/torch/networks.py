@@ -15,7 +15,7 @@ from emroute.nn.outputs import CapsuleOutput
 from emroute.nn.sizes import capsnet_children, check_counts, em_options, matrix_capsnet_widths, pair
 from emroute.nn.torch.matrix import ClassCapsules, ConvCapsules, MatrixPrimaryCapsules
 from emroute.nn.torch.vector import Decoder, DynamicRouting, PrimaryCapsules
-from emroute.nn.weights import build, check_tensors, network_arguments, network_kind, read_network, write_network
+from emroute.nn.weights import build, check_tensors, describe_network, network_arguments, read_network, write_network
 
 __all__ = ["CapsNet", "MatrixCapsNet", "load", "save"]
 
@@ -91,7 +91,8 @@ class CapsNet(_Network):
     ) -> None:
         super().__init__()
         self.arguments = network_arguments(locals())
-        check_counts(in_channels=in_channels, n_classes=n_classes)
+        check_counts(in_channels=in_channels, n_classes=n_classes, channels=channels)
+        check_counts(primary_features=primary_features, class_features=class_features)
         where: dict[str, Any] = {"device": device, "dtype": dtype}
         h, w = pair("image_size", image_size)
         self.image_shape = in_channels, h, w
@@ -170,7 +171,7 @@ class MatrixCapsNet(_Network):
     ) -> None:
         super().__init__()
         self.arguments = network_arguments(locals())
-        check_counts(in_channels=in_channels, n_classes=n_classes)
+        check_counts(in_channels=in_channels, n_classes=n_classes, pose_size=pose_size)
         where: dict[str, Any] = {"device": device, "dtype": dtype}
         routing = em_options(n_iter, cost, inverse_temperature, epsilon, recompute) | {"pose_size": pose_size}
         h, w = pair("image_size", image_size)
@@ -220,9 +221,9 @@ def save(network: CapsNet | MatrixCapsNet, path: str | os.PathLike[str]) -> None
     (8, 4, 4, 4)
     """
     network = getattr(network, "_orig_mod", network)  # of torch.compile
-    kind = network_kind(network, _NETWORKS)
+    description = describe_network(network, _NETWORKS)
     tensors = {name: value.detach().contiguous() for name, value in network.state_dict().items()}
-    write_network(path, kind, network.arguments, tensors, "torch")
+    write_network(path, description, tensors, "torch")
 
 
 def load(path: str | os.PathLike[str], *, device: Any = None) -> CapsNet | MatrixCapsNet:
