@@ -1,6 +1,7 @@
 """The site: `python -m sphinx -W --keep-going -b html docs site`."""
 
 from importlib.metadata import version as installed_version
+from importlib.util import find_spec
 
 from sphinx.util.inspect import TypeAliasForwardRef
 
@@ -23,6 +24,7 @@ myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
 autosummary_generate = True
+autodoc_mock_imports = [name for name in ("flax", "jax", "torch") if find_spec(name) is None]
 autosummary_ignore_module_all = False
 autodoc_member_order = "bysource"
 autodoc_type_aliases = {"Array": "Array"}

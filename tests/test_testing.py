@@ -45,6 +45,11 @@ EXEMPT = {
     "emroute.datasets": "NumPy arrays for the host",
     "emroute.errors": "errors",
     "emroute.gmm.mixture.GaussianMixture.covariance_type": "a name",
+    "emroute.nn.flax": "layers of one framework, held to those of Torch: test_nn.py",
+    "emroute.nn.network": "what those of both frameworks share: test_nn.py",
+    "emroute.nn.sizes": "numbers of the host: test_nn_input.py",
+    "emroute.nn.torch": "layers of one framework, held to those of Flax: test_nn.py",
+    "emroute.nn.weights": "files: test_nn_input.py",
     "emroute.plot": "pictures: test_plot.py",
     "emroute.testing": "the kit itself",
 }

@@ -15,6 +15,7 @@ from emroute.backend import Array, namespace
 from emroute.gmm import GaussianMixture, diagonal
 from emroute.gmm.covariance import COVARIANCES
 from emroute.mixture import Mixture
+from emroute.nn import CapsuleOutput, capsnet_loss, matrix_capsnet_loss
 from emroute.testing.cases.case import Case, Draw, normal, positive
 
 __all__ = ["ALGORITHMS"]
@@ -106,6 +107,12 @@ def _ladder(rng: np.random.Generator) -> tuple[Any, ...]:
 def _lengths(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Lengths of class capsules away from the margins, and labels."""
     return rng.uniform(0.2, 0.8, (6, 4)), rng.integers(0, 4, 6)
+
+
+def _outputs(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """What a capsule network returns, its images, and labels."""
+    lengths, labels = _lengths(rng)
+    return rng.standard_normal((6, 4, 3)), lengths, *rng.uniform(size=(2, 6, 1, 2, 2)), labels
 
 
 # What is run
@@ -273,6 +280,10 @@ def _losses(loss: Callable[..., Array]) -> Callable[..., Any]:
     return lambda *arrays: [loss(*arrays, reduction=reduction) for reduction in ("mean", "sum", "none")]
 
 
+def _network_loss(loss: Callable[..., Array]) -> Callable[..., Any]:
+    return lambda poses, lengths, drawn, images, labels: loss(CapsuleOutput(poses, lengths, drawn), images, labels)
+
+
 def _ladder_steps(poses: Array, start: tuple[Array, ...]) -> Any:
     return capsule.gmm_routing(poses, start, prior="cost", summed=True, n_iter=2, return_path=True)
 
@@ -343,5 +354,7 @@ ALGORITHMS = (
     ),
     Case("capsule.mask_capsules", capsule.mask_capsules, normal((5, 3, 4)), gradients=True),
     Case("capsule.tweak_poses", _tweaked, normal((2, 3)), gradients=True),
+    Case("nn.capsnet_loss", _network_loss(capsnet_loss), _outputs, gradients=True),
+    Case("nn.matrix_capsnet_loss", _network_loss(matrix_capsnet_loss), _outputs, gradients=True),
 )
 """What rests on the operations."""
