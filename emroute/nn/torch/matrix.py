@@ -18,7 +18,7 @@ from emroute.validate import check_count
 __all__ = ["ClassCapsules", "ConvCapsules", "MatrixPrimaryCapsules"]
 
 # the host tells which child is in which window, on which a compiled graph would break dozens of times
-_route_grid = torch.compiler.disable(conv_em_routing)
+_route_grid: Any = torch.compiler.disable(conv_em_routing)
 
 
 class MatrixPrimaryCapsules(nn.Module):
