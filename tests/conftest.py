@@ -10,6 +10,8 @@ from tests.helpers import Library, library
 
 jax.config.update("jax_enable_x64", True)
 
+collect_ignore = ["mutation.py"]  # a program, and Cosmic Ray may not be there
+
 PHASES = [Phase.explicit, Phase.generate, Phase.shrink]
 settings.register_profile("emroute", derandomize=True, deadline=None, database=None, max_examples=10, phases=PHASES)
 settings.register_profile("mutation", settings.get_profile("emroute"), phases=PHASES[:2])  # whatever fails will do
