@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import emroute.nn.torch as nn
-from emroute.nn.weights import write_network
+from emroute.nn.weights import describe_network, write_network
 
 
 class Learner:
@@ -66,7 +66,8 @@ class Learner:
     def save(self, path: Path) -> None:
         """Write the network alone."""
         tensors = {name: value.detach().cpu() for name, value in self.network.state_dict().items()}
-        write_network(path, type(self.network).__name__, self.network.arguments, tensors, "torch")
+        kind = type(self.network)
+        write_network(path, describe_network(self.network, {kind.__name__: kind}), tensors, "torch")
 
     def adopt(self, path: Path) -> None:
         """Take the parameters of a network that `save` wrote."""
