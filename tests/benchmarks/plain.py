@@ -49,9 +49,10 @@ def route(votes: Tensor, given: Tensor, beta_u: Tensor, beta_a: Tensor, seen: Te
                 (votes - mean[:, :, None]) ** 2 / variance[:, :, None] + (6.283185307 * variance[:, :, None]).log()
             ).sum(-1)
             logits = log_a[:, :, None] - density / 2
-            most = logits.detach().amax((1, 3), keepdim=True).amax(2, keepdim=True)
-            shares = (logits - most).exp()
-            r = shares / per_child(shares.sum(-1)).clamp_min(1e-30)[..., None]
+            most = logits.detach().amax(-1).reshape(b, -1)
+            most = most.new_full((b, n), -torch.inf).scatter_reduce(1, index, most, "amax").gather(1, index)
+            shares = (logits - most.reshape(b, q, c, 1)).exp()
+            r = shares / per_child(shares.sum(-1))[..., None]
     return mean, log_a.exp()
 
 
