@@ -43,6 +43,11 @@ EXEMPT = {
     "emroute.datasets": "NumPy arrays for the host",
     "emroute.errors": "errors",
     "emroute.gmm.mixture.GaussianMixture.covariance_type": "a name",
+    "emroute.nn.flax": "for one framework, and held to the other's: test_nn.py",
+    "emroute.nn.network": "around layers of one framework: test_nn.py",
+    "emroute.nn.sizes": "checks on the host: test_nn_input.py",
+    "emroute.nn.torch": "for one framework, and held to the other's: test_nn.py",
+    "emroute.nn.weights": "files: test_nn.py, test_nn_input.py",
     "emroute.plot": "pictures: test_plot.py",
     "emroute.testing": "the kit itself",
 }

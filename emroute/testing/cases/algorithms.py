@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from emroute import binomial, capsule, em, family, gmm, kmeans, multinomial, poisson, select
+from emroute import binomial, capsule, em, family, gmm, kmeans, multinomial, nn, poisson, select
 from emroute.backend import Array, namespace
 from emroute.gmm import GaussianMixture, diagonal
 from emroute.gmm.covariance import COVARIANCES
@@ -104,6 +104,11 @@ def _ladder(rng: np.random.Generator) -> tuple[Any, ...]:
 def _lengths(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Lengths of class capsules away from the margins, and labels."""
     return rng.uniform(0.2, 0.8, (6, 4)), rng.integers(0, 4, 6)
+
+
+def _drawn(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Lengths and labels; what a network drew, and images."""
+    return (*_lengths(rng), *normal((6, 2, 3, 1), (6, 2, 3, 1))(rng))
 
 
 # What is run
@@ -267,6 +272,16 @@ def _tweaked(poses: Array) -> Array:
     return capsule.tweak_poses(poses, steps=(-0.5, 0.25))
 
 
+def _trained(loss: Callable[..., Array]) -> Callable[..., Any]:
+    """Of a network with a decoder, and of one without."""
+
+    def run(lengths: Array, labels: Array, drawn: Array, images: Array) -> list[Array]:
+        outputs = [nn.CapsuleOutput(lengths[..., None], lengths, seen) for seen in (drawn, None)]
+        return [loss(output, images, labels, reconstruction_weight=0.1) for output in outputs]
+
+    return run
+
+
 def _losses(loss: Callable[..., Array]) -> Callable[..., Any]:
     return lambda *arrays: [loss(*arrays, reduction=reduction) for reduction in ("mean", "sum", "none")]
 
@@ -341,5 +356,7 @@ ALGORITHMS = (
     ),
     Case("capsule.mask_capsules", capsule.mask_capsules, normal((5, 3, 4)), gradients=True),
     Case("capsule.tweak_poses", _tweaked, normal((2, 3)), gradients=True),
+    Case("nn.capsnet_loss", _trained(nn.capsnet_loss), _drawn, gradients=True),
+    Case("nn.matrix_capsnet_loss", _trained(nn.matrix_capsnet_loss), _drawn, gradients=True),
 )
 """What rests on the operations."""
