@@ -1,9 +1,9 @@
 """The site: `python -m sphinx -W --keep-going -b html docs site`."""
 
+import inspect
 from importlib.metadata import version as installed_version
-from importlib.util import find_spec
 
-from sphinx.util.inspect import TypeAliasForwardRef
+from sphinx.util.inspect import TypeAliasForwardRef, stringify_signature
 
 project = "emroute"
 author = "The emroute developers"
@@ -24,7 +24,6 @@ myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
 autosummary_generate = True
-autodoc_mock_imports = [name for name in ("flax", "jax", "torch") if find_spec(name) is None]
 autosummary_ignore_module_all = False
 autodoc_member_order = "bysource"
 autodoc_type_aliases = {"Array": "Array"}
@@ -54,6 +53,16 @@ def leave_out(app, what, name, obj, skip, options):
     return True if name.startswith("set_") and name.endswith("_request") else None
 
 
+def unhide(app, what, name, obj, options, signature, returns):
+    """Give classes of Flax the signature of their constructor; what makes them has none of its own."""
+    if what == "class" and signature == "(*args: Any, **kwargs: Any)":
+        own = inspect.signature(obj.__init__)
+        parameters = [parameter for name, parameter in own.parameters.items() if name != "self"]
+        return stringify_signature(own.replace(parameters=parameters), show_return_annotation=False), None
+    return None
+
+
 def setup(app):
+    app.connect("autodoc-process-signature", unhide)
     app.connect("autodoc-process-docstring", arrange)
     app.connect("autodoc-skip-member", leave_out)

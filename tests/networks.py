@@ -113,7 +113,13 @@ KINDS = {
         ),
         Kind(
             "MatrixCapsNet",
-            {"widths": (16, 4, 4, 4), "n_iter": 2, "inverse_temperature": (0.01, 0.02), "decoder": True},
+            {
+                "widths": (16, 4, 4, 4),
+                "n_iter": 2,
+                "inverse_temperature": (0.01, 0.02),
+                "decoder": True,
+                "recompute": False,
+            },
             2,
             1,
             partial(matrix_capsnet_loss, margin=0.2),

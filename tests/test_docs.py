@@ -79,7 +79,7 @@ def test_readme_examples_are_one_program():
 
 
 @pytest.mark.parametrize(
-    "name", ["index.md", "first-mixture.md", "routing.md", "sklearn.md", "own-model.md", "testing.md"]
+    "name", ["index.md", "first-mixture.md", "routing.md", "networks.md", "sklearn.md", "own-model.md", "testing.md"]
 )
 def test_page_runs(name, capsys):
     run(DOCS / name)

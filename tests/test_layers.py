@@ -39,9 +39,8 @@ def public_modules() -> list[str]:
     return ["emroute", *(module.name for module in found if not re.search(r"\._", module.name))]
 
 
-def may_name_frameworks(path: Path) -> bool:
-    """Layers for one framework each, and the scikit-learn estimators."""
-    return path.is_relative_to(PACKAGE / "nn") or path.is_relative_to(PACKAGE / "sklearn")
+LAYERS = {PACKAGE / "nn" / "torch": {"torch"}, PACKAGE / "nn" / "flax": {"flax", "jax", "jaxlib"}}
+"""Folders of layers for one framework each, and what they alone may import."""
 
 
 @cache
@@ -83,10 +82,19 @@ def loads(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if not may_name_frameworks(path)], ids=title)
-def test_no_file_of_the_algorithms_imports_a_framework(path):
+@pytest.mark.parametrize("path", FILES, ids=title)
+def test_no_file_imports_a_framework_but_layers_their_own(path):
     named = {name.partition(".")[0] for name, _ in imports(path)}
-    assert not named & FRAMEWORKS
+    own = next((names for folder, names in LAYERS.items() if path.is_relative_to(folder)), set())
+    assert not named & FRAMEWORKS - own
+
+
+def test_layers_rest_on_the_algorithms_and_on_one_framework():
+    for path in FILES:
+        needed = {name for name, _ in imports(path) if name.startswith("emroute.nn.")}
+        inside = next((module_name(folder) for folder in LAYERS if path.is_relative_to(folder)), None)
+        other = {name for name in needed for folder in LAYERS if name.startswith(module_name(folder))}
+        assert all(inside and name.startswith(inside) for name in other), title(path)
 
 
 def test_imports_go_one_way():
@@ -108,8 +116,16 @@ def test_files_are_short(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
 
 
-def test_importing_emroute_loads_no_framework_and_nothing_optional():
-    assert not loads("import emroute") & (FRAMEWORKS | OPTIONAL)
+@pytest.mark.parametrize("module", ["emroute", "emroute.nn", "emroute.nn.weights", "emroute.testing.cases"])
+def test_importing_emroute_loads_no_framework_and_nothing_optional(module):
+    assert not loads(f"import {module}") & (FRAMEWORKS | OPTIONAL)
+
+
+@pytest.mark.parametrize(("name", "others"), [("torch", {"flax", "jax", "jaxlib"}), ("flax", {"torch"})])
+def test_layers_load_their_own_framework_alone(name, others):
+    loaded = loads(f"import emroute\nemroute.nn.{name}.CapsNet")
+    assert name in loaded
+    assert not loaded & (others | {"safetensors"})
 
 
 def test_fitting_numpy_arrays_loads_no_framework():

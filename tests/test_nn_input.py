@@ -106,15 +106,15 @@ def test_a_network_without_decoder_draws_nothing(framework, networks):
     rejected(lambda: networks[framework.name].reconstruct(poses, labels), InputError, "decoder=True")
 
 
-def test_capsules_of_another_shape_are_refused(framework):
-    routing = framework.make("DynamicRouting", 4, 3, 2, 2)
+def test_capsules_of_another_shape_are_refused(framework, networks):
+    routing = framework.outline("DynamicRouting", 4, 3, 2, 2)
     for shape in [(2, 5, 2), (2, 4, 3), (4, 2)]:
         x = framework.asarray(np.zeros(shape, np.float32))
         rejected(lambda x=x: routing(x), InputError, str(shape), "(B, 4, 2)")
-    decoder = framework.make("Decoder", 6, (1, 2, 2), hidden_features=(3,))
+    decoder = framework.outline("Decoder", 6, (1, 2, 2), hidden_features=(3,))
     rejected(lambda: decoder(framework.asarray(np.zeros((2, 4), np.float32))), InputError, "(2, 4)", "6 entries")
-    classes = framework.make("ClassCapsules", 2, 3, pose_size=2)
-    grid = np.zeros((1, 4, 4, 3, 2, 2), np.float32), np.ones((1, 4, 4, 3), np.float32)
+    grid = np.zeros((1, 4, 4, 3, 4, 4), np.float32), np.ones((1, 4, 4, 3), np.float32)
+    classes = networks[framework.name].classes
     rejected(lambda: classes(*map(framework.asarray, grid)), InputError, "I = 3")
 
 

@@ -16,7 +16,7 @@ class CapsuleOutput(NamedTuple):
     poses: Array
     """Of the class capsules, ``(B, classes, H)``."""
     activations: Array
-    """``(B, classes)`` in [0, 1]: lengths of the poses, or what EM routing found. Their `argmax` is the prediction."""
+    """``(B, classes)`` in [0, 1], lengths of the poses, or what EM routing found. Their `argmax` is the prediction."""
     reconstructions: Array | None
     """Images in [0, 1], of the shape of those that went in; None without a decoder."""
 

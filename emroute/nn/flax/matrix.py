@@ -96,7 +96,7 @@ class ConvCapsules(_EMRouting):
     Examples
     --------
     >>> layer = ConvCapsules(8, 16, 3, stride=2, rngs=nnx.Rngs(0))
-    >>> found = layer(jnp.zeros((1, 14, 14, 8, 4, 4)), jnp.ones((1, 14, 14, 8)))
+    >>> found = jax.eval_shape(layer, jnp.zeros((1, 14, 14, 8, 4, 4)), jnp.ones((1, 14, 14, 8)))  # computes nothing
     >>> found.poses.shape, found.activations.shape
     ((1, 6, 6, 16, 4, 4), (1, 6, 6, 16))
     """
@@ -123,8 +123,9 @@ class ConvCapsules(_EMRouting):
         check_counts(kernel_size=kernel_size, stride=stride)
         shape = (kernel_size, kernel_size, in_capsules, out_capsules, pose_size, pose_size)
         options = em_options(n_iter, cost, inverse_temperature, epsilon, recompute)
+        padding = check_count("padding", padding, 0)
         super().__init__(shape, options, dtype, param_dtype, rngs)
-        self.stride, self.padding = stride, check_count("padding", padding, 0)
+        self.stride, self.padding = stride, padding
 
     def __call__(self, poses: jax.Array, activations: jax.Array, *, return_path: bool = False) -> Any:
         """Route a grid ``(B, h, w, I, P, P)`` and ``(B, h, w, I)`` to a smaller one, a `Routing`."""
@@ -147,7 +148,7 @@ class ClassCapsules(_EMRouting):
     Examples
     --------
     >>> layer = ClassCapsules(16, 10, rngs=nnx.Rngs(0))
-    >>> found = layer(jnp.zeros((1, 4, 4, 16, 4, 4)), jnp.ones((1, 4, 4, 16)))
+    >>> found = jax.eval_shape(layer, jnp.zeros((1, 4, 4, 16, 4, 4)), jnp.ones((1, 4, 4, 16)))  # computes nothing
     >>> found.poses.shape, found.activations.shape
     ((1, 10, 16), (1, 10))
     """
@@ -169,9 +170,10 @@ class ClassCapsules(_EMRouting):
         rngs: nnx.Rngs,
     ) -> None:
         check_counts(in_capsules=in_capsules, out_capsules=out_capsules, pose_size=pose_size)
+        shape, entries = (in_capsules, out_capsules, pose_size, pose_size), entry_pair(entries, pose_size)
         options = em_options(n_iter, cost, inverse_temperature, epsilon, recompute)
-        super().__init__((in_capsules, out_capsules, pose_size, pose_size), options, dtype, param_dtype, rngs)
-        self.entries = entry_pair(entries, pose_size)
+        super().__init__(shape, options, dtype, param_dtype, rngs)
+        self.entries = entries
 
     def __call__(self, poses: jax.Array, activations: jax.Array, *, return_path: bool = False) -> Any:
         """Route a grid ``(B, h, w, I, P, P)`` and ``(B, h, w, I)`` to a `Routing` with poses ``(B, J, P * P)``."""

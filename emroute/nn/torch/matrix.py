@@ -145,8 +145,9 @@ class ConvCapsules(_EMRouting):
         check_counts(in_capsules=in_capsules, out_capsules=out_capsules, pose_size=pose_size)
         check_counts(kernel_size=kernel_size, stride=stride)
         shape = (kernel_size, kernel_size, in_capsules, out_capsules, pose_size, pose_size)
+        padding = check_count("padding", padding, 0)
         super().__init__(shape, em_options(n_iter, cost, inverse_temperature, epsilon, recompute), device, dtype)
-        self.stride, self.padding = stride, check_count("padding", padding, 0)
+        self.stride, self.padding = stride, padding
 
     def forward(self, poses: Tensor, activations: Tensor, *, return_path: bool = False) -> Any:
         """Route a grid ``(B, h, w, I, P, P)`` and ``(B, h, w, I)`` to a smaller one, a `Routing`."""
@@ -208,9 +209,9 @@ class ClassCapsules(_EMRouting):
         dtype: Any = None,
     ) -> None:
         check_counts(in_capsules=in_capsules, out_capsules=out_capsules, pose_size=pose_size)
-        shape = (in_capsules, out_capsules, pose_size, pose_size)
+        shape, entries = (in_capsules, out_capsules, pose_size, pose_size), entry_pair(entries, pose_size)
         super().__init__(shape, em_options(n_iter, cost, inverse_temperature, epsilon, recompute), device, dtype)
-        self.entries = entry_pair(entries, pose_size)
+        self.entries = entries
 
     def forward(self, poses: Tensor, activations: Tensor, *, return_path: bool = False) -> Any:
         """Route a grid ``(B, h, w, I, P, P)`` and ``(B, h, w, I)`` to a `Routing` with poses ``(B, J, P * P)``."""

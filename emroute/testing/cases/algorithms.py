@@ -281,7 +281,12 @@ def _losses(loss: Callable[..., Array]) -> Callable[..., Any]:
 
 
 def _network_loss(loss: Callable[..., Array]) -> Callable[..., Any]:
-    return lambda poses, lengths, drawn, images, labels: loss(CapsuleOutput(poses, lengths, drawn), images, labels)
+    """Of a network with a decoder, and of one without."""
+
+    def run(poses: Array, lengths: Array, drawn: Array, images: Array, labels: Array) -> list[Array]:
+        return [loss(CapsuleOutput(poses, lengths, seen), images, labels) for seen in (drawn, None)]
+
+    return run
 
 
 def _ladder_steps(poses: Array, start: tuple[Array, ...]) -> Any:
