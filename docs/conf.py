@@ -1,7 +1,9 @@
 """The site: `python -m sphinx -W --keep-going -b html docs site`."""
 
 import inspect
+import os
 from importlib.metadata import version as installed_version
+from pathlib import Path
 
 from sphinx.util.inspect import TypeAliasForwardRef, stringify_signature
 
@@ -10,8 +12,16 @@ author = "The emroute developers"
 project_copyright = author
 version = release = installed_version("emroute")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
-exclude_patterns = [".gitignore", "README.md"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx-mathjax-offline",
+    "sphinx_copybutton",
+    "sphinxcontrib.bibtex",
+]
+exclude_patterns = [".gitignore", "README.md", "jupyter_execute"]
 templates_path = ["_templates"]
 default_role = "py:obj"  # in docstrings, `emroute.em.fit` is a link where there is such an object
 nitpicky = False
@@ -20,8 +30,20 @@ html_theme = "furo"
 html_title = f"emroute {release}"
 html_copy_source = False
 
-myst_enable_extensions = ["colon_fence"]
+myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
+
+os.environ["MATPLOTLIBRC"] = str(Path(__file__).parent)  # one look for all pictures
+nb_execution_mode = "cache"  # a page is run again when its code has changed
+nb_execution_raise_on_error = True
+nb_execution_timeout = 240
+nb_merge_streams = True
+
+bibtex_bibfiles = ["references.bib"]
+bibtex_default_style = "plain"
+copybutton_exclude = ".linenos, .gp, .go"
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
 
 autosummary_generate = True
 autosummary_ignore_module_all = False
