@@ -19,6 +19,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx-mathjax-offline",
     "sphinx_copybutton",
+    "sphinx_design",
     "sphinxcontrib.bibtex",
 ]
 exclude_patterns = [".gitignore", "README.md", "jupyter_execute"]
@@ -29,6 +30,9 @@ nitpicky = False
 html_theme = "furo"
 html_title = f"emroute {release}"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+pygments_dark_style = "a11y-high-contrast-dark"
 
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
@@ -84,7 +88,19 @@ def unhide(app, what, name, obj, options, signature, returns):
     return None
 
 
+def reach(app, pagename, templatename, context, doctree):
+    """Let the keyboard scroll what may be too wide, and give captions in the contents, which are headings, a level."""
+    for part, plain, reachable in (
+        ("body", "<pre>", '<pre tabindex="0">'),
+        ("body", '<div class="table-wrapper', '<div tabindex="0" class="table-wrapper'),
+        ("furo_navigation_tree", 'role="heading"', 'role="heading" aria-level="2"'),
+    ):
+        if part in context:
+            context[part] = context[part].replace(plain, reachable)
+
+
 def setup(app):
+    app.connect("html-page-context", reach, priority=900)  # the theme has its say before
     app.connect("autodoc-process-signature", unhide)
     app.connect("autodoc-process-docstring", arrange)
     app.connect("autodoc-skip-member", leave_out)

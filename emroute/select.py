@@ -28,6 +28,7 @@ from emroute.validate import check_choice, check_count
 __all__ = ["CRITERIA", "Choice", "Row", "mixtures"]
 
 CRITERIA = ("bic", "aic", "icl")
+"""What a choice may be made by."""
 
 
 class Row(NamedTuple):

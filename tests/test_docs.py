@@ -2,14 +2,18 @@
 
 import doctest
 import importlib.util
+import inspect
 import os
 import re
 import subprocess
 import sys
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+import emroute
 
 from tests.test_layers import public_modules
 
@@ -17,6 +21,8 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 SITE = sorted(page for page in DOCS.rglob("*.md") if page.parent != DOCS / "api")
 PAGES = [ROOT / "README.md", ROOT / "backends" / "README.md", *SITE]
+RUN = r"python|pycon|\{code-cell\} ipython3"
+SHOWN = r"bash|toml|text|\{(autosummary|bibliography|eval-rst|glossary|include|literalinclude|toctree)\}.*"
 
 
 def blocks(page: Path, language: str = "python|pycon") -> list[tuple[str, str]]:
@@ -79,11 +85,32 @@ def test_readme_examples_are_one_program():
     assert len(program.split("\n")) == 10  # and the line of the import, less the empty one at the end
 
 
-@pytest.mark.parametrize(
-    "name", ["index.md", "first-mixture.md", "routing.md", "networks.md", "sklearn.md", "own-model.md", "testing.md"]
-)
+ON_THEIR_OWN = {"add-a-backend.md", "add-a-family.md", "howto/keras.md"}
+RUN_HERE = [name for page in SITE if (name := page.relative_to(DOCS).as_posix()) not in ON_THEIR_OWN and blocks(page)]
+
+
+@pytest.mark.parametrize("name", RUN_HERE)
 def test_page_runs(name, capsys):
     run(DOCS / name)
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_keras_page_runs(backend):
+    """Keras chooses its library when it is imported, so each has a process of its own."""
+    pytest.importorskip("keras")
+    program = "from tests.test_docs import DOCS, run; run(DOCS / 'howto' / 'keras.md')"
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert not done.returncode, done.stdout + done.stderr
+
+
+def test_every_code_block_is_of_a_language_that_is_run():
+    """By a test here, or as the site is built; shell and configuration aside."""
+    for page in SITE:
+        opened = re.findall(r"^`{3,}(\S.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert not [language for language in opened if not re.fullmatch(f"{RUN}|{SHOWN}", language)], page
 
 
 def test_own_model_finds_the_lines_on_every_library(lib):
@@ -128,11 +155,29 @@ def test_own_backend_serves_its_library(tmp_path):
     assert done.stdout.startswith("GaussianMixture(n_components=2, log_likelihood=-1130.26")
 
 
+def listed(page: str) -> list[str]:
+    """The names in the tables of a page of the reference."""
+    return re.findall(r"^ {3}([a-z][\w.]*)$", (DOCS / "api" / page).read_text(encoding="utf-8"), re.MULTILINE)
+
+
 def test_every_public_module_is_in_the_reference():
     """The package itself and its entry for ``python -m`` aside."""
-    listed = re.findall(r"^ {3}(emroute[\w.]*)$", (DOCS / "api" / "index.md").read_text(), re.MULTILINE)
-    assert len(set(listed)) == len(listed)
-    assert set(listed) == set(public_modules()) - {"emroute", "emroute.__main__"}
+    modules = listed("modules.md")
+    assert len(set(modules)) == len(modules)
+    assert set(modules) == set(public_modules()) - {"emroute", "emroute.__main__"}
+
+
+def test_every_public_function_and_class_is_in_the_reference():
+    """Those of the inner modules aside, which are on the modules' own pages."""
+    names = listed("index.md")
+    assert len(set(names)) == len(names)
+    importlib.import_module("emroute.sklearn")
+    found = {id(attrgetter(name)(emroute)) for name in names}
+    outer = (DOCS / "api" / "modules.md").read_text(encoding="utf-8").partition("## Inside")[0]
+    for module in map(importlib.import_module, re.findall(r"^ {3}(emroute[\w.]*)$", outer, re.MULTILINE)):
+        public = {name: getattr(module, name) for name in module.__all__}
+        wanted = {name for name, value in public.items() if inspect.isroutine(value) or inspect.isclass(value)}
+        assert not {name for name in wanted if id(public[name]) not in found}, module.__name__
 
 
 def test_links_between_files_lead_somewhere():

@@ -22,6 +22,7 @@ from emroute.validate import check_choice, check_number
 __all__ = ["DTYPES", "RTOL", "Outcome", "Trial", "assert_equivalent", "report", "told"]
 
 DTYPES = ("float64", "float32")
+"""In which functions are compared by default."""
 RTOL = {"float64": 1e-10, "float32": 1e-4}
 """By how much results may differ by default, relative to the largest entry of their array."""
 

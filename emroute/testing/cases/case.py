@@ -13,6 +13,7 @@ from emroute.testing.equivalence import Trial
 __all__ = ["Case", "Draw", "normal", "positive"]
 
 Draw = Callable[[np.random.Generator], tuple[Any, ...]]
+"""Makes the arguments of a case, NumPy arrays, from a generator."""
 
 
 @dataclass(frozen=True)
