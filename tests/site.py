@@ -26,10 +26,10 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 QUIET += ["--disable-background-networking", "--disable-component-update"]
 
 SEEN = """() => {
-  const text = [...document.querySelectorAll("article :is(p, li, td, dd)")].filter(node => !node.querySelector("pre"));
-  const bare = text.filter(node => [...node.childNodes].some(n => n.nodeType == 3 && /\\$\\$|\\\\\\(|\\\\\\[/.test(n.data)));
+  const bare = [...document.querySelectorAll("article :is(p, li, td, dd)")].filter(
+    node => [...node.childNodes].some(text => text.nodeType == 3 && /\\$\\$|\\\\[([]/.test(text.data)));
   const wide = [...document.querySelectorAll("article *")].filter(
-    node => node.getBoundingClientRect().right > innerWidth + 1 && !node.closest("pre, .table-wrapper, mjx-assistive-mml"));
+    node => node.getBoundingClientRect().right > innerWidth + 1 && !node.closest("pre, .table-wrapper"));
   return {
     sideways: document.documentElement.scrollWidth > innerWidth
       ? "wider than the window: " + wide.slice(0, 3).map(n => n.tagName + "." + n.className) : "",

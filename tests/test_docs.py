@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 import emroute
-
 from tests.test_layers import public_modules
 
 ROOT = Path(__file__).parents[1]
