@@ -18,6 +18,7 @@ from emroute.data import Rows, Stream
 __all__ = ["STARTS", "seeds"]
 
 STARTS = ("k-means++", "random")
+"""The starts that have a name."""
 
 _MOST_ROWS = 2**16  # more rows than this are represented by a uniform sample of that many
 

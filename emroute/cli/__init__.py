@@ -66,6 +66,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+"""The command line: its commands are added below."""
 
 
 def _version(asked: bool) -> None:

@@ -367,3 +367,4 @@ COVARIANCES: dict[str, Covariance] = {
     "diag": Diagonal(),
     "spherical": Spherical(),
 }
+"""The covariance types by name."""
