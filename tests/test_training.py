@@ -3,7 +3,9 @@
 import csv
 import dataclasses
 import errno
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 from sklearn.datasets import load_digits
 
+import explore
 import train_capsnet
 import train_cnn
 import train_matrix_capsnet
@@ -216,3 +220,32 @@ def test_two_digits_are_right_when_both_are_found():
     assert training.right(activations, np.asarray([[1, 0], [0, 1], [2, 1]])).tolist() == [True, False, True]
     assert training.right(activations, np.asarray([0, 2, 2])).tolist() == [True, False, True]
     assert training.targets(np.asarray([[1, 0]]), 3).tolist() == [[1, 1, 0]]
+
+
+@pytest.mark.parametrize("script", [train_capsnet, train_matrix_capsnet], ids=lambda script: script.__name__)
+def test_what_was_trained_is_looked_into(script, digits, folder, tmp_path, monkeypatch):
+    decoder = {"decoder": True, "decoder_features": (4, 4)}
+    for made, options, name in [(script, decoder, "capsules"), (train_cnn, {}, "cnn")]:
+        train(*small(script=made, **options), digits, 1, tmp_path / name, False)
+    kept = [str(tmp_path / name / training.BEST) for name in ("capsules", "cnn")]
+    out = tmp_path / "explored"
+    given = ["explore.py", kept[0], "--cnn", kept[1], "--folder", str(folder), "--out", str(out), "--n", "20"]
+    monkeypatch.setattr(sys, "argv", given)
+    explore.main()
+    page, tables = (out / "index.md").read_text(), json.loads((out / "tables.json").read_text())
+    shown = re.findall(r"\]\((.*?)\)", page)
+    assert len(shown) == 8
+    assert all((out / name).stat().st_size > 1000 for name in shown)
+    attacked, shifted = tables["Robustness to FGSM"], tables["Test images shifted by pixels"]
+    for line, same in zip(attacked[1:], shifted[1:], strict=True):
+        network = explore.load_network(kept[0]) if line[0] != "CNN" else explore.load_cnn(kept[1])
+        images, labels = explore.as_tensor(digits.images[200:220]), torch.from_numpy(digits.labels[200:220])
+        assert line[1] == same[1] == explore.accuracy(network, images, labels)
+    assert [row[0] for row in tables["Agreement"][1:]] == ([1, 2, 3] if script is train_capsnet else [1, 2])
+
+
+def test_networks_that_cannot_be_read_are_told(folder, tmp_path, monkeypatch):
+    (tmp_path / "foreign").write_bytes(b"not a network")
+    monkeypatch.setattr(sys, "argv", ["explore.py", str(tmp_path / "foreign"), "--folder", str(folder)])
+    with pytest.raises(SystemExit, match="foreign"):
+        explore.main()
