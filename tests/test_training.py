@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from sklearn.datasets import load_digits
 
 import explore
@@ -202,6 +202,10 @@ def test_each_script_trains_and_says_what_is_wrong(script, folder, tmp_path):
     done = run(script, folder, tmp_path / "run", "--epochs", "1", "--train", "32", "--test", "50")
     assert done.returncode == 0, done.stderr
     assert [row["epoch"] for row in log(tmp_path / "run")] == ["1"]
+    result = json.loads((tmp_path / "run" / training.RESULT).read_text())
+    assert (result["n_test"], result["epoch"], result["settings"]["n_train"]) == (50, 1, 32)
+    tensors = load_file(tmp_path / "run" / training.BEST)
+    assert result["parameters"] == sum(tensor.size for tensor in tensors.values())
     done = run(script, tmp_path / "nowhere", tmp_path / "run2")
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")

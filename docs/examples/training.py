@@ -10,6 +10,7 @@ import argparse
 import csv
 import importlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -138,9 +139,16 @@ def train(task: Task, settings: Settings, train: Images, test: Images, epochs: i
     found = accuracy(settings, learner, test)
     best = max(rows, key=_score)["epoch"]
     print(f"test {found:.4f}: {round((1 - found) * len(test.labels))} of {len(test.labels)} wrong after epoch {best}")
-    result = {"test": found, "n_test": len(test.labels), "epoch": best, "settings": asdict(settings)}
+    result = {"test": found, "n_test": len(test.labels), "epoch": best, "parameters": _size(out / BEST)}
+    result |= {"settings": asdict(settings)}
     (out / RESULT).write_text(json.dumps(result, indent=2))
     return found
+
+
+def _size(path: Path) -> int:
+    """Count the parameters of a network that was kept."""
+    with safe_open(path, "numpy") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118, it is no mapping
 
 
 def _score(row: dict[str, float]) -> tuple[float, float]:
