@@ -189,8 +189,8 @@ def em_routing(
     activations
         ``(..., I)`` in [0, 1]: how much each child is there.
     beta_u, beta_a
-        ``(J,)`` or broadcastable to ``(..., J)``: the costs of describing an entry of a vote without the parent, and
-        of switching the parent on.
+        ``(J,)`` or broadcastable to ``(..., J)``: what an entry of each vote costs beside the logarithm of its spread,
+        and the cost at which a parent is as likely there as not.
     n_iter
         How many M-steps.
     cost
