@@ -20,7 +20,7 @@ from emroute.capability import Capabilities
 from emroute.em import Fit
 from emroute.errors import InputError, InputTypeError
 from emroute.family import Family, FamilyModel, as_real, is_count, ratio
-from emroute.fitting import Settings, fit_counts, mixing_weights, split_start
+from emroute.fitting import Settings, align, fit_counts, mixing_weights, split_start
 from emroute.mixture import Mixture
 from emroute.validate import as_parameter, as_trials, check_count, check_floating, require
 
@@ -149,7 +149,9 @@ class BinomialMixture(Mixture):
         check_floating("weights", weights)
         family, k = Binomial(), weights.shape[-1]
         params = family.template(weights, (), k, weights, weights)
-        return cls.unfitted(FamilyModel(family), family.start((weights, probs), params))
+        return cls.unfitted(
+            FamilyModel(family), align(family.start((weights, probs), params), family.param_ranks, (), 2)
+        )
 
     def data(self, *data: Any) -> Any:
         """Accept one number of trials for all."""

@@ -19,7 +19,7 @@ from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.em import Fit
 from emroute.family import Family, FamilyModel, as_real, is_count, ratio
-from emroute.fitting import Settings, fit_counts, mixing_weights, split_start
+from emroute.fitting import Settings, align, fit_counts, mixing_weights, split_start
 from emroute.mixture import Mixture
 from emroute.validate import as_parameter, as_trials, check_floating, check_width, require
 
@@ -138,7 +138,9 @@ class MultinomialMixture(Mixture):
         check_floating("weights", weights)
         family = Multinomial()
         params = family.template(weights, (), weights.shape[-1], probs)
-        return cls.unfitted(FamilyModel(family), family.start((weights, probs), params))
+        return cls.unfitted(
+            FamilyModel(family), align(family.start((weights, probs), params), family.param_ranks, (), 2)
+        )
 
     @Capabilities(batch=True)
     def sample(self, n: int, trials: int = 1, *, rng: Any = None) -> tuple[Array, Array]:

@@ -19,7 +19,7 @@ from emroute.backend import Array, is_array
 from emroute.capability import Capabilities
 from emroute.em import Fit
 from emroute.family import Family, FamilyModel, as_real, is_count, ratio
-from emroute.fitting import Settings, fit_counts, mixing_weights, split_start
+from emroute.fitting import Settings, align, fit_counts, mixing_weights, split_start
 from emroute.mixture import Mixture
 from emroute.validate import as_parameter, check_floating, check_width, require
 
@@ -140,7 +140,9 @@ class PoissonMixture(Mixture):
         check_floating("weights", weights)
         family = Poisson(plain=rates.ndim == weights.ndim)
         params = family.template(weights, (), weights.shape[-1], rates)
-        return cls.unfitted(FamilyModel(family), family.start((weights, rates), params))
+        return cls.unfitted(
+            FamilyModel(family), align(family.start((weights, rates), params), family.param_ranks, (), 2)
+        )
 
     @Capabilities(batch=True)
     def sample(self, n: int, *, rng: Any = None) -> tuple[Array, Array]:

@@ -78,7 +78,8 @@ class GaussianMixture(Mixture):
         k, d = means.shape[-2:] if means.ndim > 1 else (1, 1)
         nothing = full((*weights.shape[:-1], d), 0, like=means)
         params = begin(model, nothing, nothing + 1, full((), 0, like=means), k)
-        return cls.unfitted(model, model.complete(given(model, params, (weights, means, covariances))))
+        params = _aligned(model, given(model, params, (weights, means, covariances)), ())
+        return cls.unfitted(model, model.complete(params))
 
     @Capabilities(batch=True)
     def sample(self, n: int, *, rng: Any = None) -> tuple[Array, Array]:
@@ -199,8 +200,7 @@ def fit_model(
     else:
         drawn = as_parameter("starting means", init, centre, (k, d), source.batch)
         drawn = (drawn - centre[..., None, :]) / params.scale[..., None, :]
-    rank = model.covariance.rank
-    params = align(params, (1, 2, rank, rank, 1, 1, 1, 2, 0, 1, 1, 0), source.batch, 9)
+    params = _aligned(model, params, source.batch)
     params = compiled(backends.get(centre), GaussianModel.complete, model)(params)
     return iterate(GaussianMixture, model, params, source, drawn, settings)
 
@@ -216,3 +216,9 @@ def prepare(
     floor = max(floor, model.least_floor(centre, centre.shape[-1]))
     params = compiled(backends.get(centre), standard, model, k)(centre, moments.variance, floor)
     return source, n, params
+
+
+def _aligned(model: GaussianModel, params: Params, batch: tuple[int, ...]) -> Params:
+    """Give all arrays of the parameters the same batch dimensions."""
+    rank = model.covariance.rank
+    return align(params, (1, 2, rank, rank, 1, 1, 1, 2, 0, 1, 1, 0), batch, 9)

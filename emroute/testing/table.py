@@ -8,8 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from emroute.capability import Capabilities, capabilities
+from emroute.errors import BackendError
+from emroute.testing.cases import ALGORITHMS
+from emroute.testing.equivalence import DTYPES, report
+from emroute.testing.place import places
 
-__all__ = ["COLUMNS", "FAMILIES", "MODULES", "declared", "families", "table"]
+__all__ = ["COLUMNS", "FAMILIES", "MODULES", "declared", "families", "libraries", "table"]
 
 MODULES = (
     *("gmm", "binomial", "multinomial", "poisson", "mixture", "kmeans", "select", "capsule", "nn", "em"),
@@ -17,47 +21,45 @@ MODULES = (
 )
 """Where users find what declares something, in the order of the tables; the last four are to build upon."""
 
-COLUMNS: dict[str, Callable[[Capabilities, Any], bool]] = {
-    "gradients": lambda can, function: can.gradients,
-    "inside `jit`": lambda can, function: can.jit,
-    "batch": lambda can, function: can.batch,
-    "float16, bfloat16": lambda can, function: can.half,
-    "integers": lambda can, function: can.integers,
-    "weights": lambda can, function: "sample_weight" in inspect.signature(function).parameters,
-    "restarts": lambda can, function: "n_init" in inspect.signature(function).parameters,
-    "streams": lambda can, function: can.streams,
+COLUMNS: dict[str, tuple[str, Callable[[Capabilities, Any], bool]]] = {
+    "gradients": ("Torch, JAX", lambda can, function: can.gradients),
+    "inside `jit`": ("JAX", lambda can, function: can.jit),
+    "batch": ("✓", lambda can, function: can.batch),
+    "16 bits": ("✓", lambda can, function: can.half),
+    "integers": ("✓", lambda can, function: can.integers),
+    "weights": ("✓", lambda can, function: _takes(function, "sample_weight")),
+    "restarts": ("✓", lambda can, function: _takes(function, "n_init")),
+    "streams": ("✓", lambda can, function: can.streams),
 }
-"""Each column, and when it is ticked; what a signature tells is not declared again."""
+"""Each column: what it says, and when; what a signature tells is not declared again."""
 
 FAMILIES = {
-    "fits of mixtures": ("gmm.fit", "binomial.fit", "multinomial.fit", "poisson.fit"),
-    "k-means": ("kmeans.fit",),
-    "scores of a fitted mixture": tuple(
-        f"mixture.Mixture.{name}" for name in ("log_prob", "responsibilities", "score", "bic", "aic", "icl")
-    ),
+    "fits: Gaussian mixtures, k-means": ("gmm.fit", "kmeans.fit"),
+    "fits: mixtures of counts": ("binomial.fit", "multinomial.fit", "poisson.fit"),
+    "a model of your own": ("em.fit",),
+    "densities and responsibilities": ("mixture.Mixture.log_prob", "mixture.Mixture.responsibilities"),
+    "mean density, BIC, AIC, ICL": tuple(f"mixture.Mixture.{name}" for name in ("score", "bic", "aic", "icl")),
     "distances to centroids": ("kmeans.KMeans.transform",),
     "labels": ("mixture.Mixture.predict", "kmeans.KMeans.predict"),
-    "samples": tuple(
-        f"{name}.sample"
-        for name in (
-            "gmm.GaussianMixture",
-            "binomial.BinomialMixture",
-            "multinomial.MultinomialMixture",
-            "poisson.PoissonMixture",
-        )
+    "samples": (
+        *("gmm.GaussianMixture.sample", "binomial.BinomialMixture.sample"),
+        *("multinomial.MultinomialMixture.sample", "poisson.PoissonMixture.sample"),
     ),
     "model choice": ("select.mixtures",),
-    "routing of capsules": tuple(
-        f"capsule.{name}"
-        for name in (
-            *("em_routing", "em_routing_from_poses", "conv_em_routing", "class_em_routing"),
-            *("dynamic_routing", "conv_dynamic_routing", "kmeans_routing", "gmm_routing"),
-        )
+    "routing of capsules": (
+        *("capsule.em_routing", "capsule.em_routing_from_poses", "capsule.conv_em_routing"),
+        *("capsule.class_em_routing", "capsule.dynamic_routing", "capsule.conv_dynamic_routing"),
+        *("capsule.kmeans_routing", "capsule.gmm_routing"),
     ),
-    "losses of capsules": ("capsule.margin_loss", "capsule.spread_loss", "capsule.reconstruction_loss"),
-    "a model of your own": ("em.fit",),
+    "losses of capsules": (
+        *("capsule.margin_loss", "capsule.spread_loss", "capsule.reconstruction_loss"),
+        *("nn.capsnet_loss", "nn.matrix_capsnet_loss"),
+    ),
 }
 """The rows of the short table, and the functions that must all be able to do what a row says."""
+
+_LIBRARIES = {"numpy": (True, False), "torch": (True, True), "jax": (True, True), "cupy": (False, True)}
+"""Whether each runs on CPU and on GPU."""
 
 
 def declared(modules: Sequence[str] = MODULES) -> Iterator[tuple[str, Any, Capabilities]]:
@@ -81,7 +83,7 @@ def declared(modules: Sequence[str] = MODULES) -> Iterator[tuple[str, Any, Capab
 def table(modules: Sequence[str] = MODULES) -> str:
     """Return the whole table in MyST, a row a function, each a link into the reference."""
     rows = [
-        (f"{{py:obj}}`{name} <emroute.{name}>`", *(_mark(tick(can, function)) for tick in COLUMNS.values()))
+        (f"{{py:obj}}`{name} <emroute.{name}>`", *(_mark(column, can, function) for column in COLUMNS))
         for name, function, can in declared(modules)
     ]
     return _markdown(("", *COLUMNS), rows)
@@ -90,16 +92,48 @@ def table(modules: Sequence[str] = MODULES) -> str:
 def families() -> str:
     """Return the short table in Markdown: a row can do what all its functions can."""
     found = {name: (can, function) for name, function, can in declared()}
-    chosen = [name for name in COLUMNS if name not in ("weights", "restarts")]
-    rows = [
-        (family, *(_mark(all(COLUMNS[column](*found[name]) for name in names)) for column in chosen))
-        for family, names in FAMILIES.items()
-    ]
-    return _markdown(("", *chosen), rows)
+    rows = []
+    for family, names in FAMILIES.items():
+        marks = ({_mark(column, *found[name]) for name in names} for column in COLUMNS)
+        rows.append((family, *(mark.pop() if len(mark) == 1 else "–" for mark in marks)))
+    return _markdown(("", *COLUMNS), rows)
 
 
-def _mark(yes: bool) -> str:
-    return "✓" if yes else "–"
+def libraries() -> str:
+    """Return in Markdown on which libraries and devices of this machine a routing has just been that of float64 NumPy.
+
+    Raises
+    ------
+    AssertionError
+        If it was not, on one that is installed.
+    """
+    case = next(case for case in ALGORITHMS if case.name == "capsule.em_routing")
+    rows = []
+    for library, able in _LIBRARIES.items():
+        try:
+            here = places([library])
+        except BackendError:  # not installed, or without the device that it needs
+            here = []
+        passed: dict[bool, list[str]] = {True: [], False: []}
+        for place in here:
+            place.enable_float64()
+            dtypes = [dtype for dtype in DTYPES if place.has(dtype)]
+            outcomes = list(case.trial(0).run([(place, dtype) for dtype in dtypes]))
+            if not all(outcome.passed for outcome in outcomes):
+                raise AssertionError(report(outcomes))
+            passed[(place.device or "cpu") == "cpu"].append(", ".join(dtypes))
+        cells = ["; ".join(passed[cpu]) or "not run here" for cpu in (True, False)]
+        rows.append((library, *(cell if can else "–" for cell, can in zip(cells, able, strict=True))))
+    return _markdown(("", "CPU", "GPU"), rows)
+
+
+def _takes(function: Any, parameter: str) -> bool:
+    return parameter in inspect.signature(function).parameters
+
+
+def _mark(column: str, can: Capabilities, function: Any) -> str:
+    text, says = COLUMNS[column]
+    return text if says(can, function) else "–"
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""Fits and fitted mixtures, and all algorithms together; NumPy itself says what is right, as our tests of equations do."""
+"""Fits and fitted mixtures, and all algorithms together; NumPy itself says what is right: the tests compare it."""
 
 from __future__ import annotations
 
