@@ -49,7 +49,7 @@ def _standard_numpy(x: np.ndarray) -> tuple[np.ndarray, ...]:
 def _twice_a_turn(x: Array) -> Array:
     """Five turns of a loop."""
     backend, xp = _of_backend(x)
-    start = xp.zeros((), dtype=xp.int32, device=x.device), x
+    start = xp.zeros_like(x[0], dtype=xp.int32), x
     return backend.loop(lambda state: state[0] < 5, lambda state: (state[0] + 1, state[1] * 2), start)[1]
 
 
