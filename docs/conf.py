@@ -1,6 +1,7 @@
 """The site: `python -m sphinx -W --keep-going -b html docs site`."""
 
 import inspect
+import logging
 import os
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -41,6 +42,7 @@ nb_execution_mode = "cache"  # a page is run again when its code has changed
 nb_execution_raise_on_error = True
 nb_execution_timeout = 240
 nb_merge_streams = True
+logging.getLogger("jax").setLevel(logging.WARNING)  # it tells which devices it did not find
 
 bibtex_bibfiles = ["references.bib"]
 bibtex_default_style = "plain"
