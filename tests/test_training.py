@@ -265,6 +265,17 @@ def test_what_a_network_cannot_do_is_no_choice(script, option, value, monkeypatc
     assert f"argument {option}: invalid choice: '{value}'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "n_iter"), [([], 3), (["--tutorial"], 2), (["--tutorial", "--n-iter", "4"], 4)], ids=str
+)
+def test_the_tutorials_route_twice_unless_told_otherwise(options, n_iter, monkeypatch):
+    ran = []
+    monkeypatch.setattr(training, "run", lambda *args, **options: ran.append(options))
+    monkeypatch.setattr(sys, "argv", ["train_capsnet", *options])
+    runpy.run_path(str(EXAMPLES / "train_capsnet.py"), run_name="__main__")
+    assert [options["n_iter"] for options in ran] == [n_iter]
+
+
 def test_a_run_that_is_interrupted_says_how_to_go_on(folder, tmp_path, monkeypatch, capsys):
     def interrupt(*args):
         raise KeyboardInterrupt

@@ -275,10 +275,12 @@ def _resumed(path: Path, settings: Settings, learner: Any) -> list[dict]:
         raise TrainingError(f"{path} is of another run ({told})")
     with safe_open(path, "numpy") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
-    try:
-        learner.restore(state)
-    except (LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise TrainingError(f"{path} is of another network ({error})") from None
+    found, mine = ({name: x.shape for name, x in each.items()} for each in (state, learner.state()))
+    for name in mine:
+        if found.get(name) != mine[name]:
+            told = f"{name} is {found.get(name, 'missing')} there, {mine[name]} here"
+            raise TrainingError(f"{path} is of another network, perhaps for other images ({told})")
+    learner.restore(state)
     return rows
 
 
