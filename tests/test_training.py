@@ -188,7 +188,7 @@ def test_a_checkpoint_that_cannot_be_used_is_told_and_stays(copy, digits, spoil,
 
 @pytest.mark.parametrize("full", ["save_file", "replace", "write_text"])
 def test_a_full_disk_costs_the_epoch_alone(copy, digits, monkeypatch, full):
-    def fail(*args):
+    def fail(*args, **options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     before = content(copy)

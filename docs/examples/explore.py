@@ -21,6 +21,7 @@ from cnn import load as load_cnn
 from emroute import EmrouteError
 from emroute.capsule import coordinate_addition, mask_capsules, tweak_poses, vote
 from emroute.nn import capsnet_loss, matrix_capsnet_loss
+from emroute.nn.sizes import check_images
 from emroute.nn.torch import CapsNet
 from emroute.nn.torch import load as load_network
 from images import Images, fetch, load, multimnist_like, origin, rotate, scale, translate
@@ -235,6 +236,7 @@ def explore(given: argparse.Namespace) -> None:
         fetch(given.data, folder)
     test = load(given.data, folder)[1]
     network = load_network(given.network)
+    check_images(as_tensor(test.images[:1]), network.image_shape)
     loss = capsnet_loss if isinstance(network, CapsNet) else matrix_capsnet_loss
     model = Model(type(network).__name__, network, loss)
     models = [model]
