@@ -21,9 +21,11 @@ from cnn import load as load_cnn
 from emroute import EmrouteError
 from emroute.capsule import coordinate_addition, mask_capsules, tweak_poses, vote
 from emroute.nn import capsnet_loss, matrix_capsnet_loss
+from emroute.nn.sizes import check_images
 from emroute.nn.torch import CapsNet
 from emroute.nn.torch import load as load_network
 from images import Images, fetch, load, multimnist_like, origin, rotate, scale, translate
+from training import count
 
 WARPS: dict[str, tuple[Callable[..., np.ndarray], tuple[float, ...]]] = {
     "shifted by pixels": (lambda images, by: translate(images, by, by), (0, 1, 2, 3, 4, 5)),
@@ -213,23 +215,28 @@ def write(findings: list[Finding], out: Path) -> None:
 
 
 def main() -> None:
-    """Read the networks and the data, find, write."""
+    """Find what the command line asks for; what goes wrong ends the program in one line."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     options.add_argument("network", type=Path, help="a CapsNet or MatrixCapsNet that training kept")
     options.add_argument("--cnn", type=Path, help="a CNN to compare it with")
     options.add_argument("--data", choices=("mnist", "fashion-mnist"), default="mnist")
     options.add_argument("--folder", type=Path, help="where its files are; fetched into ./data where this is not given")
-    options.add_argument("--n", type=int, default=2000, help="test images for the tables")
+    options.add_argument("--n", type=count, default=2000, help="test images for the tables")
     options.add_argument("--out", type=Path, default=Path("runs/explore"))
-    given = options.parse_args()
     try:
-        folder = given.folder or Path("data", origin(given.data))
-        if given.folder is None:
-            fetch(given.data, folder)
-        test = load(given.data, folder)[1]
-        network = load_network(given.network)
+        explore(options.parse_args())
     except (EmrouteError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
+
+
+def explore(given: argparse.Namespace) -> None:
+    """Read the networks and the data, find, write."""
+    folder = given.folder or Path("data", origin(given.data))
+    if given.folder is None:
+        fetch(given.data, folder)
+    test = load(given.data, folder)[1]
+    network = load_network(given.network)
+    check_images(as_tensor(test.images[:1]), network.image_shape)
     loss = capsnet_loss if isinstance(network, CapsNet) else matrix_capsnet_loss
     model = Model(type(network).__name__, network, loss)
     models = [model]

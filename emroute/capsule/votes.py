@@ -14,7 +14,7 @@ from emroute.capsule.agreement import check_floats, check_pairs, for_statistics
 from emroute.errors import InputError
 from emroute.validate import check_number
 
-__all__ = ["coordinate_addition", "squash", "vote", "vote_views"]
+__all__ = ["check_entry_pair", "coordinate_addition", "squash", "vote", "vote_views"]
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -156,13 +156,19 @@ def coordinate_addition(votes: Array, *, entries: Sequence[int] = (0, 1)) -> Arr
 
 def centres(h: int, w: int, size: int, entries: Sequence[int]) -> np.ndarray:
     """Return what coordinate addition adds, ``(h, w, H)``, on the host."""
+    row, column = check_entry_pair(entries, size)
+    shift = np.zeros((h, w, size))
+    shift[:, :, row] = ((np.arange(h) + 0.5) / h)[:, None]
+    shift[:, :, column] = (np.arange(w) + 0.5) / w
+    return shift
+
+
+def check_entry_pair(entries: Sequence[int], size: int) -> tuple[int, int]:
+    """Return two different entries of a pose of `size` entries, counted from its start, or raise `InputError`."""
     try:
         row, column = (range(size)[entry] for entry in entries)
     except (TypeError, ValueError, IndexError):
         row = column = 0
     if row == column:
         raise InputError(f"got entries={entries!r}, expected two different entries of a pose, from 0 to {size - 1}")
-    shift = np.zeros((h, w, size))
-    shift[:, :, row] = ((np.arange(h) + 0.5) / h)[:, None]
-    shift[:, :, column] = (np.arange(w) + 0.5) / w
-    return shift
+    return row, column
