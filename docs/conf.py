@@ -102,7 +102,14 @@ def unhide(app, what, name, obj, options, signature, returns):
     return None
 
 
+def tell_language(app, page, template, context, doctree):
+    """Say of a translation what language it is in; screen readers and search engines ask."""
+    if page.startswith("zh/"):
+        context["language"] = "zh-Hans"
+
+
 def setup(app):
+    app.connect("html-page-context", tell_language)
     app.connect("autodoc-process-signature", unhide)
     app.connect("autodoc-process-docstring", arrange)
     app.connect("autodoc-process-docstring", tell)
