@@ -1,11 +1,15 @@
 """The site: `python -m sphinx -W --keep-going -b html docs site`."""
 
 import inspect
+import logging
 import os
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
 from sphinx.util.inspect import TypeAliasForwardRef, stringify_signature
+
+from emroute.capability import capabilities
+from emroute.testing import table as table_of
 
 project = "emroute"
 author = "The emroute developers"
@@ -42,6 +46,7 @@ nb_execution_mode = "cache"  # a page is run again when its code has changed
 nb_execution_raise_on_error = True
 nb_execution_timeout = 240
 nb_merge_streams = True
+logging.getLogger("jax").setLevel(logging.WARNING)  # it tells which devices it did not find
 
 bibtex_bibfiles = ["references.bib"]
 bibtex_default_style = "plain"
@@ -74,6 +79,19 @@ def arrange(app, what, name, obj, options, lines):
             lines[place:place] = ["::", ""]
 
 
+def tell(app, what, name, obj, options, lines):
+    """Say below each function what it declares that it can do."""
+    if what in ("class", "function", "method") and (can := capabilities(obj)):
+        lines += ["", ".. rubric:: Capabilities", "", f"float32 and float64; {can}".rstrip("; ") + "."]
+
+
+def fill(app, docname, source):
+    """Put the tables of capabilities, which are made of the declarations, in the place of their names."""
+    if docname == "capabilities":
+        for table in (table_of.libraries, table_of.families, table_of.table):
+            source[0] = source[0].replace(f"%{table.__name__}%", table())
+
+
 def leave_out(app, what, name, obj, skip, options):
     """Leave out what scikit-learn adds to every estimator: its words are links into its own site."""
     return True if name.startswith("set_") and name.endswith("_request") else None
@@ -99,8 +117,18 @@ def reach(app, pagename, templatename, context, doctree):
             context[part] = context[part].replace(plain, reachable)
 
 
+def tell_language(app, page, template, context, doctree):
+    """Say of a translation what language it is in; screen readers and search engines ask."""
+    if page.startswith("zh/"):
+        context["language"] = "zh-Hans"
+
+
 def setup(app):
+    app.connect("html-page-context", tell_language)
     app.connect("html-page-context", reach, priority=900)  # the theme has its say before
     app.connect("autodoc-process-signature", unhide)
     app.connect("autodoc-process-docstring", arrange)
+    app.connect("autodoc-process-docstring", tell)
+    app.connect("env-get-outdated", lambda *_: ["capabilities"])  # it changes with the code
+    app.connect("source-read", fill)
     app.connect("autodoc-skip-member", leave_out)

@@ -9,6 +9,7 @@ import array_api_extra as xpx
 import numpy as np
 
 from emroute.backend import Array, get, is_array, namespace
+from emroute.capability import Capabilities
 
 __all__ = [
     "broadcast",
@@ -49,6 +50,7 @@ def itemsize(x: Array) -> int:
     return namespace(x).finfo(x.dtype).bits // 8
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def logsumexp(x: Array, *, axis: int = -1, keepdims: bool = False) -> Array:
     """Logarithm of the sum of exponentials along an axis, safe for rows of any size, ±inf included.
 
@@ -70,6 +72,7 @@ def _exponentials(x: Array, axis: int) -> tuple[Array, Array]:
     return xp.exp(x - top), top
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def normalize(log_joint: Array, *, axis: int, weight: Array | float = 1.0) -> tuple[Array, Array]:
     """Return the softmax along an axis times a weight, and the logsumexp, from one pass of exponentials; axes are kept.
 
@@ -86,6 +89,7 @@ def normalize(log_joint: Array, *, axis: int, weight: Array | float = 1.0) -> tu
     return share * (weight / total), xp.log(total) + top
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def softmax(x: Array, *, axis: int = -1) -> Array:
     """Exponentials of `x` scaled to sum to one along an axis.
 
@@ -97,12 +101,14 @@ def softmax(x: Array, *, axis: int = -1) -> Array:
     return share / namespace(x).sum(share, axis=axis, keepdims=True)
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def safe_log(x: Array) -> Array:
     """Logarithm of non-negative `x` in which 0 counts as the smallest normal number: finite, also its gradient."""
     xp = namespace(x)
     return xp.log(xp.where(x <= tiny(x), xp.full_like(x, tiny(x)), x))
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def safe_norm(x: Array, *, axis: int = -1, keepdims: bool = False) -> Array:
     """Lengths of vectors: no overflow, and the gradient at 0 is 0.
 
@@ -119,6 +125,7 @@ def safe_norm(x: Array, *, axis: int = -1, keepdims: bool = False) -> Array:
     return length if keepdims else xp.squeeze(length, axis=axis)
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def log_sigmoid(x: Array) -> Array:
     """Logarithm of the logistic function, without overflow.
 
@@ -130,6 +137,7 @@ def log_sigmoid(x: Array) -> Array:
     return xp.minimum(x, xp.zeros_like(x)) - xp.log1p(xp.exp(-xp.abs(x)))
 
 
+@Capabilities(jit=True, batch=True, half=True)
 def one_hot(labels: Array, n_classes: int, *, like: Array) -> Array:
     """Rows of zeros with a one at each label, in the dtype of `like`; classes along a new second-last axis.
 
@@ -142,26 +150,31 @@ def one_hot(labels: Array, n_classes: int, *, like: Array) -> Array:
     return xp.astype(labels[..., None, :] == classes[:, None], like.dtype)
 
 
+@Capabilities(jit=True, half=True)
 def constant(value: Any, *, like: Array) -> Array:
     """Return a small host value as an array of `like`'s library, device and dtype."""
     return namespace(like).astype(get(like).from_numpy(np.asarray(value), like), like.dtype, copy=False)
 
 
+@Capabilities(jit=True, half=True)
 def full(shape: tuple[int, ...], value: float, *, like: Array) -> Array:
     """Return a small array of one value, of `like`'s library, device and dtype."""
     return constant(np.full(shape, value), like=like)
 
 
+@Capabilities(jit=True, half=True)
 def set_at(x: Array, index: Any, value: Array) -> Array:
     """`x` with one entry along its first axis replaced; in place where the library allows, so use the result."""
     return xpx.at(x)[index, ...].set(value)
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def swap(x: Array) -> Array:
     """Exchange the last two axes."""
     return namespace(x).matrix_transpose(x)
 
 
+@Capabilities(jit=True)
 def concrete(flag: Array) -> bool | None:
     """Return a truth value, or None where a compiler is tracing and there are no values yet."""
     if is_array(flag) and getattr(get(flag), "tracing", bool)():
@@ -172,11 +185,13 @@ def concrete(flag: Array) -> bool | None:
         return None
 
 
+@Capabilities(gradients=True, jit=True, half=True)
 def broadcast(x: Array, shape: tuple[int, ...]) -> Array:
     """`x` in a shape; itself where it has that already, which is most often and saves the call."""
     return x if tuple(x.shape) == shape else namespace(x).broadcast_to(x, shape)
 
 
+@Capabilities(jit=True, half=True)
 def either(flag: Array, yes: Callable[[Array], Any], no: Callable[[Array], Any], x: Array) -> Any:
     """Return ``yes(x)`` where `flag` holds, else ``no(x)``, of the same shapes; `yes` is run only then, traced or not.
 
@@ -197,6 +212,7 @@ def either(flag: Array, yes: Callable[[Array], Any], no: Callable[[Array], Any],
     return get(flag).loop(lambda state: state[0], turn, (flag, no(x)))[1]
 
 
+@Capabilities(gradients=True, jit=True, half=True)
 def leaves(tree: Any) -> list[Array]:
     """Arrays of a nest of tuples, in order; None is passed over.
 
@@ -208,6 +224,7 @@ def leaves(tree: Any) -> list[Array]:
     return [] if tree is None else [tree]
 
 
+@Capabilities(gradients=True, jit=True, half=True)
 def rebuild(tree: Any, arrays: Iterable[Array]) -> Any:
     """Return a nest of the same structure over other arrays, in the order of `leaves`.
 
@@ -218,6 +235,7 @@ def rebuild(tree: Any, arrays: Iterable[Array]) -> Any:
     return map_leaves(lambda _: next(following), tree)
 
 
+@Capabilities(gradients=True, jit=True, half=True)
 def map_leaves(function: Callable[..., Array], tree: Any, *rest: Any) -> Any:
     """Apply a function to the matching arrays of nests of tuples (named ones keep their type).
 

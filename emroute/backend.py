@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import array_api_compat
 import numpy as np
 
+from emroute.capability import Capabilities
 from emroute.errors import BackendError, InputTypeError
 
 __all__ = ["Array", "Backend", "compiled", "get", "installed", "is_array", "named", "namespace"]
@@ -40,50 +41,62 @@ class Backend(Protocol):
     - ``gradient(function, *arrays)``: a tuple, the gradients of a function that returns a number, an array each.
     """
 
+    @Capabilities(gradients=True, jit=True, batch=True, half=True)
     def namespace(self, x: Array, /) -> Any:
         """Return the functions of the Array API standard for this array."""
         ...
 
+    @Capabilities(jit=True)
     def loop(self, condition: Callable[[State], Array], body: Callable[[State], State], state: State) -> State:
         """Apply `body` to `state` while `condition` holds; one compiled loop where the library has one."""
         ...
 
+    @Capabilities(jit=True)
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return a compiled `function`; on eager libraries the very same function."""
         ...
 
+    @Capabilities(jit=True, batch=True)
     def eigh(self, x: Array, /) -> tuple[Array, Array]:
         """Eigenvalues and eigenvectors of symmetric ``(..., d, d)``; NaN for a matrix that fails."""
         ...
 
+    @Capabilities(gradients=True, jit=True, batch=True)
     def gammaln(self, x: Array, /) -> Array:
         """Return the logarithm of the gamma function for positive `x`."""
         ...
 
+    @Capabilities(jit=True, batch=True)
     def digamma(self, x: Array, /) -> Array:
         """Return the derivative of `gammaln` for positive `x`."""
         ...
 
+    @Capabilities(gradients=True, jit=True, batch=True, half=True)
     def segment_sum(self, values: Array, segments: Array, n_segments: int) -> Array:
         """Sum rows ``(..., n, d)`` by their segment ``(..., n)`` into ``(..., n_segments, d)``."""
         ...
 
+    @Capabilities(jit=True, batch=True, half=True)
     def detach(self, x: Array, /) -> Array:
         """Return the same values, outside any gradient."""
         ...
 
+    @Capabilities(batch=True)
     def to_numpy(self, x: Array, /) -> np.ndarray:
         """Copy to the host."""
         ...
 
+    @Capabilities(batch=True)
     def from_numpy(self, value: np.ndarray, like: Array) -> Array:
         """Carry a host array to `like`'s device; floating values take `like`'s dtype if it is floating."""
         ...
 
+    @Capabilities()
     def chunk_size(self, bytes_per_row: int) -> int:
         """How many rows of working memory fit the cache (CPU) or a fair part of the device."""
         ...
 
+    @Capabilities(gradients=True, jit=True, half=True)
     def map_blocks(
         self, function: Callable[..., Any], arrays: Sequence[Array], size: int, recompute: bool = False
     ) -> Any:

@@ -16,12 +16,13 @@ import numpy as np
 from emroute import backend as backends
 from emroute.array import full, one_hot, safe_log, swap
 from emroute.backend import Array, is_array
+from emroute.capability import Capabilities
 from emroute.em import Fit
 from emroute.errors import InputError, InputTypeError
 from emroute.family import Family, FamilyModel, as_real, is_count, ratio
-from emroute.fitting import Settings, fit_counts, mixing_weights, split_start
+from emroute.fitting import Settings, align, fit_counts, mixing_weights, split_start
 from emroute.mixture import Mixture
-from emroute.validate import as_parameter, as_trials, check_count, require
+from emroute.validate import as_parameter, as_trials, check_count, check_floating, require
 
 __all__ = ["BinomialMixture", "expected_log_likelihood", "fit", "fit_complete"]
 
@@ -136,6 +137,7 @@ class BinomialMixture(Mixture):
         return self.params.probs
 
     @classmethod
+    @Capabilities(gradients=True, jit=True, batch=True)
     def from_parameters(cls, weights: Array, probs: Array) -> BinomialMixture:
         """Return the mixture with these ``(..., k)`` weights and probabilities.
 
@@ -144,9 +146,12 @@ class BinomialMixture(Mixture):
         >>> np.exp(coins.log_prob(np.asarray([1]), np.asarray([1]))).round(6).tolist()
         [0.5]
         """
+        check_floating("weights", weights)
         family, k = Binomial(), weights.shape[-1]
         params = family.template(weights, (), k, weights, weights)
-        return cls.unfitted(FamilyModel(family), family.start((weights, probs), params))
+        return cls.unfitted(
+            FamilyModel(family), align(family.start((weights, probs), params), family.param_ranks, (), 2)
+        )
 
     def data(self, *data: Any) -> Any:
         """Accept one number of trials for all."""
@@ -154,6 +159,7 @@ class BinomialMixture(Mixture):
             raise InputTypeError(f"got {len(data)} positional arguments, expected two: heads and trials")
         return _pair(*data)
 
+    @Capabilities(batch=True)
     def sample(self, n: int, trials: int | Array = 1, *, rng: Any = None) -> tuple[Array, Array]:
         """Draw heads of `trials` tosses, and the coins tossed.
 
@@ -183,6 +189,7 @@ def _pair(heads: Any, trials: Any) -> tuple[Array, Array]:
     return heads, trials
 
 
+@Capabilities(jit=True, batch=True, integers=True, streams=True)
 def fit(
     heads: Array | Any,
     trials: Array | int | None,
@@ -252,6 +259,7 @@ def fit(
     return fit_counts(BinomialMixture, Binomial(), data, n_components, weights, sample_weight, settings)
 
 
+@Capabilities(jit=True, batch=True, integers=True)
 def fit_complete(heads: Array, trials: Array | int, labels: Array, n_components: int) -> BinomialMixture:
     """Fit by counting, where the component of every observation is known.
 
@@ -293,6 +301,7 @@ def fit_complete(heads: Array, trials: Array | int, labels: Array, n_components:
     settings = Settings(init=[0.5] * k, max_iter=0)
     start = fit_counts(BinomialMixture, family, (heads, trials), k, None, None, settings)
     coins = one_hot(labels, k, like=start.params.weights)
+    heads, trials = (backends.get(x).detach(x) for x in (heads, trials))
     sums = xp.matmul(coins, swap(family.features(start.params, (heads, trials))))
     require(xp.all(sums[..., 0] > 0), lambda: "every component needs an observation; a label does not occur")
     params = family.estimate(sums, start.params._replace(weights=sums[..., 0] / labels.shape[-1]))
@@ -302,6 +311,7 @@ def fit_complete(heads: Array, trials: Array | int, labels: Array, n_components:
     )
 
 
+@Capabilities(gradients=True, jit=True, batch=True, integers=True)
 def expected_log_likelihood(
     mixture: BinomialMixture, heads: Array, trials: Array | int, constant: bool = True
 ) -> Array:

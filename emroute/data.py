@@ -6,7 +6,7 @@ dimensions are batch. A source of chunks is anything but a tuple that can be ite
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +76,10 @@ class Rows:
         n = len(self.arrays)
         return Rows(tuple(held[:n]), held[n] if len(held) > n else None, self.layout)
 
+    def detached(self) -> Rows:
+        """Return the same rows, outside any gradient."""
+        return self.like([*_outside(self.held)])
+
     def with_restarts(self) -> Rows:
         """Give batched rows one more batch dimension of 1, along which restarts share them."""
         axis = len(self.batch)
@@ -107,6 +111,10 @@ class Stream:
 
     batch = ()
 
+    def detached(self) -> Stream:
+        """Return the same stream: its rows are outside any gradient."""
+        return self
+
     def with_restarts(self) -> Stream:
         """Return the same stream: it has no batch to extend."""
         return self
@@ -120,7 +128,7 @@ class Stream:
     def __iter__(self) -> Iterator[Rows]:
         start = 0
         for number, chunk in enumerate(self.source):
-            arrays = _as_arrays(chunk)
+            arrays = _outside(_as_arrays(chunk))
             backend.get(*self.arrays, *arrays)
             expected = [(x.dtype, *x.shape[1:]) for x in self.arrays]
             got = [(x.dtype, *x.shape[1:]) for x in arrays]
@@ -139,6 +147,10 @@ class Stream:
             raise InputError(
                 f"sample_weight has {self.weight.shape[0]} entries, the source other than that: {start} rows or more"
             )
+
+
+def _outside(arrays: Iterable[Array]) -> tuple[Array, ...]:
+    return tuple(backend.get(x).detach(x) for x in arrays)
 
 
 def _as_arrays(data: Any) -> tuple[Array, ...]:
@@ -189,7 +201,7 @@ def open_source(data: Any, sample_weight: Array | None = None, ranks: tuple[int,
     wrong = [x.shape for x, rank in zip(arrays, layout.ranks, strict=False) if x.ndim != 1 + rank]
     if wrong or len(arrays) != len(layout.ranks):
         raise InputError(f"a chunk has shapes {[x.shape for x in arrays]}, expected rows of ranks {layout.ranks}")
-    return Stream(data, sample_weight, layout, arrays)
+    return Stream(data, None if sample_weight is None else _outside((sample_weight,))[0], layout, _outside(arrays))
 
 
 def _open_rows(data: Any, sample_weight: Array | None, ranks: tuple[int, ...] | None) -> Rows:

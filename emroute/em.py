@@ -11,7 +11,6 @@ rows merge into those of their union, the same model fits arrays, chunks, memory
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
@@ -22,9 +21,10 @@ from emroute.array import concrete, eps, leaves, map_leaves, rebuild, set_at
 from emroute.backend import Array, Backend, compiled
 from emroute.batch import Batch, rejoin, select, take, unmoved
 from emroute.blocks import Cascade, at_once, expect_rows, expectation
+from emroute.capability import Capabilities
 from emroute.data import Layout, Rows, Stream, open_source
 from emroute.errors import MissingDependencyError
-from emroute.validate import check_loop, visible
+from emroute.validate import check_floating, check_loop, visible
 
 __all__ = ["Fit", "Model", "Status", "climb", "fit", "trim"]
 
@@ -92,6 +92,7 @@ class _State(NamedTuple):
     status: Array
 
 
+@Capabilities(jit=True, batch=True, streams=True)
 def fit(
     model: Model,
     data: Any,
@@ -139,7 +140,7 @@ def fit(
     InputError
         If shapes or options cannot be used, or a source can be read only once.
     InputTypeError
-        If arrays differ in library or device.
+        If arrays differ in library or device, or parameters are floating, but not float32 or float64.
 
     Notes
     -----
@@ -173,6 +174,9 @@ def fit(
     """
     check_loop(tol, max_iter, chunk_size)
     source = open_source(data, sample_weight, getattr(model, "ranks", None))
+    for x in leaves(params):
+        if backends.namespace(x).isdtype(x.dtype, "real floating"):
+            check_floating("params", x)
     return trim(climb(model, source, params, tol, max_iter, chunk_size, callback, progress))
 
 
@@ -189,11 +193,7 @@ def climb(
     """Return `fit` of data already opened, its trace as long as it may be: of one shape whatever the data."""
     backend = backends.get(*leaves(params), *source.arrays)
     params = map_leaves(backend.detach, params)
-    source = replace(
-        source,
-        arrays=map_leaves(backend.detach, source.arrays),
-        weight=map_leaves(backend.detach, source.weight),
-    )
+    source = source.detached()
     steps = _Steps(model, backend, source.layout, chunk_size, tol == 0)
     if isinstance(source, Rows) and callback is None and not progress and backend.compile(fit) is not fit:
         whole = compiled(backend, _whole, steps, int(max_iter))

@@ -19,6 +19,7 @@ import numpy as np
 from emroute import backend as backends
 from emroute.array import itemsize, normalize, one_hot, safe_log, swap, tiny
 from emroute.backend import Array
+from emroute.capability import Capabilities
 from emroute.validate import check_rows
 
 __all__ = [
@@ -199,6 +200,7 @@ class Nearest:
         return self.model.bytes_per_row(params[0])
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def distances(points: Array, centres: Array) -> Array:
     """Half the squared distances ``(..., n, k)`` of points to centres, less half the points' own squares."""
     xp = backends.namespace(points)
@@ -207,17 +209,20 @@ def distances(points: Array, centres: Array) -> Array:
     return half
 
 
+@Capabilities(jit=True, batch=True, half=True)
 def nearest(points: Array, centres: Array) -> Array:
     """Index of the nearest centre, ``(..., n)``."""
     half = distances(points, centres)
     return backends.namespace(half).argmin(half, axis=-1)
 
 
+@Capabilities(gradients=True, jit=True, batch=True, integers=True, half=True)
 def as_real(x: Array, like: Array) -> Array:
     """Return counts in the dtype of the parameters."""
     return backends.namespace(x).astype(x, like.dtype, copy=False)
 
 
+@Capabilities(jit=True, batch=True, integers=True, half=True)
 def is_count(x: Array) -> Array:
     """Whether each entry is a whole number that is not negative."""
     xp = backends.namespace(x)
@@ -225,6 +230,7 @@ def is_count(x: Array) -> Array:
     return good & xp.isfinite(x) & (xp.floor(x) == x) if xp.isdtype(x.dtype, "real floating") else good
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def ratio(part: Array, whole: Array, otherwise: Array) -> Array:
     """Return `part` over `whole`, and `otherwise` where there is next to nothing to divide by."""
     xp = backends.namespace(part, whole)
@@ -232,6 +238,7 @@ def ratio(part: Array, whole: Array, otherwise: Array) -> Array:
     return xp.where(none, otherwise, part / xp.where(none, xp.ones_like(whole), whole))
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def share(counts: Array) -> Array:
     """Mixing weights from the weight each component answers for."""
     xp = backends.namespace(counts)

@@ -227,7 +227,7 @@ def fit_counts(
 ) -> Any:
     """Fit a mixture of a family on counts; see the families' own `fit`."""
     k = check_count("n_components", n_components)
-    source = open_source(data, sample_weight, family.ranks)
+    source = open_source(data, sample_weight, family.ranks).detached()
     check_real("the data", *source.arrays)
     like = backends.get(*source.arrays).from_numpy(np.zeros(()), source.arrays[0])
     check_floating("the data", like)
@@ -262,7 +262,7 @@ def split_start(init: Any, names: str) -> tuple[Any, Any]:
 
 def admit(x: Any, sample_weight: Any, k: int, name: str) -> tuple[Rows | Stream, int]:
     """Check floating data, but for NaN and infinity; return them with their number of rows."""
-    source = open_source(x, sample_weight, (1,))
+    source = open_source(x, sample_weight, (1,)).detached()
     (first,) = source.arrays
     check_floating("x", first)
     check_weights("sample_weight", sample_weight, first)

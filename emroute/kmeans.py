@@ -20,6 +20,7 @@ from emroute import backend as backends
 from emroute.array import broadcast, concrete, either, eps, itemsize
 from emroute.backend import Array
 from emroute.batch import select
+from emroute.capability import Capabilities
 from emroute.data import Rows, Stream, open_source
 from emroute.em import Fit, Status
 from emroute.errors import InputTypeError
@@ -222,14 +223,17 @@ class KMeans:
         found = f"inertia={float(self.inertia):.6f}, n_iter={int(self.n_iter)}, {status}"
         return f"KMeans(n_clusters={self.n_clusters}, {found})"
 
+    @Capabilities(jit=True, batch=True)
     def predict(self, x: Array) -> Array:
         """Return the nearest centroid of each row, ``(..., n)`` integers."""
         return self.assign(x)[0]
 
+    @Capabilities(gradients=True, jit=True, batch=True)
     def assign(self, x: Array) -> tuple[Array, Array]:
         """Return the nearest centroid of each row, and the squared distance to it, both ``(..., n)``."""
         return self._each("assign", x)
 
+    @Capabilities(gradients=True, jit=True, batch=True)
     def transform(self, x: Array) -> Array:
         """Distances to all centroids, ``(..., n, k)``."""
         return self._each("distances", x)
@@ -244,6 +248,7 @@ class KMeans:
         return each_row(self.model, name, self.params, rows, tuple(self.params.centroids.shape[:-2]))
 
 
+@Capabilities(jit=True, batch=True, streams=True)
 def fit(
     x: Array | Any,
     n_clusters: int,

@@ -15,6 +15,7 @@ from emroute import backend as backends
 from emroute import em
 from emroute.array import concrete, map_leaves, safe_log
 from emroute.backend import Array
+from emroute.capability import Capabilities
 from emroute.data import Rows, Stream, open_source
 from emroute.errors import InputError, InputTypeError, MissingDependencyError
 from emroute.family import Family, FamilyModel
@@ -90,33 +91,40 @@ class Mixture:
         """Arrange what a method was given as the family's data."""
         return data[0] if len(data) == 1 else data
 
+    @Capabilities(gradients=True, jit=True, batch=True, integers=True)
     def log_prob(self, *data: Array) -> Array:
         """Log-density (or log-probability) of each observation, ``(..., n)``; differentiable."""
         return self._each("log_prob", data)
 
+    @Capabilities(gradients=True, jit=True, batch=True, integers=True)
     def responsibilities(self, *data: Array) -> Array:
         """Probability of each component given each observation, ``(..., n, k)``."""
         return self._each("responsibilities", data)
 
+    @Capabilities(jit=True, batch=True, integers=True)
     def predict(self, *data: Array) -> Array:
         """Return the likeliest component of each observation, ``(..., n)`` integers."""
         return self._each("predict", data)
 
+    @Capabilities(gradients=True, jit=True, batch=True, integers=True)
     def score(self, *data: Array, sample_weight: Array | None = None) -> Array:
         """Mean log-density of an observation, ``(...,)``, weighted where weights are given."""
         total, weight = self._total(data, sample_weight)
         return total / weight
 
+    @Capabilities(gradients=True, jit=True, batch=True, integers=True)
     def bic(self, *data: Array, sample_weight: Array | None = None) -> Array:
         """Bayesian information criterion, −2 L + p ln n, n the sum of weights: the lower, the better."""
         total, weight = self._total(data, sample_weight)
         return -2 * total + self.n_parameters * backends.namespace(total).log(weight)
 
+    @Capabilities(gradients=True, jit=True, batch=True, integers=True)
     def aic(self, *data: Array, sample_weight: Array | None = None) -> Array:
         """Akaike's information criterion, −2 L + 2 p: the lower, the better."""
         total, _ = self._total(data, sample_weight)
         return -2 * total + 2 * self.n_parameters
 
+    @Capabilities(gradients=True, jit=True, batch=True, integers=True)
     def icl(self, *data: Array, sample_weight: Array | None = None) -> Array:
         """Integrated completed likelihood, BIC − 2 sum_n log max_k r_nk (Biernacki, Celeux & Govaert 2000)."""
         unsure, _ = self._total(data, sample_weight, self._certainty)
@@ -164,6 +172,7 @@ class Mixture:
     def _draw(self, rng: np.random.Generator, params: Any, labels: np.ndarray, *extra: Any) -> np.ndarray:
         return self.model.family.draw(rng, params, labels, *extra)
 
+    @Capabilities(batch=True)
     def save(self, path: str | Path) -> None:
         """Write the mixture to ``.npz``, or ``.safetensors`` (needs that package); nothing is pickled.
 
@@ -188,6 +197,7 @@ class Mixture:
             raise InputError(f"got suffix {path.suffix!r}, expected '.npz' or '.safetensors'")
 
     @classmethod
+    @Capabilities(batch=True)
     def load(cls, path: str | Path, *, like: Array | None = None) -> Self:
         """Read a mixture written by `save`.
 

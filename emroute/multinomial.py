@@ -16,11 +16,12 @@ import numpy as np
 from emroute import backend as backends
 from emroute.array import full, safe_log, swap
 from emroute.backend import Array
+from emroute.capability import Capabilities
 from emroute.em import Fit
 from emroute.family import Family, FamilyModel, as_real, is_count, ratio
-from emroute.fitting import Settings, fit_counts, mixing_weights, split_start
+from emroute.fitting import Settings, align, fit_counts, mixing_weights, split_start
 from emroute.mixture import Mixture
-from emroute.validate import as_parameter, as_trials, check_width, require
+from emroute.validate import as_parameter, as_trials, check_floating, check_width, require
 
 __all__ = ["MultinomialMixture", "fit"]
 
@@ -131,17 +132,23 @@ class MultinomialMixture(Mixture):
         return self.params.probs
 
     @classmethod
+    @Capabilities(gradients=True, jit=True, batch=True)
     def from_parameters(cls, weights: Array, probs: Array) -> MultinomialMixture:
         """Return the mixture with weights ``(..., k)`` and probabilities ``(..., k, d)``."""
+        check_floating("weights", weights)
         family = Multinomial()
         params = family.template(weights, (), weights.shape[-1], probs)
-        return cls.unfitted(FamilyModel(family), family.start((weights, probs), params))
+        return cls.unfitted(
+            FamilyModel(family), align(family.start((weights, probs), params), family.param_ranks, (), 2)
+        )
 
+    @Capabilities(batch=True)
     def sample(self, n: int, trials: int = 1, *, rng: Any = None) -> tuple[Array, Array]:
         """Draw rows of `trials` counts, ``(..., n, d)``, and their component labels, ``(..., n)``."""
         return self._sample(n, rng, as_trials(trials))
 
 
+@Capabilities(jit=True, batch=True, integers=True, streams=True)
 def fit(
     x: Array | Any,
     n_components: int,

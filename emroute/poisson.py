@@ -16,11 +16,12 @@ import numpy as np
 from emroute import backend as backends
 from emroute.array import full, safe_log, swap
 from emroute.backend import Array, is_array
+from emroute.capability import Capabilities
 from emroute.em import Fit
 from emroute.family import Family, FamilyModel, as_real, is_count, ratio
-from emroute.fitting import Settings, fit_counts, mixing_weights, split_start
+from emroute.fitting import Settings, align, fit_counts, mixing_weights, split_start
 from emroute.mixture import Mixture
-from emroute.validate import as_parameter, check_width, require
+from emroute.validate import as_parameter, check_floating, check_width, require
 
 __all__ = ["PoissonMixture", "fit"]
 
@@ -133,17 +134,23 @@ class PoissonMixture(Mixture):
         return self.params.rates[..., 0] if self.model.family.plain else self.params.rates
 
     @classmethod
+    @Capabilities(gradients=True, jit=True, batch=True)
     def from_parameters(cls, weights: Array, rates: Array) -> PoissonMixture:
         """Return the mixture with weights ``(..., k)`` and rates ``(..., k, d)``, or ``(..., k)`` for plain counts."""
+        check_floating("weights", weights)
         family = Poisson(plain=rates.ndim == weights.ndim)
         params = family.template(weights, (), weights.shape[-1], rates)
-        return cls.unfitted(FamilyModel(family), family.start((weights, rates), params))
+        return cls.unfitted(
+            FamilyModel(family), align(family.start((weights, rates), params), family.param_ranks, (), 2)
+        )
 
+    @Capabilities(batch=True)
     def sample(self, n: int, *, rng: Any = None) -> tuple[Array, Array]:
         """Draw `n` rows of counts and their component labels, ``(..., n)``."""
         return self._sample(n, rng)
 
 
+@Capabilities(jit=True, batch=True, integers=True, streams=True)
 def fit(
     x: Array | Any,
     n_components: int,

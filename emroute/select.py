@@ -20,6 +20,7 @@ from emroute import backend as backends
 from emroute import gmm
 from emroute.array import concrete
 from emroute.backend import Array, is_array
+from emroute.capability import Capabilities
 from emroute.errors import InputError, InputTypeError
 from emroute.gmm import GaussianMixture
 from emroute.gmm.covariance import COVARIANCES
@@ -97,6 +98,7 @@ def _text(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
+@Capabilities()
 def mixtures(
     x: Array,
     n_components: int | Iterable[int] = range(1, 7),

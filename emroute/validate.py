@@ -133,8 +133,8 @@ def check_rows(source: Rows | Stream, good: Callable[..., Array], complaint: str
         lead = (slice(None),) * len(rows.batch)
         for first in range(0, rows.n, step):
             part = slice(first, min(first + step, rows.n))
-            bad = ~good(*(x[(*lead, part, ...)] for x in rows.arrays))
-            where = _first(bad)
+            fine = good(*(x[(*lead, part, ...)] for x in rows.arrays))
+            where = _first(~fine) if concrete(backends.namespace(fine).all(fine)) is False else None
             if where is not None:
                 problem = f" of problem {where[:-1]}" if where[:-1] else ""
                 raise InputError(f"{complaint}: first in row {start + first + where[-1]}{problem}")

@@ -185,6 +185,20 @@ def test_a_mixture_of_its_own_parameters_scores_the_same(lib, family):
 
 
 @every_family
+def test_a_batch_of_given_parameters_scores_as_each_alone(lib, family):
+    weights = np.stack([SHARES, SHARES[::-1]])
+    starts = np.stack([family.start, family.start[::-1] * 0.9 + 0.1 * family.start])
+    data = [lib.asarray(x) for x in family.data]
+    alone = [
+        lib.to_numpy(family.mixture.from_parameters(lib.asarray(w), lib.asarray(s)).log_prob(*data))
+        for w, s in zip(weights, starts, strict=True)
+    ]
+    both = family.mixture.from_parameters(lib.asarray(weights), lib.asarray(starts))
+    stacked = [lib.asarray(np.stack([x, x])) for x in family.data]
+    np.testing.assert_allclose(lib.to_numpy(both.log_prob(*stacked)), alone, rtol=1e-12)
+
+
+@every_family
 def test_a_sample_is_of_counts_with_the_mixtures_mean(lib, family):
     _, fitted = four_steps(lib, family)
     shape, options = family.sample

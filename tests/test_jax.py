@@ -99,6 +99,17 @@ def test_scores_work_inside_jit():
 
 
 @quick
+def test_counts_are_scored_inside_jit():
+    heads, probs = jnp.asarray([5.0, 9.0, 8.0, 4.0, 7.0]), jnp.asarray([0.6, 0.5])
+
+    def score(probs):
+        return binomial.BinomialMixture.from_parameters(jnp.full(2, 0.5), probs).log_prob(heads, 10).sum()
+
+    np.testing.assert_allclose(jax.jit(score)(probs), score(probs), rtol=1e-12)
+    np.testing.assert_allclose(jax.jit(jax.grad(score))(probs), jax.grad(score)(probs), rtol=1e-12)
+
+
+@quick
 def test_the_loop_itself_works_inside_jit_and_vmap():
     """`em.fit` with parameters of the caller's, its trace as long as may be."""
     params = fit(jnp.asarray(X), covariance_type="diag").params

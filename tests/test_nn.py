@@ -411,6 +411,8 @@ def test_made_without_storage_and_filled_later(torch_network):
     network, x, _ = torch_network
     with torch.device("meta"):
         hollow = type(network)(**network.arguments)
+        shapes = [part.shape for part in hollow(torch.empty(x.shape))]
+    assert shapes == [part.shape for part in network(x)]
     assert all(weight.is_meta for weight in hollow.parameters())
     hollow.to_empty(device="cpu")
     for module in hollow.modules():

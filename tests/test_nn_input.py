@@ -7,7 +7,9 @@ import sys
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
+from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from emroute.errors import InputError, InputTypeError, MissingDependencyError
@@ -43,6 +45,7 @@ BAD_LAYERS = [
     ("PrimaryCapsules", (1, 2, 3, 3), {"padding": -1}, "padding=-1"),
     ("DynamicRouting", (4, 3, 2, 0), {}, "out_features=0"),
     ("DynamicRouting", (4, 3, 2, 2), {"n_iter": 0}, "n_iter=0"),
+    ("DynamicRouting", (4.0, 3, 2, 2), {}, "in_capsules=4.0"),
     ("Decoder", (4, (28, 28)), {}, "out_shape=(28, 28)"),
     ("Decoder", (4, (1, 28, 28)), {"hidden_features": 512}, "hidden_features=512"),
     ("MatrixPrimaryCapsules", (1, True), {}, "out_capsules=True"),
@@ -79,6 +82,26 @@ def test_images_of_another_shape_are_refused(framework, networks):
         rejected(lambda images=images: network(images), InputError, str(tuple(images.shape)), expected)
     single = framework.asarray(np.zeros((17, 17), np.float32))
     rejected(lambda: network.encode(single), InputError, "(17, 17)", expected)
+
+
+def test_no_images_are_refused(framework, networks):
+    none = framework.images(np.zeros((0, 1, 17, 17), np.float32))
+    rejected(lambda: networks[framework.name](none), InputError, "images", "B at least 1")
+
+
+def test_images_that_are_not_finite_are_blamed(framework, networks, quick_compilation):
+    images = np.zeros((2, 1, 17, 17), np.float32)
+    images[1, 0, 8, 8] = np.nan
+    rejected(lambda: networks[framework.name](framework.images(images)), InputError, "images hold NaN or infinity")
+
+
+@pytest.mark.parametrize("layer", ["PrimaryCapsules", "MatrixPrimaryCapsules"])
+def test_features_of_another_layout_are_refused(framework, layer):
+    """One image without a batch would be taken for a batch of rows."""
+    made = framework.outline(layer, 2, 3, *((4, 3) if layer == "PrimaryCapsules" else ()))
+    for shape in [(5, 5, 2), (2, 5, 5), (1, 3, 5, 5)]:
+        x = framework.asarray(np.zeros(shape, np.float32))
+        rejected(lambda x=x: made(x), InputError, str(shape), "with C = 2")
 
 
 def test_images_of_integers_are_refused(framework, networks):
@@ -152,6 +175,7 @@ DAMAGE = {
     "an argument of another type": ({"metadata": describing(**SMALL | {"n_classes": "3"})}, "n_classes='3'"),
     "another network's arguments": ({"metadata": describing("CapsNet")}, "decoder.layers.0.weight is missing"),
     "an enormous network": ({"metadata": describing(**SMALL | {"n_classes": 10**9})}, "expected (1000000000,)"),
+    "poses of more entries than memory": ({"metadata": describing(**SMALL | {"pose_size": 10**9})}, "/spoiled."),
     "a tensor too few": ({"classes_dot_beta_u": None}, "classes.beta_u is missing"),
     "a tensor too many": ({"more": np.zeros(1)}, "more is not of this network"),
     "another shape": ({"classes_dot_beta_u": np.zeros(4, np.float32)}, "classes.beta_u has shape (4,), expected (3,)"),
@@ -163,6 +187,20 @@ DAMAGE = {
 def test_files_of_something_else_are_refused(framework, saved, tmp_path, changes, words):
     path = spoiled(saved, tmp_path / "spoiled.safetensors", **changes)
     rejected(lambda: framework.nn.load(path), InputError, str(path), words)
+
+
+def test_weights_of_eight_bits_are_refused(framework, saved, tmp_path):
+    """Flax cannot read them, Torch cannot convolve them."""
+    path, header = tmp_path / "small.safetensors", saved.read_bytes()
+    metadata = json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])["__metadata__"]
+    small = {name: torch.tensor(value).to(torch.float8_e4m3fn) for name, value in load_file(saved).items()}
+    safetensors.torch.save_file(small, path, metadata)
+    rejected(lambda: framework.nn.load(path), InputError, str(path), "conv.weight has dtype F8_E4M3")
+
+
+def test_a_file_that_tells_of_endless_routing_is_read_at_once(framework, saved, tmp_path):
+    path = spoiled(saved, tmp_path / "endless.safetensors", metadata=describing(**SMALL, n_iter=10**12))
+    assert framework.nn.load(path).arguments["n_iter"] == 10**12
 
 
 def test_damaged_files_are_refused(framework, saved, tmp_path):
@@ -201,6 +239,20 @@ def test_what_no_file_holds_is_refused(framework, tmp_path):
     layer = other.outline("Decoder", 2, (1, 1, 1), hidden_features=())
     rejected(lambda: framework.nn.save(layer, path), InputError, "Decoder", "CapsNet, MatrixCapsNet")
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_no_load_would_look_for_are_not_saved(framework, networks, tmp_path):
+    path = tmp_path / "network.safetensors"
+    if framework is TORCH:
+        network = framework.outline("MatrixCapsNet", **SMALL)
+        torch.nn.utils.parametrizations.weight_norm(network.conv)
+        words = "conv.weight is missing"
+    else:
+        network = nnx.clone(networks["flax"])
+        network.conv.bias = None
+        words = "conv.bias is missing"
+    rejected(lambda: framework.nn.save(network, path), InputError, "network to save", words)
+    assert not path.exists()
 
 
 def test_arguments_of_numpy_are_saved_as_numbers(framework, tmp_path):

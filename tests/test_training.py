@@ -3,7 +3,10 @@
 import csv
 import dataclasses
 import errno
+import json
 import os
+import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -12,13 +15,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 from sklearn.datasets import load_digits
 
+import explore
 import train_capsnet
 import train_cnn
 import train_matrix_capsnet
 import training
+from emroute.nn.torch import CapsNet, save
 from images import Images
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
@@ -149,8 +156,14 @@ def damage(out):
     (out / training.CHECKPOINT).write_bytes(whole[: len(whole) // 2])
 
 
-def replace(out):
-    save_file({"weight": np.zeros(3)}, out / training.CHECKPOINT)
+def replace(out, **metadata):
+    save_file({"weight": np.zeros(3)}, out / training.CHECKPOINT, metadata)
+
+
+def swap(out):
+    with safe_open(out / training.CHECKPOINT, "numpy") as file:
+        told = file.metadata()
+    replace(out, **told)
 
 
 @pytest.mark.parametrize(
@@ -158,6 +171,8 @@ def replace(out):
     [
         (damage, True, {}, "damaged"),
         (replace, True, {}, "no checkpoint of these examples"),
+        (lambda out: replace(out, **{training.KEY: "[1]"}), True, {}, "no checkpoint of these examples"),
+        (swap, True, {}, "of another network"),
         (lambda out: None, True, {"channels": 5}, "of another run"),
         (lambda out: None, False, {}, "--resume"),
     ],
@@ -171,20 +186,114 @@ def test_a_checkpoint_that_cannot_be_used_is_told_and_stays(copy, digits, spoil,
     assert content(copy) == before
 
 
-@pytest.mark.parametrize("full", ["save_file", "replace"])
+@pytest.mark.parametrize("full", ["save_file", "replace", "write_text"])
 def test_a_full_disk_costs_the_epoch_alone(copy, digits, monkeypatch, full):
-    def fail(*args):
+    def fail(*args, **options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    before = content(copy)[training.CHECKPOINT]
+    before = content(copy)
     task, settings = small()
     with monkeypatch.context() as patch:
         patch.setattr(*((training, full) if full == "save_file" else (Path, full)), fail)
         with pytest.raises(training.TrainingError, match="No space left"):
             train(task, settings, digits, 2, copy, True)
-    assert content(copy)[training.CHECKPOINT] == before
+    kept = (training.CHECKPOINT,) if full == "save_file" else (training.CHECKPOINT, training.LOG)
+    assert all(content(copy)[name] == before[name] for name in kept)
+    assert content(copy).keys() == before.keys()
     train(task, settings, digits, 2, copy, True)
     assert len(log(copy)) == 2
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_training(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_epoch", None)
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(training.TrainingError, match="cannot be written to"):
+            train(*small(), digits, 1, out, False)
+
+
+def test_two_runs_do_not_share_a_folder(begun, digits, tmp_path, monkeypatch):
+    def meanwhile(*args):
+        (tmp_path / training.CHECKPOINT).write_bytes(content(begun)[training.CHECKPOINT])
+        return epoch(*args)
+
+    epoch = training._epoch
+    monkeypatch.setattr(training, "_epoch", meanwhile)
+    with pytest.raises(training.TrainingError, match="another run writes"):
+        train(*small(), digits, 1, tmp_path, False)
+    assert content(tmp_path) == {training.CHECKPOINT: content(begun)[training.CHECKPOINT]}
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda best: best.write_bytes(b"damaged")])
+def test_a_best_network_that_is_gone_is_told(copy, digits, spoil):
+    spoil(copy / training.BEST)
+    with pytest.raises(training.TrainingError, match="not the network that was kept"):
+        train(*small(), digits, 1, copy, True)
+
+
+NONSENSE = {
+    "--epochs": ("0", "-1", "1.5"),
+    "--train": ("0",),
+    "--validation": ("-1",),
+    "--test": ("0", "all"),
+    "--batch-size": ("0",),
+    "--learning-rate": ("nan", "0", "-1", "inf", "fast"),
+    "--decay": ("0",),
+    "--clip": ("-5",),
+    "--shift": ("-2",),
+    "--seed": ("-1",),
+}
+
+
+def test_options_that_make_no_run_are_refused(capsys):
+    options = training.parser("", "it")
+    for option, values in NONSENSE.items():
+        for value in values:
+            with pytest.raises(SystemExit):
+                options.parse_args([f"{option}={value}"])
+            assert f"argument {option}: got '{value}', expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("script", "option", "value"),
+    [("train_cnn", "--library", "jax"), ("train_matrix_capsnet", "--data", "multimnist-like")],
+)
+def test_what_a_network_cannot_do_is_no_choice(script, option, value, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [script, option, value])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(EXAMPLES / f"{script}.py"), run_name="__main__")
+    assert f"argument {option}: invalid choice: '{value}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "n_iter"), [([], 3), (["--tutorial"], 2), (["--tutorial", "--n-iter", "4"], 4)], ids=str
+)
+def test_the_tutorials_route_twice_unless_told_otherwise(options, n_iter, monkeypatch):
+    ran = []
+    monkeypatch.setattr(training, "run", lambda *args, **options: ran.append(options))
+    monkeypatch.setattr(sys, "argv", ["train_capsnet", *options])
+    runpy.run_path(str(EXAMPLES / "train_capsnet.py"), run_name="__main__")
+    assert [options["n_iter"] for options in ran] == [n_iter]
+
+
+def test_a_run_that_is_interrupted_says_how_to_go_on(folder, tmp_path, monkeypatch, capsys):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train", interrupt)
+    given = training.parser("", "it").parse_args(["--folder", str(folder), "--out", str(tmp_path / "run")])
+    with pytest.raises(SystemExit, match="130"):
+        training.run(given, "CNN", train_cnn.task, channels=(4, 8), parameters=5000)
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_images_that_do_not_fit_together_are_an_error(digits, tmp_path):
+    task, settings = small()
+    smaller = Images(digits.images[:, 2:-2], digits.labels)
+    with pytest.raises(training.TrainingError, match="test images"):
+        training.train(task, settings, digits, smaller, 1, tmp_path, False)
+    with pytest.raises(training.TrainingError, match="leave none"):
+        train(task, dataclasses.replace(settings, n_train=-4600, n_validation=5000), digits, 1, tmp_path, False)
 
 
 def test_too_many_images_are_an_error(digits, tmp_path):
@@ -198,6 +307,10 @@ def test_each_script_trains_and_says_what_is_wrong(script, folder, tmp_path):
     done = run(script, folder, tmp_path / "run", "--epochs", "1", "--train", "32", "--test", "50")
     assert done.returncode == 0, done.stderr
     assert [row["epoch"] for row in log(tmp_path / "run")] == ["1"]
+    result = json.loads((tmp_path / "run" / training.RESULT).read_text())
+    assert (result["n_test"], result["epoch"], result["settings"]["n_train"]) == (50, 1, 32)
+    tensors = load_file(tmp_path / "run" / training.BEST)
+    assert result["parameters"] == sum(tensor.size for tensor in tensors.values())
     done = run(script, tmp_path / "nowhere", tmp_path / "run2")
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
@@ -216,3 +329,40 @@ def test_two_digits_are_right_when_both_are_found():
     assert training.right(activations, np.asarray([[1, 0], [0, 1], [2, 1]])).tolist() == [True, False, True]
     assert training.right(activations, np.asarray([0, 2, 2])).tolist() == [True, False, True]
     assert training.targets(np.asarray([[1, 0]]), 3).tolist() == [[1, 1, 0]]
+
+
+@pytest.mark.parametrize("script", [train_capsnet, train_matrix_capsnet], ids=lambda script: script.__name__)
+def test_what_was_trained_is_looked_into(script, digits, folder, tmp_path, monkeypatch):
+    decoder = {"decoder": True, "decoder_features": (4, 4)}
+    for made, options, name in [(script, decoder, "capsules"), (train_cnn, {}, "cnn")]:
+        train(*small(script=made, **options), digits, 1, tmp_path / name, False)
+    kept = [str(tmp_path / name / training.BEST) for name in ("capsules", "cnn")]
+    out = tmp_path / "explored"
+    given = ["explore.py", kept[0], "--cnn", kept[1], "--folder", str(folder), "--out", str(out), "--n", "20"]
+    monkeypatch.setattr(sys, "argv", given)
+    explore.main()
+    page, tables = (out / "index.md").read_text(), json.loads((out / "tables.json").read_text())
+    shown = re.findall(r"\]\((.*?)\)", page)
+    assert len(shown) == 8
+    assert all((out / name).stat().st_size > 1000 for name in shown)
+    attacked, shifted = tables["Robustness to FGSM"], tables["Test images shifted by pixels"]
+    for line, same in zip(attacked[1:], shifted[1:], strict=True):
+        network = explore.load_network(kept[0]) if line[0] != "CNN" else explore.load_cnn(kept[1])
+        images, labels = explore.as_tensor(digits.images[200:220]), torch.from_numpy(digits.labels[200:220])
+        assert line[1] == same[1] == explore.accuracy(network, images, labels)
+    assert [row[0] for row in tables["Agreement"][1:]] == ([1, 2, 3] if script is train_capsnet else [1, 2])
+
+
+def test_networks_that_cannot_be_read_are_told(folder, tmp_path, monkeypatch):
+    (tmp_path / "foreign").write_bytes(b"not a network")
+    monkeypatch.setattr(sys, "argv", ["explore.py", str(tmp_path / "foreign"), "--folder", str(folder)])
+    with pytest.raises(SystemExit, match="foreign"):
+        explore.main()
+
+
+def test_a_network_for_images_of_another_size_is_told(folder, tmp_path, monkeypatch):
+    path = tmp_path / "other.safetensors"
+    save(CapsNet(1, 10, 20, channels=2, primary_capsules=1, decoder=False), path)
+    monkeypatch.setattr(sys, "argv", ["explore.py", str(path), "--folder", str(folder), "--n", "2"])
+    with pytest.raises(SystemExit, match="images have shape"):
+        explore.main()

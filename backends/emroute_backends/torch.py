@@ -94,6 +94,8 @@ class _Peel(torch.autograd.Function):
 
 def map_blocks(function: Callable[..., Any], arrays: Sequence[Array], size: int, recompute: bool = False) -> Any:
     def run(*block: Array) -> Any:
+        if not torch.amp.is_autocast_available(block[0].device.type):  # the meta device has none
+            return function(*block)
         with torch.autocast(block[0].device.type, enabled=False):  # it would make the sums bfloat16
             return function(*block)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from emroute.nn import CapsuleOutput
 from emroute.nn.sizes import convolved, pair
-from emroute.nn.weights import network_arguments, read_network
+from emroute.nn.weights import build, check_tensors, network_arguments, read_network
 
 
 class CNN(nn.Module):
@@ -55,6 +55,7 @@ def cross_entropy(output: CapsuleOutput, images: Tensor, labels: Tensor, margin:
 def load(path: str | os.PathLike[str]) -> CNN:
     """Read what the training kept."""
     make, arguments, tensors = read_network(path, {"CNN": CNN}, "torch")
-    network = make(**arguments)
+    network = build(path, make, arguments)
+    check_tensors(path, tensors, {name: value.shape for name, value in network.state_dict().items()})
     network.load_state_dict(tensors)
     return network.eval()

@@ -1,11 +1,12 @@
 """Look into trained networks: ``python docs/examples/explore.py runs/capsnet/best.safetensors``.
 
-Writes pictures, and a page that shows them with the tables beside them.
+Writes pictures, a page that shows them with the tables beside them, and the tables by themselves (``tables.json``).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,9 +21,11 @@ from cnn import load as load_cnn
 from emroute import EmrouteError
 from emroute.capsule import coordinate_addition, mask_capsules, tweak_poses, vote
 from emroute.nn import capsnet_loss, matrix_capsnet_loss
+from emroute.nn.sizes import check_images
 from emroute.nn.torch import CapsNet
 from emroute.nn.torch import load as load_network
 from images import Images, fetch, load, multimnist_like, origin, rotate, scale, translate
+from training import count
 
 WARPS: dict[str, tuple[Callable[..., np.ndarray], tuple[float, ...]]] = {
     "shifted by pixels": (lambda images, by: translate(images, by, by), (0, 1, 2, 3, 4, 5)),
@@ -61,7 +64,7 @@ def pictures(rows: list[torch.Tensor], titles: list[str], names: list[str]) -> F
     )
     for line, (images, name) in enumerate(zip(rows, names, strict=True)):
         for place, image in enumerate(images):
-            axes[line, place].imshow(image.mean(0), cmap="gray", vmin=0, vmax=1)
+            axes[line, place].imshow(image.mean(0).numpy(), cmap="gray", vmin=0, vmax=1)
             axes[line, place].set(xticks=[], yticks=[])
         axes[line, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     for place, title in enumerate(titles):
@@ -118,10 +121,10 @@ def agreement(model: Model, data: Images, n: int = 100) -> Finding:
         means = (shares[..., None] * votes).sum(1) / shares.sum(1)[..., None].clamp_min(1e-30)
         distances = (votes - means[:, None]).norm(dim=-1)
         weights = (shares / shares.sum()).flatten()
-        axis.hist(distances.flatten(), bins=60, weights=weights, histtype="step", label=f"iteration {iteration}")
+        axis.hist(distances.flatten().numpy(), 60, weights=weights.numpy(), histtype="step", label=str(iteration))
         table.append([iteration, f"{float((weights * distances.flatten()).sum()):.4f}"])
     axis.set(xlabel="distance of a vote to its parent's mean", ylabel="share of assignments")
-    axis.legend()
+    axis.legend(title="iteration")
     return Finding("Agreement", figure, "Distances of votes to the means of parents, weighted by assignments.", table)
 
 
@@ -199,6 +202,7 @@ def write(findings: list[Finding], out: Path) -> None:
     for finding in findings:
         name = f"{finding.title.lower().replace(' ', '-')}.png"
         finding.figure.savefig(out / name, dpi=110, bbox_inches="tight")
+        plt.close(finding.figure)
         page += [f"## {finding.title}", "", f"![{finding.caption}]({name})", "", finding.caption, ""]
         if finding.table:
             head, *lines = finding.table
@@ -206,26 +210,33 @@ def write(findings: list[Finding], out: Path) -> None:
             page += [f"| {' | '.join(map(str, head))} |", "| --- " * len(head) + "|"]
             page += [f"| {' | '.join(line)} |" for line in shown] + [""]
     (out / "index.md").write_text("\n".join(page), encoding="utf-8")
+    tables = {finding.title: finding.table for finding in findings if finding.table}
+    (out / "tables.json").write_text(json.dumps(tables, indent=2), encoding="utf-8")
 
 
 def main() -> None:
-    """Read the networks and the data, find, write."""
+    """Find what the command line asks for; what goes wrong ends the program in one line."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     options.add_argument("network", type=Path, help="a CapsNet or MatrixCapsNet that training kept")
     options.add_argument("--cnn", type=Path, help="a CNN to compare it with")
     options.add_argument("--data", choices=("mnist", "fashion-mnist"), default="mnist")
     options.add_argument("--folder", type=Path, help="where its files are; fetched into ./data where this is not given")
-    options.add_argument("--n", type=int, default=2000, help="test images for the tables")
+    options.add_argument("--n", type=count, default=2000, help="test images for the tables")
     options.add_argument("--out", type=Path, default=Path("runs/explore"))
-    given = options.parse_args()
     try:
-        folder = given.folder or Path("data", origin(given.data))
-        if given.folder is None:
-            fetch(given.data, folder)
-        test = load(given.data, folder)[1]
-        network = load_network(given.network)
+        explore(options.parse_args())
     except (EmrouteError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
+
+
+def explore(given: argparse.Namespace) -> None:
+    """Read the networks and the data, find, write."""
+    folder = given.folder or Path("data", origin(given.data))
+    if given.folder is None:
+        fetch(given.data, folder)
+    test = load(given.data, folder)[1]
+    network = load_network(given.network)
+    check_images(as_tensor(test.images[:1]), network.image_shape)
     loss = capsnet_loss if isinstance(network, CapsNet) else matrix_capsnet_loss
     model = Model(type(network).__name__, network, loss)
     models = [model]

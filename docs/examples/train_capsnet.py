@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from emroute.nn import capsnet_loss
-from training import Task, parser, run
+from training import Task, count, parser, run
 
 
 def task(shape: tuple[int, int, int], n_classes: int, options: dict[str, Any]) -> Task:
@@ -27,7 +27,7 @@ if __name__ == "__main__":
     options = parser(__doc__, name="capsnet")
     options.add_argument("--channels", type=int, default=256, help="of the convolution")
     options.add_argument("--primary-capsules", type=int, default=32, help="kinds of primary capsules")
-    options.add_argument("--n-iter", type=int, default=3, help="routing iterations")
+    options.add_argument("--n-iter", type=count, help="routing iterations; 3, or 2 with --tutorial, by default")
     options.add_argument("--decoder-features", type=int, nargs="*", default=(512, 1024), help="of its hidden layers")
     options.add_argument("--no-decoder", action="store_true", help="leave the decoder out")
     options.add_argument(
@@ -42,7 +42,7 @@ if __name__ == "__main__":
         task,
         channels=given.channels,
         primary_capsules=given.primary_capsules,
-        n_iter=2 if given.tutorial else given.n_iter,
+        n_iter=given.n_iter or (2 if given.tutorial else 3),
         primary_relu=given.tutorial,
         decoder=not given.no_decoder,
         decoder_features=given.decoder_features,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cnn import CNN, cross_entropy
-from training import Task, parser, run
+from training import Task, count, parser, run
 
 
 def task(shape: tuple[int, int, int], n_classes: int, options: dict[str, Any]) -> Task:
@@ -15,8 +15,8 @@ def task(shape: tuple[int, int, int], n_classes: int, options: dict[str, Any]) -
 
 
 if __name__ == "__main__":
-    options = parser(__doc__, name="cnn")
-    options.add_argument("--channels", type=int, nargs=2, default=(32, 64), help="of the convolutions")
-    options.add_argument("--parameters", type=int, default=8_215_568, help="how many in all; CapsNet's by default")
+    options = parser(__doc__, name="cnn", libraries=("torch",))
+    options.add_argument("--channels", type=count, nargs=2, default=(32, 64), help="of the convolutions")
+    options.add_argument("--parameters", type=count, default=8_215_568, help="how many in all; CapsNet's by default")
     given = options.parse_args()
     run(given, "CNN", task, channels=given.channels, parameters=given.parameters)

@@ -6,6 +6,7 @@ from typing import Any
 
 from emroute.capsule import spread_margin
 from emroute.nn import matrix_capsnet_loss
+from images import NAMES
 from training import Task, parser, run
 
 
@@ -25,7 +26,8 @@ def task(shape: tuple[int, int, int], n_classes: int, options: dict[str, Any]) -
 
 
 if __name__ == "__main__":
-    options = parser(__doc__, name="matrix_capsnet", batch_size=32, learning_rate=3e-3)
+    single = tuple(name for name in NAMES if name != "multimnist-like")  # the spread loss has one class an image
+    options = parser(__doc__, name="matrix_capsnet", data=single, batch_size=32, learning_rate=3e-3)
     options.add_argument("--widths", type=int, nargs=4, default=(64, 8, 16, 16), help="of the layers A, B, C, D")
     options.add_argument("--n-iter", type=int, default=2, help="routing iterations")
     options.add_argument("--cost", choices=("normalized", "hinton"), default="normalized", help="of the routing")

@@ -9,11 +9,16 @@ from __future__ import annotations
 import argparse
 import csv
 import importlib
+import io
 import json
+import math
 import os
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,25 +65,53 @@ class Task:
     margin: Callable[[int, int], float] = lambda epoch, step: 0.0
 
 
-def parser(description: str, **defaults: Any) -> argparse.ArgumentParser:
-    """Return the options that all networks have, with the defaults of one."""
+def count(text: str, least: int = 1) -> int:
+    """Read an option that is a number of something."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected an integer of at least {least}")
+    return number
+
+
+def positive(text: str) -> float:
+    """Read an option that is a finite number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a finite number above 0")
+    return number
+
+
+def parser(
+    description: str,
+    name: str,
+    data: tuple[str, ...] = NAMES,
+    libraries: tuple[str, ...] = ("torch", "jax"),
+    **defaults: Any,
+) -> argparse.ArgumentParser:
+    """Return the options that all networks have, with the defaults of one, and what it can be trained on and by."""
     options = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    add = options.add_argument
-    add("--data", choices=NAMES, default="mnist", help="which images")
+    add, count_or_0 = options.add_argument, partial(count, least=0)
+    add("--data", choices=data, default="mnist", help="which images")
     add("--folder", type=Path, help="where their files are; fetched into ./data where this is not given")
-    add("--out", type=Path, default=Path("runs") / defaults.pop("name"), help="where log, checkpoint and network go")
-    add("--library", choices=("torch", "jax"), default="torch", help="what computes")
-    add("--resume", action="store_true", help="go on from the checkpoint in --out")
-    add("--epochs", type=int, default=30)
-    add("--train", type=int, help="how many training images; all that validation leaves by default")
-    add("--validation", type=int, default=5000, help="training images held out to choose the best epoch")
-    add("--test", type=int, help="how many test images; all by default")
-    add("--batch-size", type=int, default=128)
-    add("--learning-rate", type=float, default=1e-3)
-    add("--decay", type=float, default=0.9, help="of the learning rate, an epoch")
-    add("--clip", type=float, default=5.0, help="longest gradient")
-    add("--shift", type=int, default=2, help="most pixels by which training images are moved")
-    add("--seed", type=int, default=0)
+    add("--out", type=Path, default=Path("runs") / name, help="where log, checkpoint and network go")
+    add("--library", choices=libraries, default="torch", help="what computes")
+    add("--resume", action="store_true", help="go on from the checkpoint in --out, if there is one")
+    add("--epochs", type=count, default=30, help="how many in all, those before --resume among them")
+    add("--train", type=count, help="how many training images; all that validation leaves by default")
+    add("--validation", type=count_or_0, default=5000, help="training images held out to choose the best epoch")
+    add("--test", type=count, help="how many test images; all by default")
+    add("--batch-size", type=count, default=128, help="images a step")
+    add("--learning-rate", type=positive, default=1e-3, help="of Adam, in the first epoch")
+    add("--decay", type=positive, default=0.9, help="by what the learning rate is multiplied after each epoch")
+    add("--clip", type=positive, default=5.0, help="longest gradient")
+    add("--shift", type=count_or_0, default=2, help="most pixels by which training images are moved")
+    add("--seed", type=count_or_0, default=0, help="of all that is random")
     options.set_defaults(**defaults)
     return options
 
@@ -102,8 +135,11 @@ def run(arguments: argparse.Namespace, network: str, task: Callable[..., Task], 
         shape = view(settings, train_set.images[:1]).shape[1:]
         made = task(shape, int(train_set.labels.max()) + 1, options)
         return train(made, settings, train_set, test_set, arguments.epochs, arguments.out, arguments.resume)
-    except EmrouteError as error:
+    except (EmrouteError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
+    except KeyboardInterrupt:
+        print("stopped: --resume goes on after the last whole epoch", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def view(settings: Settings, images: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
@@ -119,14 +155,18 @@ def train(task: Task, settings: Settings, train: Images, test: Images, epochs: i
     Raises
     ------
     TrainingError
-        If `out` holds a run and it shall not be resumed, or one with other settings, or a damaged checkpoint, or a
-        checkpoint cannot be written. What is there stays as it is.
+        If there are not so many images, or those of the test have another size; if `out` holds a run and it shall not
+        be resumed, or one with other settings, or a damaged checkpoint, or cannot be written to, or another run writes
+        to it. What is there stays as it is.
     """
     kept, held = _split(train, settings)
+    if test.images.shape[1:] != train.images.shape[1:]:
+        raise TrainingError(f"training images are {train.images.shape[1:]}, test images {test.images.shape[1:]}")
     learner = importlib.import_module(f"{settings.library}_side").Learner(
         task.build, task.loss, settings.seed, settings.clip
     )
     rows = _resumed(out / CHECKPOINT, settings, learner) if resume else _fresh(out)
+    _check_writable(out)
     for epoch in range(len(rows), epochs):
         begin = time.perf_counter()
         row = {"epoch": epoch + 1, **_epoch(task, settings, learner, kept, epoch)}
@@ -134,13 +174,23 @@ def train(task: Task, settings: Settings, train: Images, test: Images, epochs: i
         rows.append(row | {"seconds": round(time.perf_counter() - begin, 1)})
         tqdm.write("  ".join(f"{name} {value:.4g}" for name, value in rows[-1].items()))
         _keep(out, settings, learner, rows)
-    learner.adopt(out / BEST)
+    try:
+        learner.adopt(out / BEST)
+    except (EmrouteError, OSError, RuntimeError, SafetensorError) as error:
+        raise TrainingError(f"{out / BEST} is not the network that was kept ({error})") from None
     found = accuracy(settings, learner, test)
     best = max(rows, key=_score)["epoch"]
     print(f"test {found:.4f}: {round((1 - found) * len(test.labels))} of {len(test.labels)} wrong after epoch {best}")
-    result = {"test": found, "n_test": len(test.labels), "epoch": best, "settings": asdict(settings)}
-    (out / RESULT).write_text(json.dumps(result, indent=2))
+    result = {"test": found, "n_test": len(test.labels), "epoch": best, "parameters": _size(out / BEST)}
+    result |= {"settings": asdict(settings)}
+    _write(out / RESULT, lambda draft: draft.write_text(json.dumps(result, indent=2)))
     return found
+
+
+def _size(path: Path) -> int:
+    """Count the parameters of a network that was kept."""
+    with safe_open(path, "numpy") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118, it is no mapping
 
 
 def _score(row: dict[str, float]) -> tuple[float, float]:
@@ -152,6 +202,8 @@ def _split(train: Images, settings: Settings) -> tuple[Images, Images]:
     """Take training and validation sets, without overlap, from all images in an order of the seed's."""
     n, order = len(train.labels), np.random.default_rng(settings.seed).permutation(len(train.labels))
     wanted = settings.n_train + settings.n_validation
+    if settings.n_train < 1:
+        raise TrainingError(f"of {n} training images, {settings.n_validation} for validation leave none to train on")
     if wanted > n:
         raise TrainingError(f"{settings.data} has {n} training images, {wanted} were asked for")
     kept, held, _ = np.split(order, [settings.n_train, wanted])
@@ -216,40 +268,71 @@ def _resumed(path: Path, settings: Settings, learner: Any) -> list[dict]:
     """Restore a learner from a checkpoint and return the log so far."""
     if not path.exists():
         return []
+    there, rows = _described(path)
+    here = json.loads(json.dumps(asdict(settings)))
+    if differing := [name for name in here if there.get(name) != here[name]]:
+        told = "; ".join(f"{name}: {there.get(name)!r} there, {here[name]!r} now" for name in differing)
+        raise TrainingError(f"{path} is of another run ({told})")
+    with safe_open(path, "numpy") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+    found, mine = ({name: x.shape for name, x in each.items()} for each in (state, learner.state()))
+    for name in mine:
+        if found.get(name) != mine[name]:
+            told = f"{name} is {found.get(name, 'missing')} there, {mine[name]} here"
+            raise TrainingError(f"{path} is of another network, perhaps for other images ({told})")
+    learner.restore(state)
+    return rows
+
+
+def _described(path: Path) -> tuple[dict[str, Any], list[dict]]:
+    """Return the settings of a checkpoint and its log so far."""
     try:
         with safe_open(path, "numpy") as file:
-            text = (file.metadata() or {}).get(KEY)
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+            found = json.loads((file.metadata() or {})[KEY])
+        return dict(found["settings"]), list(found["rows"])
     except SafetensorError as error:
         raise TrainingError(f"{path} is damaged ({error}): move it away to start anew") from None
-    if text is None:
-        raise TrainingError(f"{path} is no checkpoint of these examples: choose another folder with --out")
-    found = json.loads(text)
-    here = json.loads(json.dumps(asdict(settings)))
-    if differing := [name for name in here if found["settings"].get(name) != here[name]]:
-        told = "; ".join(f"{name}: {found['settings'].get(name)!r} there, {here[name]!r} now" for name in differing)
-        raise TrainingError(f"{path} is of another run ({told})")
-    learner.restore(state)
-    return found["rows"]
+    except (LookupError, RecursionError, TypeError, ValueError):
+        raise TrainingError(f"{path} is no checkpoint of these examples: choose another folder with --out") from None
+
+
+def _check_writable(out: Path) -> None:
+    """Make the folder of a run; better now than after an epoch."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise TrainingError(f"{out} cannot be written to ({error}): choose another folder with --out") from None
+
+
+def _write(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file whole, or not at all."""
+    draft = path.with_name(f"{path.name}.part")
+    try:
+        write(draft)
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())  # on the disk before it takes another's place
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _keep(out: Path, settings: Settings, learner: Any, rows: list[dict]) -> None:
     """Write the log, the best network and the checkpoint, in this order, each whole or not at all."""
+    if (out / CHECKPOINT).exists() and _described(out / CHECKPOINT)[1] != rows[:-1]:
+        raise TrainingError(f"another run writes to {out}: this one ends, and leaves what is there")
     text = json.dumps({"settings": asdict(settings), "rows": rows})
+    log = io.StringIO(newline="")
+    table = csv.DictWriter(log, rows[-1])
+    table.writeheader()
+    table.writerows(rows)
     try:
         out.mkdir(parents=True, exist_ok=True)
         if rows[-1] is max(rows, key=_score):
             learner.save(out / BEST)
-        with (out / LOG).open("w", newline="") as file:
-            table = csv.DictWriter(file, rows[-1])
-            table.writeheader()
-            table.writerows(rows)
-        draft = out / f"{CHECKPOINT}.part"
-        save_file(learner.state(), draft, {KEY: text})
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())  # on the disk before it takes another's place
-        draft.replace(out / CHECKPOINT)
+        _write(out / LOG, lambda draft: draft.write_text(log.getvalue(), newline=""))
+        _write(out / CHECKPOINT, lambda draft: save_file(learner.state(), draft, {KEY: text}))
     except (OSError, SafetensorError) as error:
         raise TrainingError(
-            f"epoch {len(rows)} could not be kept in {out} ({error}); the one before is there: make room, then --resume"
+            f"epoch {len(rows)} could not be kept in {out} ({error}): make room, then --resume"
         ) from error

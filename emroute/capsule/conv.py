@@ -17,6 +17,7 @@ import numpy as np
 from emroute import backend as backends
 from emroute.array import constant, itemsize, logsumexp, safe_norm
 from emroute.backend import Array, Backend, compiled
+from emroute.capability import Capabilities
 from emroute.capsule.agreement import (
     Path,
     Routing,
@@ -169,6 +170,7 @@ def _route(
     return finish(path, poses, return_path, arrange)
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def conv_em_routing(
     poses: Array,
     activations: Array,
@@ -244,6 +246,7 @@ def conv_em_routing(
     return _route(rule, poses, activations, transforms, betas, geometry, schedule, bool(recompute), return_path)
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def conv_dynamic_routing(
     poses: Array,
     transforms: Array,
@@ -289,6 +292,7 @@ def conv_dynamic_routing(
     return _route(_Dynamic(), poses, None, transforms, (), geometry, schedule, bool(recompute), return_path)
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def class_em_routing(
     poses: Array,
     activations: Array,

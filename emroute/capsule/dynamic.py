@@ -13,6 +13,7 @@ from typing import Any
 from emroute import backend as backends
 from emroute.array import itemsize, safe_norm, softmax
 from emroute.backend import Array
+from emroute.capability import Capabilities
 from emroute.capsule.agreement import (
     Path,
     Routing,
@@ -82,6 +83,7 @@ def _run(rule: _Rule, votes: Array, bias: Array | None, recompute: bool, return_
     return finish(path, votes, return_path)
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def dynamic_routing(
     votes: Array,
     *,
@@ -141,6 +143,7 @@ def dynamic_routing(
     return _run(rule, votes, bias, bool(recompute), return_path)
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def kmeans_routing(
     votes: Array, *, n_iter: int = 3, constant: float = 0.5, recompute: bool = True, return_path: bool = False
 ) -> Any:

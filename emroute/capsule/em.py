@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from emroute import backend as backends
 from emroute.array import itemsize, log_sigmoid, safe_norm, softmax
 from emroute.backend import Array
+from emroute.capability import Capabilities
 from emroute.capsule.agreement import (
     Path,
     Routing,
@@ -166,6 +167,7 @@ def widen_betas(beta_u: Array, beta_a: Array, shape: tuple[int, ...], like: Arra
     return for_statistics(like, *wide)
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def em_routing(
     votes: Array,
     activations: Array,
@@ -189,8 +191,8 @@ def em_routing(
     activations
         ``(..., I)`` in [0, 1]: how much each child is there.
     beta_u, beta_a
-        ``(J,)`` or broadcastable to ``(..., J)``: the costs of describing an entry of a vote without the parent, and
-        of switching the parent on.
+        ``(J,)`` or broadcastable to ``(..., J)``: what an entry of each vote costs beside the logarithm of its spread,
+        and the cost at which a parent is as likely there as not.
     n_iter
         How many M-steps.
     cost
@@ -244,6 +246,7 @@ def em_routing(
     return finish(path, votes, return_path)
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def em_routing_from_poses(
     poses: Array,
     transforms: Array,

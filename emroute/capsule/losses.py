@@ -11,6 +11,7 @@ import numpy as np
 from emroute import backend as backends
 from emroute.array import constant, safe_norm
 from emroute.backend import Array, is_array
+from emroute.capability import Capabilities
 from emroute.capsule.agreement import check_floats
 from emroute.errors import InputError, InputTypeError
 from emroute.validate import check_choice, check_count, check_number, require
@@ -20,6 +21,7 @@ __all__ = ["margin_loss", "mask_capsules", "reconstruction_loss", "spread_loss",
 _REDUCTIONS = ("mean", "sum", "none")
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def margin_loss(
     lengths: Array,
     labels: Array,
@@ -76,6 +78,7 @@ def margin_loss(
     return _reduce(xp.sum(loss, axis=-1), reduction)
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def spread_loss(activations: Array, labels: Array, margin: Any = 0.9, *, reduction: str = "mean") -> Array:
     """Spread loss: ``sum over k != t of max(0, margin - (a_t - a_k))²``; the target adds nothing.
 
@@ -159,6 +162,7 @@ def spread_margin(t: float, *, schedule: str = "epoch") -> float:
     return 0.2 + 0.79 / (1 + math.exp(-min(10.0, t / 50_000 - 4)))
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def reconstruction_loss(reconstructions: Array, images: Array, *, n_axes: int = 3, reduction: str = "mean") -> Array:
     """Sum of squared differences an image, not scaled.
 
@@ -199,6 +203,7 @@ def reconstruction_loss(reconstructions: Array, images: Array, *, n_axes: int = 
     return _reduce(xp.sum(gap * gap, axis=-1), reduction)
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def mask_capsules(poses: Array, labels: Array | None = None) -> Array:
     """Set all class capsules to 0 but those of the labels, or the longest.
 
@@ -236,6 +241,7 @@ def mask_capsules(poses: Array, labels: Array | None = None) -> Array:
     return xp.where(_targets(labels, lengths)[..., None] > 0, poses, xp.zeros_like(poses))
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def tweak_poses(poses: Array, *, steps: Sequence[float] | None = None) -> Array:
     """Vary each entry of poses alone, to see what it stands for.
 

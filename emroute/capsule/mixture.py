@@ -20,6 +20,7 @@ from typing import Any
 from emroute import backend as backends
 from emroute.array import itemsize, log_sigmoid, safe_log, softmax, swap
 from emroute.backend import Array
+from emroute.capability import Capabilities
 from emroute.capsule.agreement import (
     Path,
     Routing,
@@ -72,6 +73,7 @@ class _Ladder:
         return path
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def gmm_routing(
     poses: Array,
     init: tuple[Array, Array, Array],

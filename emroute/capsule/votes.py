@@ -9,13 +9,15 @@ import numpy as np
 from emroute import backend as backends
 from emroute.array import constant, safe_norm
 from emroute.backend import Array
+from emroute.capability import Capabilities
 from emroute.capsule.agreement import check_floats, check_pairs, for_statistics
 from emroute.errors import InputError
 from emroute.validate import check_number
 
-__all__ = ["coordinate_addition", "squash", "vote", "vote_views"]
+__all__ = ["check_entry_pair", "coordinate_addition", "squash", "vote", "vote_views"]
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def squash(s: Array, *, axis: int = -1, constant: float = 1.0) -> Array:
     """Shrink vectors to lengths below 1: ``s |s| / (constant + |s|²)``.
 
@@ -65,6 +67,7 @@ def squash(s: Array, *, axis: int = -1, constant: float = 1.0) -> Array:
     return xp.astype(wide * xp.where(long, 1 / (constant / many + many), few / (constant + few * few)), s.dtype)
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def vote(poses: Array, transforms: Array) -> Array:
     """Votes of children for the poses of their parents: ``V_ij = P_i W_ij``.
 
@@ -112,6 +115,7 @@ def vote_views(poses: Array, transforms: Array) -> Array:
     return xp.reshape(xp.permute_dims(votes, (1, 3, 2, 4, 0)), (b, j, p * p, i))
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def coordinate_addition(votes: Array, *, entries: Sequence[int] = (0, 1)) -> Array:
     """Tell parents where children are: add each child's place in the image to two entries of its votes.
 
@@ -152,13 +156,19 @@ def coordinate_addition(votes: Array, *, entries: Sequence[int] = (0, 1)) -> Arr
 
 def centres(h: int, w: int, size: int, entries: Sequence[int]) -> np.ndarray:
     """Return what coordinate addition adds, ``(h, w, H)``, on the host."""
+    row, column = check_entry_pair(entries, size)
+    shift = np.zeros((h, w, size))
+    shift[:, :, row] = ((np.arange(h) + 0.5) / h)[:, None]
+    shift[:, :, column] = (np.arange(w) + 0.5) / w
+    return shift
+
+
+def check_entry_pair(entries: Sequence[int], size: int) -> tuple[int, int]:
+    """Return two different entries of a pose of `size` entries, counted from its start, or raise `InputError`."""
     try:
         row, column = (range(size)[entry] for entry in entries)
     except (TypeError, ValueError, IndexError):
         row = column = 0
     if row == column:
         raise InputError(f"got entries={entries!r}, expected two different entries of a pose, from 0 to {size - 1}")
-    shift = np.zeros((h, w, size))
-    shift[:, :, row] = ((np.arange(h) + 0.5) / h)[:, None]
-    shift[:, :, column] = (np.arange(w) + 0.5) / w
-    return shift
+    return row, column

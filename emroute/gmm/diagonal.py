@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 
 from emroute.backend import Array, namespace
+from emroute.capability import Capabilities
 
 __all__ = ["log_peak", "quadratic", "weighted_sum"]
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def weighted_sum(points: Array, shares: Array) -> Array:
     """Sum the points, each as often as its share says, ``(..., k, d)``.
 
@@ -22,6 +24,7 @@ def weighted_sum(points: Array, shares: Array) -> Array:
     return namespace(points).matmul(points, shares[..., None])[..., 0]
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def quadratic(precisions: Array, squares: Array) -> Array:
     """Squared Mahalanobis lengths ``(..., k, n)`` from squared differences and precisions ``(..., k, d)``.
 
@@ -32,6 +35,7 @@ def quadratic(precisions: Array, squares: Array) -> Array:
     return namespace(squares).matmul(precisions[..., None, :], squares)[..., 0, :]
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def log_peak(variances: Array) -> Array:
     """Log-densities at the means, ``(..., k)``.
 

@@ -11,6 +11,7 @@ import numpy as np
 from emroute import backend as backends
 from emroute.array import full
 from emroute.backend import Array, compiled
+from emroute.capability import Capabilities
 from emroute.data import Rows, Stream
 from emroute.em import Fit
 from emroute.fitting import Settings, admit, align, iterate, measure
@@ -18,7 +19,7 @@ from emroute.gmm.covariance import COVARIANCES, Spread
 from emroute.gmm.model import GaussianModel, Params, begin, given, standard
 from emroute.init import seeds
 from emroute.mixture import Mixture
-from emroute.validate import as_generator, as_parameter, check_choice, check_count, check_number
+from emroute.validate import as_generator, as_parameter, check_choice, check_count, check_floating, check_number
 
 __all__ = ["GaussianMixture", "fit"]
 
@@ -60,6 +61,7 @@ class GaussianMixture(Mixture):
         return k - 1 + k * d + self.model.covariance.n_parameters(k, d)
 
     @classmethod
+    @Capabilities(gradients=True, jit=True, batch=True)
     def from_parameters(
         cls, weights: Array, means: Array, covariances: Array, *, covariance_type: str = "full"
     ) -> GaussianMixture:
@@ -71,12 +73,15 @@ class GaussianMixture(Mixture):
         [-1.837877]
         """
         check_choice("covariance_type", covariance_type, tuple(COVARIANCES))
+        check_floating("means", means)
         model = GaussianModel(covariance_type)
         k, d = means.shape[-2:] if means.ndim > 1 else (1, 1)
         nothing = full((*weights.shape[:-1], d), 0, like=means)
         params = begin(model, nothing, nothing + 1, full((), 0, like=means), k)
-        return cls.unfitted(model, model.complete(given(model, params, (weights, means, covariances))))
+        params = _aligned(model, given(model, params, (weights, means, covariances)), ())
+        return cls.unfitted(model, model.complete(params))
 
+    @Capabilities(batch=True)
     def sample(self, n: int, *, rng: Any = None) -> tuple[Array, Array]:
         """Draw `n` rows ``(..., n, d)`` and their component labels ``(..., n)``.
 
@@ -103,6 +108,7 @@ class GaussianMixture(Mixture):
         return GaussianModel(**description), make
 
 
+@Capabilities(jit=True, batch=True, streams=True)
 def fit(
     x: Array | Any,
     n_components: int,
@@ -194,8 +200,7 @@ def fit_model(
     else:
         drawn = as_parameter("starting means", init, centre, (k, d), source.batch)
         drawn = (drawn - centre[..., None, :]) / params.scale[..., None, :]
-    rank = model.covariance.rank
-    params = align(params, (1, 2, rank, rank, 1, 1, 1, 2, 0, 1, 1, 0), source.batch, 9)
+    params = _aligned(model, params, source.batch)
     params = compiled(backends.get(centre), GaussianModel.complete, model)(params)
     return iterate(GaussianMixture, model, params, source, drawn, settings)
 
@@ -211,3 +216,9 @@ def prepare(
     floor = max(floor, model.least_floor(centre, centre.shape[-1]))
     params = compiled(backends.get(centre), standard, model, k)(centre, moments.variance, floor)
     return source, n, params
+
+
+def _aligned(model: GaussianModel, params: Params, batch: tuple[int, ...]) -> Params:
+    """Give all arrays of the parameters the same batch dimensions."""
+    rank = model.covariance.rank
+    return align(params, (1, 2, rank, rank, 1, 1, 1, 2, 0, 1, 1, 0), batch, 9)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from emroute.backend import Array
+from emroute.backend import Array, namespace
 from emroute.capsule import Routing, mask_capsules
 from emroute.errors import InputError
 from emroute.nn.outputs import CapsuleOutput
 from emroute.nn.sizes import check_images
+from emroute.validate import require
 
 __all__ = ["CapsuleNetwork"]
 
@@ -29,7 +30,11 @@ class CapsuleNetwork:
     def encode(self, images: Array) -> tuple[Array, Array]:
         """Take images to class poses ``(B, classes, H)`` and activations ``(B, classes)``."""
         check_images(images, self.image_shape)
-        found = self.route(images)
+        try:
+            found = self.route(images)
+        except InputError:  # good images cost no look
+            require(namespace(images).all(namespace(images).isfinite(images)), lambda: "images hold NaN or infinity")
+            raise
         return found.poses, found.activations
 
     def reconstruct(self, poses: Array, labels: Array) -> Array:
@@ -57,7 +62,7 @@ class CapsuleNetwork:
         Raises
         ------
         InputError
-            If images or labels have another shape, or labels are not classes.
+            If images or labels have another shape, images hold NaN or infinity, or labels are not classes.
         InputTypeError
             If images are not floating, or labels of another library or device.
         """

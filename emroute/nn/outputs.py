@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from emroute.backend import Array
+from emroute.capability import Capabilities
 from emroute.capsule.losses import margin_loss, reconstruction_loss, spread_loss
 
 __all__ = ["CapsuleOutput", "capsnet_loss", "matrix_capsnet_loss"]
@@ -21,6 +22,7 @@ class CapsuleOutput(NamedTuple):
     """Images in [0, 1], of the shape of those that went in; None without a decoder."""
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def capsnet_loss(
     output: CapsuleOutput,
     images: Array,
@@ -69,6 +71,7 @@ def capsnet_loss(
     return loss + _reconstruction(output, images, reconstruction_weight, reconstruction_reduction)
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def matrix_capsnet_loss(
     output: CapsuleOutput,
     images: Array,

@@ -11,7 +11,7 @@ import numpy as np
 from emroute.backend import Array
 from emroute.capsule.agreement import check_floats
 from emroute.capsule.em import check_form, temperatures
-from emroute.capsule.votes import centres
+from emroute.capsule.votes import check_entry_pair
 from emroute.errors import InputError
 from emroute.validate import check_count
 
@@ -20,6 +20,7 @@ __all__ = [
     "check_capsules",
     "check_counts",
     "check_entries",
+    "check_features",
     "check_images",
     "convolved",
     "counts",
@@ -33,7 +34,8 @@ __all__ = [
 def check_counts(**values: Any) -> None:
     """Raise `InputError` unless all of these are positive integers."""
     for name, value in values.items():
-        check_count(name, value)
+        if not _is_count(value):  # a float, too, is no size to Torch
+            raise InputError(f"got {name}={value!r}, expected an integer of at least 1")
 
 
 def counts(name: str, values: Any, meaning: str, n: int | None = None) -> tuple[int, ...]:
@@ -98,12 +100,12 @@ def matrix_capsnet_widths(size: tuple[int, int], widths: Any) -> tuple[int, ...]
 def em_options(n_iter: int, cost: str, inverse_temperature: Any, epsilon: float, recompute: bool) -> dict[str, Any]:
     """Return options of EM routing, or raise `InputError` as the layer is made rather than when it first routes."""
     check_form(cost, epsilon)
-    values = temperatures(inverse_temperature, cost, check_count("n_iter", n_iter))
-    kept = inverse_temperature is None or isinstance(inverse_temperature, str) or callable(inverse_temperature)
+    n_iter, named = check_count("n_iter", n_iter), inverse_temperature is None or isinstance(inverse_temperature, str)
+    values = temperatures(inverse_temperature, cost, 1 if named else n_iter)  # n_iter may be any number in a file
     return {
-        "n_iter": int(n_iter),
+        "n_iter": n_iter,
         "cost": cost,
-        "inverse_temperature": inverse_temperature if kept else values,
+        "inverse_temperature": inverse_temperature if named or callable(inverse_temperature) else values,
         "epsilon": float(epsilon),
         "recompute": bool(recompute),
     }
@@ -111,18 +113,23 @@ def em_options(n_iter: int, cost: str, inverse_temperature: Any, epsilon: float,
 
 def entry_pair(entries: Sequence[int] | None, pose_size: int) -> tuple[int, int] | None:
     """Return which entries of a pose take a place, or raise `InputError` unless they are two of them, or None."""
-    if entries is None:
-        return None
-    centres(1, 1, pose_size**2, entries)
-    row, column = entries
-    return int(row), int(column)
+    return None if entries is None else check_entry_pair(entries, pose_size**2)
 
 
 def check_images(images: Array, shape: tuple[int, ...]) -> None:
-    """Raise an error unless images are floating, ``(B, *shape)``."""
+    """Raise an error unless images are floating, ``(B, *shape)``, one at least."""
     check_floats("images", images)
-    if tuple(images.shape[1:]) != shape:
-        raise InputError(f"images have shape {tuple(images.shape)}, expected (B, {', '.join(map(str, shape))})")
+    if tuple(images.shape[1:]) != shape or images.shape[0] == 0:
+        expected = f"(B, {', '.join(map(str, shape))}) with B at least 1"
+        raise InputError(f"images have shape {tuple(images.shape)}, expected {expected}")
+
+
+def check_features(x: Array, channels: int, axis: int) -> None:
+    """Raise an error unless features are floating, ``(B, C, h, w)`` or ``(B, h, w, C)``, of so many channels."""
+    check_floats("features", x)
+    if len(x.shape) != 4 or x.shape[axis] != channels:
+        layout = "(B, C, h, w)" if axis == 1 else "(B, h, w, C)"
+        raise InputError(f"features have shape {tuple(x.shape)}, expected {layout} with C = {channels}")
 
 
 def check_capsules(poses: Array, transforms: Array) -> None:

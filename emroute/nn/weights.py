@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from emroute.backend import namespace
 from emroute.errors import InputError, MissingDependencyError
 
 __all__ = ["build", "check_tensors", "describe_network", "network_arguments", "read_network", "write_network"]
 
 _KEY = "emroute.network"
+_FLOATS = "F16", "BF16", "F32", "F64"
 _NOT_SAVED = {"self", "device", "dtype", "param_dtype", "rngs"}
 
 
@@ -95,7 +95,10 @@ def read_network(
     try:
         with module.safe_open(path, framework) as file:
             network, arguments = _described(path, (file.metadata() or {}).get(_KEY, ""), networks)
-            return network, arguments, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118, it is no mapping
+            if other := [f"{name} has dtype {kind}" for name, kind in kinds.items() if kind not in _FLOATS]:
+                raise InputError(f"{path} has weights other than {', '.join(_FLOATS)}: {'; '.join(sorted(other))}")
+            return network, arguments, {name: file.get_tensor(name) for name in kinds}
     except module.SafetensorError as error:
         raise InputError(f"{path} is not a sound safetensors file: {error}") from None
 
@@ -118,22 +121,20 @@ def build(path: str | os.PathLike[str], make: Callable[..., Any], arguments: Map
     """
     try:
         return make(**arguments)
-    except (InputError, TypeError, OverflowError) as error:
+    except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:  # sizes may be any numbers
         raise InputError(f"{path} holds arguments that make no network: {error}") from None
 
 
-def check_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
-    """Raise `InputError` unless a file's tensors are floating and have the names and shapes of a network's."""
+def check_tensors(holder: str | os.PathLike[str], tensors: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
+    """Raise `InputError` unless what a file or a network holds has the names and shapes of `shapes`."""
     wrong = [f"{name} is missing" for name in shapes.keys() - tensors.keys()]
     wrong += [f"{name} is not of this network" for name in tensors.keys() - shapes.keys()]
     for name in shapes.keys() & tensors.keys():
         found, expected = tuple(tensors[name].shape), tuple(shapes[name])
         if found != expected:
             wrong.append(f"{name} has shape {found}, expected {expected}")
-        elif not namespace(tensors[name]).isdtype(tensors[name].dtype, "real floating"):
-            wrong.append(f"{name} has dtype {tensors[name].dtype}")
     if wrong:
-        raise InputError(f"{path} does not hold the weights that its network has: {'; '.join(sorted(wrong))}")
+        raise InputError(f"{holder} does not hold the weights that its arguments make: {'; '.join(sorted(wrong))}")
 
 
 def _safetensors(name: str = "") -> Any:

@@ -14,7 +14,7 @@ from flax import nnx
 
 from emroute.capsule import class_em_routing, conv_em_routing
 from emroute.nn.flax.vector import convolution, promoted
-from emroute.nn.sizes import check_counts, em_options, entry_pair
+from emroute.nn.sizes import check_counts, check_features, em_options, entry_pair
 from emroute.validate import check_count
 
 __all__ = ["ClassCapsules", "ConvCapsules", "MatrixPrimaryCapsules"]
@@ -59,6 +59,7 @@ class MatrixPrimaryCapsules(nnx.Module):
 
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Take ``(B, h, w, C)`` to poses ``(B, h', w', I, P, P)`` and activations ``(B, h', w', I)``."""
+        check_features(x, self.conv.in_features, -1)
         i, p = self.out_capsules, self.pose_size
         poses, logits = jnp.split(self.conv(x), [i * p * p], axis=-1)
         return poses.reshape(*poses.shape[:-1], i, p, p), nnx.sigmoid(logits)

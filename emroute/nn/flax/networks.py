@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -177,7 +177,8 @@ def save(network: CapsNet | MatrixCapsNet, path: str | os.PathLike[str]) -> None
     Raises
     ------
     InputError
-        If it is no such network, or an argument of it is a function, which no file holds.
+        If it is no such network, or has other weights than `load` would look for, or an argument of it is a function,
+        which no file holds.
     MissingDependencyError
         If safetensors is not installed.
     OSError
@@ -194,6 +195,8 @@ def save(network: CapsNet | MatrixCapsNet, path: str | os.PathLike[str]) -> None
     description = describe_network(network, _NETWORKS)
     weights = nnx.to_flat_state(nnx.state(network, nnx.Param))
     tensors = {_name(place): np.ascontiguousarray(_turned(place, weight[...], _TO_TORCH)) for place, weight in weights}
+    made = nnx.to_flat_state(nnx.state(_outline(type(network), network.arguments)))
+    check_tensors("the network to save", tensors, _shapes(made))
     write_network(path, description, tensors, "flax")
 
 
@@ -219,16 +222,16 @@ def load(path: str | os.PathLike[str], *, dtype: Any = None) -> CapsNet | Matrix
         If the file cannot be read.
     """
     make, arguments, tensors = read_network(path, _NETWORKS, "flax")
-
-    def shaped(**arguments: Any) -> Any:  # draws and holds nothing
-        return nnx.eval_shape(lambda: make(**arguments, dtype=dtype, rngs=nnx.Rngs(0)))
-
-    structure, state = nnx.split(build(path, shaped, arguments))
+    structure, state = nnx.split(build(path, _outline, {"make": make, "arguments": arguments, "dtype": dtype}))
     weights = nnx.to_flat_state(state)
-    shapes = {_name(place): _shape(place, weight.shape) for place, weight in weights}
-    check_tensors(path, tensors, shapes)
+    check_tensors(path, tensors, _shapes(weights))
     read = [(place, weight.replace(_turned(place, tensors[_name(place)], _FROM_TORCH))) for place, weight in weights]
     return nnx.merge(structure, nnx.from_flat_state(read))
+
+
+def _outline(make: Any, arguments: Mapping[str, Any], dtype: Any = None) -> Any:
+    """Return a network that draws and holds nothing."""
+    return nnx.eval_shape(lambda: make(**arguments, dtype=dtype, rngs=nnx.Rngs(0)))
 
 
 def _name(place: tuple[Any, ...]) -> str:
@@ -240,6 +243,10 @@ def _turned(place: tuple[Any, ...], value: jax.Array, axes: dict[int, tuple[int,
     return value.transpose(axes[value.ndim]) if place[-1] == "kernel" else value
 
 
+def _shapes(weights: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that weights have in Torch."""
+    return {_name(place): _shape(place, weight.shape) for place, weight in weights}
+
+
 def _shape(place: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape that a weight has in Torch."""
     return tuple(shape[axis] for axis in _TO_TORCH[len(shape)]) if place[-1] == "kernel" else shape

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from emroute.capsule import dynamic_routing, squash
-from emroute.nn.sizes import check_capsules, check_counts, check_entries, counts, pair
+from emroute.nn.sizes import check_capsules, check_counts, check_entries, check_features, counts, pair
 from emroute.validate import check_count
 
 __all__ = ["Decoder", "DynamicRouting", "PrimaryCapsules", "convolution", "promoted"]
@@ -74,6 +74,7 @@ class PrimaryCapsules(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Take ``(B, h, w, C)`` to capsules ``(B, h' * w' * out_capsules, out_features)``."""
+        check_features(x, self.conv.in_features, -1)
         x = self.conv(x)
         return squash((nnx.relu(x) if self.relu else x).reshape(x.shape[0], -1, self.out_features))
 

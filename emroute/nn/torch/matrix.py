@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from emroute.capsule import class_em_routing, conv_em_routing
-from emroute.nn.sizes import check_counts, em_options, entry_pair, pair
+from emroute.nn.sizes import check_counts, check_features, em_options, entry_pair, pair
 from emroute.validate import check_count
 
 __all__ = ["ClassCapsules", "ConvCapsules", "MatrixPrimaryCapsules"]
@@ -66,6 +66,7 @@ class MatrixPrimaryCapsules(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Take ``(B, C, h, w)`` to poses ``(B, h', w', I, P, P)`` and activations ``(B, h', w', I)``."""
+        check_features(x, self.conv.in_channels, 1)
         i, p = self.out_capsules, self.pose_size
         poses, logits = self.conv(x).permute(0, 2, 3, 1).split([i * p * p, i], dim=-1)
         return poses.unflatten(-1, (i, p, p)), logits.sigmoid()

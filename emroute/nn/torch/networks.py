@@ -206,7 +206,8 @@ def save(network: CapsNet | MatrixCapsNet, path: str | os.PathLike[str]) -> None
     Raises
     ------
     InputError
-        If it is no such network, or an argument of it is a function, which no file holds.
+        If it is no such network, or has other weights than `load` would look for (undo parametrizations first), or an
+        argument of it is a function, which no file holds.
     MissingDependencyError
         If safetensors is not installed.
     OSError
@@ -223,6 +224,7 @@ def save(network: CapsNet | MatrixCapsNet, path: str | os.PathLike[str]) -> None
     network = getattr(network, "_orig_mod", network)  # of torch.compile
     description = describe_network(network, _NETWORKS)
     tensors = {name: value.detach().contiguous() for name, value in network.state_dict().items()}
+    check_tensors("the network to save", tensors, _shapes(type(network)(**network.arguments, device="meta")))
     write_network(path, description, tensors, "torch")
 
 
@@ -240,7 +242,11 @@ def load(path: str | os.PathLike[str], *, device: Any = None) -> CapsNet | Matri
     """
     make, arguments, tensors = read_network(path, _NETWORKS, "torch")
     network = build(path, make, {**arguments, "device": "meta"})
-    check_tensors(path, tensors, {name: value.shape for name, value in network.state_dict().items()})
+    check_tensors(path, tensors, _shapes(network))
     device = torch.get_default_device() if device is None else device
     network.load_state_dict({name: value.to(device, copy=True) for name, value in tensors.items()}, assign=True)
     return network.eval()
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in network.state_dict().items()}

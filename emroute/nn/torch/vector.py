@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from emroute.capsule import dynamic_routing, squash
-from emroute.nn.sizes import check_capsules, check_counts, check_entries, counts, pair
+from emroute.nn.sizes import check_capsules, check_counts, check_entries, check_features, counts, pair
 from emroute.validate import check_count
 
 __all__ = ["Decoder", "DynamicRouting", "PrimaryCapsules"]
@@ -65,6 +65,7 @@ class PrimaryCapsules(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Take ``(B, C, h, w)`` to capsules ``(B, h' * w' * out_capsules, out_features)``."""
+        check_features(x, self.conv.in_channels, 1)
         x = self.conv(x)
         capsules = (x.relu() if self.relu else x).unflatten(1, (self.out_capsules, self.out_features))
         return squash(capsules.permute(0, 3, 4, 1, 2).flatten(1, 3))

@@ -1,22 +1,22 @@
-"""Fits, fitted mixtures and routings; NumPy itself says what is right, as our tests against the equations do."""
+"""Fits and fitted mixtures, and all algorithms together; NumPy itself says what is right: the tests compare it."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from emroute import binomial, capsule, em, family, gmm, kmeans, multinomial, poisson, select
-from emroute.backend import Array, namespace
+from emroute import binomial, em, family, gmm, kmeans, multinomial, poisson, select
+from emroute.array import constant
+from emroute.backend import Array, get, namespace
 from emroute.gmm import GaussianMixture, diagonal
 from emroute.gmm.covariance import COVARIANCES
 from emroute.mixture import Mixture
-from emroute.nn import CapsuleOutput, capsnet_loss, matrix_capsnet_loss
 from emroute.testing.cases.case import Case, Draw, normal, positive
+from emroute.testing.cases.routings import ROUTINGS
 
 __all__ = ["ALGORITHMS"]
 
@@ -63,11 +63,27 @@ def _gaussians(covariance_type: str) -> Draw:
     return draw
 
 
+def _parameters(rng: np.random.Generator) -> tuple[Any, ...]:
+    """Weights, means and variances of three Gaussians."""
+    return _gaussians("diag")(rng)[2:]
+
+
 def _coins(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
     """Heads, trials, weights of the rows, coins, and probabilities to start from."""
     trials, labels = rng.integers(5, 30, 24), np.arange(24) % 2
     heads = rng.binomial(trials, np.asarray([0.3, 0.8])[labels])
     return heads.astype(float), trials.astype(float), rng.uniform(0.5, 2, 24), labels, np.asarray([0.4, 0.6])
+
+
+def _tosses(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Heads and trials in whole numbers, and probabilities."""
+    heads, trials, _, _, probs = _coins(rng)
+    return heads.astype(int), trials.astype(int), probs
+
+
+def _halves(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Equal weights, and probabilities."""
+    return np.asarray([0.5, 0.5]), rng.uniform(0.1, 0.9, 2)
 
 
 def _documents(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
@@ -86,33 +102,6 @@ def _counts(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         np.asarray([0.4, 0.6]),
         rates + 1,
     )
-
-
-def _with_activations(*shapes: tuple[int, ...], children: tuple[int, ...], parents: int) -> Draw:
-    """Normal arrays, activations of the children inside (0, 1), and both costs."""
-
-    def draw(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-        costs = rng.standard_normal((2, parents))
-        return (*normal(*shapes)(rng), rng.uniform(0.2, 0.8, children), costs[0], costs[1])
-
-    return draw
-
-
-def _ladder(rng: np.random.Generator) -> tuple[Any, ...]:
-    """Poses, and means, variances and weights of their parents."""
-    poses, means = normal((2, 5, 3), (2, 4, 3))(rng)
-    return poses, (means, rng.uniform(0.5, 2, (2, 4, 3)), rng.uniform(0.2, 0.8, (2, 4)))
-
-
-def _lengths(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Lengths of class capsules away from the margins, and labels."""
-    return rng.uniform(0.2, 0.8, (6, 4)), rng.integers(0, 4, 6)
-
-
-def _outputs(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """What a capsule network returns, its images, and labels."""
-    lengths, labels = _lengths(rng)
-    return rng.standard_normal((6, 4, 3)), lengths, *rng.uniform(size=(2, 6, 1, 2, 2)), labels
 
 
 # What is run
@@ -148,10 +137,55 @@ def _gaussian_scores(covariance_type: str) -> Callable[..., Any]:
     return run
 
 
-def _log_prob(x: Array, weight: Array, weights: Array, means: Array, covariances: Array) -> Array:
-    """Differentiable in data and parameters; weights that are scaled to one have no derivative of their own."""
-    total = namespace(weights).sum(weights)
-    return GaussianMixture.from_parameters(weights / total, means, covariances, covariance_type="diag").log_prob(x)
+_EACH, _TOTALS = ("log_prob", "responsibilities", "predict"), ("score", "bic", "aic", "icl")
+_CRITERIA = tuple(f"mixture.Mixture.{name}" for name in _TOTALS[1:])
+
+
+def _scaled(weights: Array, means: Array, covariances: Array) -> GaussianMixture:
+    """Weights are scaled to one, so that they have derivatives."""
+    weights = weights / namespace(weights).sum(weights, axis=-1, keepdims=True)
+    return GaussianMixture.from_parameters(weights, means, covariances, covariance_type="diag")
+
+
+def _each(name: str) -> Callable[..., Array]:
+    return lambda x, weight, *parameters: getattr(_scaled(*parameters), name)(x)
+
+
+def _totals(x: Array, weight: Array, *parameters: Array) -> list[Array]:
+    return [getattr(_scaled(*parameters), name)(x, sample_weight=weight) for name in _TOTALS]
+
+
+def _gaussian_parameters(*parameters: Array) -> Any:
+    mixture = _scaled(*parameters)
+    return mixture.weights, mixture.means, mixture.covariances
+
+
+def _count_parameters(kind: Any, *data: Any) -> Callable[..., Any]:
+    """Parameters and what they say of counts; shares are scaled to one, so that they have derivatives."""
+
+    def run(weights: Array, parameters: Array) -> Any:
+        xp = namespace(weights)
+        if kind is multinomial.MultinomialMixture:
+            parameters = parameters / xp.sum(parameters, axis=-1, keepdims=True)
+        mixture = kind.from_parameters(weights / xp.sum(weights, axis=-1, keepdims=True), parameters)
+        return mixture.weights, mixture.log_prob(*(get(weights).from_numpy(np.asarray(x), weights) for x in data))
+
+    return run
+
+
+def _sampled(kind: Any, *trials: int, **options: Any) -> Callable[..., Any]:
+    return lambda *parameters: kind.from_parameters(*parameters, **options).sample(5, *trials, rng=0)
+
+
+def _clustered(*names: str) -> Callable[..., Any]:
+    """Of given centroids."""
+
+    def run(x: Array) -> Any:
+        centroids = constant([[-1.0, 0, 1], [1, 1, 0]], like=x)
+        clusters = kmeans.fit(centroids, 2, init=centroids, max_iter=0)
+        return [getattr(clusters, name)(x) for name in names]
+
+    return run
 
 
 def _saved(x: Array, weight: Array, weights: Array, means: Array, covariances: Array) -> Any:
@@ -184,8 +218,10 @@ def _tossed(heads: Array, trials: Array, weight: Array, labels: Array, probs: Ar
     return known.weights, known.probs
 
 
-def _expected(heads: Array, trials: Array, weight: Array, labels: Array, probs: Array) -> Any:
-    mixture = binomial.BinomialMixture.from_parameters(probs, probs)
+def _expected(heads: Array, trials: Array, probs: Array) -> Any:
+    """Differentiable in the parameters."""
+    weights = probs / namespace(probs).sum(probs, axis=-1, keepdims=True)
+    mixture = binomial.BinomialMixture.from_parameters(weights, probs)
     return [binomial.expected_log_likelihood(mixture, heads, trials, constant=constant) for constant in (True, False)]
 
 
@@ -212,7 +248,7 @@ def _poisson_scores(x: Array, weight: Array, weights: Array, rates: Array) -> An
 def _kmeans(x: Array, weight: Array, means: Array) -> Any:
     found = kmeans.fit(x, 3, sample_weight=weight, n_init=3, max_iter=3, rng=0)
     names = ("centroids", "labels", "inertia", "trace", "n_iter", "status", "converged")
-    return {name: getattr(found, name) for name in names}, found.predict(x), found.transform(x), found.n_clusters
+    return {name: getattr(found, name) for name in names}, found.predict(x), found.n_clusters
 
 
 def _to_their_ends(x: Array, weight: Array, means: Array) -> Any:
@@ -272,94 +308,85 @@ def _chosen(x: Array, weight: Array, means: Array) -> Any:
     return choice.table, choice.best.means
 
 
-def _tweaked(poses: Array) -> Array:
-    return capsule.tweak_poses(poses, steps=(-0.5, 0.25))
-
-
-def _losses(loss: Callable[..., Array]) -> Callable[..., Any]:
-    return lambda *arrays: [loss(*arrays, reduction=reduction) for reduction in ("mean", "sum", "none")]
-
-
-def _network_loss(loss: Callable[..., Array]) -> Callable[..., Any]:
-    """Of a network with a decoder, and of one without."""
-
-    def run(poses: Array, lengths: Array, drawn: Array, images: Array, labels: Array) -> list[Array]:
-        return [loss(CapsuleOutput(poses, lengths, seen), images, labels) for seen in (drawn, None)]
-
-    return run
-
-
-def _ladder_steps(poses: Array, start: tuple[Array, ...]) -> Any:
-    return capsule.gmm_routing(poses, start, prior="cost", summed=True, n_iter=2, return_path=True)
-
-
-def _from_poses(poses: Array, transforms: Array, activations: Array, beta_u: Array, beta_a: Array) -> Any:
-    return capsule.em_routing_from_poses(poses, transforms, activations, beta_u, beta_a)
-
-
-def _conv(poses: Array, transforms: Array, activations: Array, beta_u: Array, beta_a: Array) -> Any:
-    return capsule.conv_em_routing(poses, activations, transforms, beta_u, beta_a, padding=1, stride=2, n_iter=2)
-
-
-def _classes(poses: Array, transforms: Array, activations: Array, beta_u: Array, beta_a: Array) -> Any:
-    return capsule.class_em_routing(poses, activations, transforms, beta_u, beta_a)
-
-
-_VOTES = _with_activations((2, 5, 3, 4), children=(2, 5), parents=3)
-_POSES = _with_activations((2, 5, 2, 2), (5, 3, 2, 2), children=(2, 5), parents=3)
-_GRID_SHAPES = (1, 3, 4, 2, 2, 2), (3, 3, 2, 3, 2, 2)
-_GRID = _with_activations(*_GRID_SHAPES, children=(1, 3, 4, 2), parents=3)
-_CLASSES = _with_activations((1, 2, 3, 2, 2, 2), (2, 3, 2, 2), children=(1, 2, 3, 2), parents=3)
-_IMAGES = normal((2, 12), (2, 2, 2, 3))
-
 ALGORITHMS = (
-    Case("family.distances", family.distances, normal((6, 3), (4, 3)), gradients=True),
+    Case("family.distances", family.distances, normal((6, 3), (4, 3))),
     Case("family.nearest", family.nearest, normal((6, 3), (4, 3))),
     Case("family.is_count", family.is_count, lambda rng: (np.asarray([0, 1, 2.5, -1, np.nan, np.inf]),)),
-    Case("family.as_real", family.as_real, lambda rng: (rng.integers(0, 9, 4), rng.standard_normal(2))),
-    Case("family.ratio", family.ratio, lambda rng: (np.ones(3), np.asarray([2.0, 0, 4]), np.full(3, 7.0))),
-    Case("family.share", family.share, lambda rng: (np.asarray([[2.0, 0, 4], [0, 0, 0]]),)),
-    Case("gmm.diagonal.weighted_sum", diagonal.weighted_sum, normal((2, 3, 4, 5), (2, 3, 5)), gradients=True),
-    Case("gmm.diagonal.quadratic", diagonal.quadratic, normal((2, 3, 4), (2, 3, 4, 5)), gradients=True),
-    Case("gmm.diagonal.log_peak", diagonal.log_peak, positive((2, 3, 4)), gradients=True),
+    Case("family.as_real", family.as_real, normal((4,), (2,))),
+    Case(
+        "family.as_real", family.as_real, lambda rng: (rng.integers(0, 9, 4), rng.standard_normal(2)), variant="counts"
+    ),
+    Case("family.ratio", family.ratio, positive((3,), (3,), (3,))),
+    Case(
+        "family.ratio",
+        family.ratio,
+        lambda rng: (np.ones(3), np.asarray([2.0, 0, 4]), np.full(3, 7.0)),
+        smooth=False,
+        variant="by 0",
+    ),
+    Case("family.share", family.share, positive((2, 3))),
+    Case(
+        "family.share",
+        family.share,
+        lambda rng: (np.asarray([[2.0, 0, 4], [0, 0, 0]]),),
+        smooth=False,
+        variant="of nothing",
+    ),
+    Case("gmm.diagonal.weighted_sum", diagonal.weighted_sum, normal((2, 3, 4, 5), (2, 3, 5))),
+    Case("gmm.diagonal.quadratic", diagonal.quadratic, normal((2, 3, 4), (2, 3, 4, 5))),
+    Case("gmm.diagonal.log_peak", diagonal.log_peak, positive((2, 3, 4))),
     Case("em.fit", _own_model, _clusters),
     Case("gmm.fit", _gmm("full", **_THREE_STARTS), _problems, variant="two problems, 3 starts"),
     *(Case("gmm.fit", _gmm(kind), _clusters, variant=kind) for kind in ("tied", "diag", "spherical")),
     *(Case("gmm.GaussianMixture", _gaussian_scores(kind), _gaussians(kind), variant=kind) for kind in COVARIANCES),
-    Case("mixture.Mixture.log_prob", _log_prob, _gaussians("diag"), gradients=True),
+    *(Case(f"mixture.Mixture.{name}", _each(name), _gaussians("diag")) for name in _EACH),
+    Case(
+        "mixture.Mixture.score", _totals, _gaussians("diag"), also=tuple(f"mixture.Mixture.{name}" for name in _TOTALS)
+    ),
+    Case("gmm.GaussianMixture.from_parameters", _gaussian_parameters, _parameters),
+    Case(
+        "gmm.GaussianMixture.sample",
+        _sampled(GaussianMixture, covariance_type="diag"),
+        _parameters,
+    ),
+    Case("mixture.Mixture.save", _saved, _gaussians("full")),
     Case("mixture.Mixture.load", _saved, _gaussians("full")),
     Case("binomial.fit", _binomial, _coins),
     Case("binomial.fit_complete", _tossed, _coins),
-    Case("binomial.expected_log_likelihood", _expected, _coins),
+    Case("binomial.expected_log_likelihood", _expected, _tosses),
     Case("binomial.BinomialMixture", _binomial_scores, _coins),
+    Case(
+        "binomial.BinomialMixture.from_parameters",
+        _count_parameters(binomial.BinomialMixture, [3, 0, 9], [9, 9, 9]),
+        positive((2,), (2,)),
+    ),
+    Case("binomial.BinomialMixture.sample", _sampled(binomial.BinomialMixture, 9), _halves),
     Case("multinomial.fit", _multinomial, _documents),
     Case("multinomial.MultinomialMixture", _multinomial_scores, _documents),
+    Case(
+        "multinomial.MultinomialMixture.from_parameters",
+        _count_parameters(multinomial.MultinomialMixture, [[3, 0], [1, 2]]),
+        positive((2,), (2, 2)),
+    ),
+    Case(
+        "multinomial.MultinomialMixture.sample",
+        _sampled(multinomial.MultinomialMixture, 9),
+        lambda rng: _documents(rng)[2:],
+    ),
     Case("poisson.fit", _poisson, _counts),
     Case("poisson.PoissonMixture", _poisson_scores, _counts),
+    Case(
+        "poisson.PoissonMixture.from_parameters",
+        _count_parameters(poisson.PoissonMixture, [[3, 0], [1, 2]]),
+        positive((2,), (2, 2)),
+    ),
+    Case("poisson.PoissonMixture.sample", _sampled(poisson.PoissonMixture), lambda rng: _counts(rng)[2:]),
     Case("kmeans.fit", _kmeans, _clusters, variant="3 starts"),
     Case("kmeans.fit", _to_their_ends, _problems, variant="two problems"),
     Case("kmeans.fit", _streamed, _clusters, variant="stream"),
+    Case("kmeans.KMeans.predict", _clustered("predict"), normal((4, 3))),
+    Case("kmeans.KMeans.transform", _clustered("transform", "assign"), normal((4, 3)), also=("kmeans.KMeans.assign",)),
     Case("select.mixtures", _chosen, _clusters),
-    Case("capsule.squash", capsule.squash, normal((5, 3)), gradients=True),
-    Case("capsule.vote", capsule.vote, normal((2, 3, 2, 2), (3, 4, 2, 2)), gradients=True),
-    Case("capsule.coordinate_addition", capsule.coordinate_addition, normal((2, 3, 2, 2, 4)), gradients=True),
-    Case("capsule.dynamic_routing", capsule.dynamic_routing, normal((2, 5, 3, 4)), gradients=True),
-    Case("capsule.kmeans_routing", capsule.kmeans_routing, normal((2, 5, 3, 4)), gradients=True),
-    Case("capsule.em_routing", capsule.em_routing, _VOTES, gradients=True),
-    Case("capsule.em_routing", partial(capsule.em_routing, cost="normalized"), _VOTES, variant="normalized"),
-    Case("capsule.em_routing_from_poses", _from_poses, _POSES, gradients=True),
-    Case("capsule.gmm_routing", _ladder_steps, _ladder, gradients=True),
-    Case("capsule.conv_em_routing", _conv, _GRID, gradients=True),
-    Case("capsule.conv_dynamic_routing", capsule.conv_dynamic_routing, normal(*_GRID_SHAPES), gradients=True),
-    Case("capsule.class_em_routing", _classes, _CLASSES, gradients=True),
-    Case("capsule.margin_loss", _losses(capsule.margin_loss), _lengths, gradients=True),
-    Case("capsule.spread_loss", _losses(capsule.spread_loss), _lengths, gradients=True),
-    Case(
-        "capsule.reconstruction_loss", _losses(capsule.reconstruction_loss), normal((2, 6), (2, 2, 3)), gradients=True
-    ),
-    Case("capsule.mask_capsules", capsule.mask_capsules, normal((5, 3, 4)), gradients=True),
-    Case("capsule.tweak_poses", _tweaked, normal((2, 3)), gradients=True),
-    Case("nn.capsnet_loss", _network_loss(capsnet_loss), _outputs, gradients=True),
-    Case("nn.matrix_capsnet_loss", _network_loss(matrix_capsnet_loss), _outputs, gradients=True),
+    *ROUTINGS,
 )
 """What rests on the operations."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from emroute import backend
+from emroute.capability import Capabilities, capabilities
 from emroute.testing.equivalence import Trial
 
-__all__ = ["Case", "Draw", "normal", "positive"]
+__all__ = ["Case", "Draw", "look_up", "normal", "positive"]
 
 Draw = Callable[[np.random.Generator], tuple[Any, ...]]
 """Makes the arguments of a case, NumPy arrays, from a generator."""
@@ -30,28 +33,53 @@ class Case:
         Makes the arguments, NumPy arrays, from a generator.
     expected
         What plain NumPy says; where this is left out, the function itself on NumPy arrays.
-    gradients
-        Whether gradients are compared too.
+    smooth
+        Whether central differences tell the derivatives at these arguments: not where there are kinks or infinity.
     variant
         Tells several cases of one function apart.
+    also
+        Names of further functions, of the same capabilities, whose case this is too.
     """
 
     name: str
     function: Callable[..., Any]
     draw: Draw
     expected: Callable[..., Any] | None = None
-    gradients: bool = False
+    smooth: bool = True
     variant: str = ""
+    also: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
         """Name and variant."""
         return f"{self.name}, {self.variant}" if self.variant else self.name
 
+    @property
+    def declared(self) -> Capabilities:
+        """What the function says that it can do; nothing, of a class that leaves that to its methods."""
+        return capabilities(look_up(self.name)) or Capabilities()
+
+    @property
+    def gradients(self) -> bool:
+        """Whether gradients are compared too."""
+        return self.smooth and self.declared.gradients
+
     def trial(self, seed: int) -> Trial:
         """Return what `emroute.testing.assert_equivalent` would run."""
         arrays = self.draw(np.random.default_rng(seed))
         return Trial(self.function, arrays, gradients=self.gradients, expected=self.expected)
+
+
+def look_up(name: str) -> Any:
+    """Return what a case names.
+
+    >>> look_up("gmm.fit").__module__
+    'emroute.gmm.mixture'
+    """
+    value: Any = backend if name.startswith("Backend.") else None
+    for part in name.split("."):
+        value = importlib.import_module(f"emroute.{part}") if value is None else getattr(value, part)
+    return value
 
 
 def normal(*shapes: tuple[int, ...]) -> Draw:

@@ -1,0 +1,106 @@
+"""Routings and losses; NumPy itself says what is right, as our tests against the equations do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from emroute import capsule
+from emroute.backend import Array
+from emroute.nn import CapsuleOutput, capsnet_loss, matrix_capsnet_loss
+from emroute.testing.cases.case import Case, Draw, normal
+
+__all__ = ["ROUTINGS"]
+
+
+def _with_activations(*shapes: tuple[int, ...], children: tuple[int, ...], parents: int) -> Draw:
+    """Normal arrays, activations of the children inside (0, 1), and both costs."""
+
+    def draw(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        costs = rng.standard_normal((2, parents))
+        return (*normal(*shapes)(rng), rng.uniform(0.2, 0.8, children), costs[0], costs[1])
+
+    return draw
+
+
+def _ladder(rng: np.random.Generator) -> tuple[Any, ...]:
+    """Poses, and means, variances and weights of their parents."""
+    poses, means = normal((2, 5, 3), (2, 4, 3))(rng)
+    return poses, (means, rng.uniform(0.5, 2, (2, 4, 3)), rng.uniform(0.2, 0.8, (2, 4)))
+
+
+def _lengths(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths of class capsules away from the margins, and labels."""
+    return rng.uniform(0.2, 0.8, (6, 4)), rng.integers(0, 4, 6)
+
+
+def _outputs(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """What a capsule network returns, its images, and labels."""
+    lengths, labels = _lengths(rng)
+    return rng.standard_normal((6, 4, 3)), lengths, *rng.uniform(size=(2, 6, 1, 2, 2)), labels
+
+
+def _tweaked(poses: Array) -> Array:
+    return capsule.tweak_poses(poses, steps=(-0.5, 0.25))
+
+
+def _losses(loss: Callable[..., Array]) -> Callable[..., Any]:
+    return lambda *arrays: [loss(*arrays, reduction=reduction) for reduction in ("mean", "sum", "none")]
+
+
+def _network_loss(loss: Callable[..., Array]) -> Callable[..., Any]:
+    """Of a network with a decoder, and of one without."""
+
+    def run(poses: Array, lengths: Array, drawn: Array, images: Array, labels: Array) -> list[Array]:
+        return [loss(CapsuleOutput(poses, lengths, seen), images, labels) for seen in (drawn, None)]
+
+    return run
+
+
+def _ladder_steps(poses: Array, start: tuple[Array, ...]) -> Any:
+    return capsule.gmm_routing(poses, start, prior="cost", summed=True, n_iter=2, return_path=True)
+
+
+def _from_poses(poses: Array, transforms: Array, activations: Array, beta_u: Array, beta_a: Array) -> Any:
+    return capsule.em_routing_from_poses(poses, transforms, activations, beta_u, beta_a)
+
+
+def _conv(poses: Array, transforms: Array, activations: Array, beta_u: Array, beta_a: Array) -> Any:
+    return capsule.conv_em_routing(poses, activations, transforms, beta_u, beta_a, padding=1, stride=2, n_iter=2)
+
+
+def _classes(poses: Array, transforms: Array, activations: Array, beta_u: Array, beta_a: Array) -> Any:
+    return capsule.class_em_routing(poses, activations, transforms, beta_u, beta_a)
+
+
+_VOTES = _with_activations((2, 5, 3, 4), children=(2, 5), parents=3)
+_POSES = _with_activations((2, 5, 2, 2), (5, 3, 2, 2), children=(2, 5), parents=3)
+_GRID_SHAPES = (1, 3, 4, 2, 2, 2), (3, 3, 2, 3, 2, 2)
+_GRID = _with_activations(*_GRID_SHAPES, children=(1, 3, 4, 2), parents=3)
+_CLASSES = _with_activations((1, 2, 3, 2, 2, 2), (2, 3, 2, 2), children=(1, 2, 3, 2), parents=3)
+_IMAGES = normal((2, 12), (2, 2, 2, 3))
+
+ROUTINGS = (
+    Case("capsule.squash", capsule.squash, normal((5, 3))),
+    Case("capsule.vote", capsule.vote, normal((2, 3, 2, 2), (3, 4, 2, 2))),
+    Case("capsule.coordinate_addition", capsule.coordinate_addition, normal((2, 3, 2, 2, 4))),
+    Case("capsule.dynamic_routing", capsule.dynamic_routing, normal((2, 5, 3, 4))),
+    Case("capsule.kmeans_routing", capsule.kmeans_routing, normal((2, 5, 3, 4))),
+    Case("capsule.em_routing", capsule.em_routing, _VOTES),
+    Case("capsule.em_routing", partial(capsule.em_routing, cost="normalized"), _VOTES, variant="normalized"),
+    Case("capsule.em_routing_from_poses", _from_poses, _POSES),
+    Case("capsule.gmm_routing", _ladder_steps, _ladder),
+    Case("capsule.conv_em_routing", _conv, _GRID),
+    Case("capsule.conv_dynamic_routing", capsule.conv_dynamic_routing, normal(*_GRID_SHAPES)),
+    Case("capsule.class_em_routing", _classes, _CLASSES),
+    Case("capsule.margin_loss", _losses(capsule.margin_loss), _lengths),
+    Case("capsule.spread_loss", _losses(capsule.spread_loss), _lengths),
+    Case("capsule.reconstruction_loss", _losses(capsule.reconstruction_loss), normal((2, 6), (2, 2, 3))),
+    Case("capsule.mask_capsules", capsule.mask_capsules, normal((5, 3, 4))),
+    Case("capsule.tweak_poses", _tweaked, normal((2, 3))),
+    Case("nn.capsnet_loss", _network_loss(capsnet_loss), _outputs),
+    Case("nn.matrix_capsnet_loss", _network_loss(matrix_capsnet_loss), _outputs),
+)
