@@ -26,7 +26,7 @@ extensions = [
     "sphinx_design",
     "sphinxcontrib.bibtex",
 ]
-exclude_patterns = [".gitignore", "README.md", "jupyter_execute"]
+exclude_patterns = [".gitignore", "**/README.md", "jupyter_execute"]
 templates_path = ["_templates"]
 default_role = "py:obj"  # in docstrings, `emroute.em.fit` is a link where there is such an object
 nitpicky = False
@@ -46,6 +46,7 @@ nb_execution_mode = "cache"  # a page is run again when its code has changed
 nb_execution_raise_on_error = True
 nb_execution_timeout = 240
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # with tables
 logging.getLogger("jax").setLevel(logging.WARNING)  # it tells which devices it did not find
 
 bibtex_bibfiles = ["references.bib"]

@@ -18,7 +18,7 @@ from tests.test_layers import public_modules
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-SITE = sorted(page for page in DOCS.rglob("*.md") if page.parent != DOCS / "api")
+SITE = sorted(page for page in DOCS.rglob("*.md") if page.parent != DOCS / "api" and page.name != "README.md")
 PAGES = [ROOT / "README.md", ROOT / "backends" / "README.md", *SITE]
 RUN = r"python|pycon|\{code-cell\} ipython3"
 SHOWN = r"bash|toml|text|\{(autosummary|bibliography|eval-rst|glossary|include|literalinclude|toctree)\}.*"
