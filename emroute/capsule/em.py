@@ -41,6 +41,8 @@ from emroute.validate import check_choice, check_count, check_number
 __all__ = ["COSTS", "SCHEDULES", "Betas", "Form", "check_form", "em_routing", "em_routing_from_poses", "temperatures"]
 
 COSTS = ("hinton", "normalized")
+"""The costs of a parent, by name: the paper's, and the tutorials'."""
+
 SCHEDULES: dict[str, Callable[[int, int], float]] = {
     "paper": lambda t, n_iter: 0.01 * (1 - 0.95 ** (t + 1)),
     "tutorial": lambda t, n_iter: 1 + (min(n_iter, 3) - 1) * t / max(n_iter - 1, 1),
