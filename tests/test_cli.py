@@ -1,4 +1,5 @@
 import importlib.util
+import io
 import os
 import re
 import signal
@@ -11,10 +12,12 @@ import numpy as np
 import polars as pl
 import pytest
 import safetensors.numpy
+from rich.console import Console
 from typer.testing import CliRunner
 
 from emroute import binomial, datasets, gmm, kmeans
 from emroute.cli import app
+from emroute.cli.show import show
 from emroute.mixture import Mixture
 
 FAITHFUL = datasets.faithful().x
@@ -395,3 +398,12 @@ def test_demo_without_matplotlib_says_so(here, monkeypatch):
     assert result.exit_code == 0
     assert "pip install 'emroute[plot]'" in result.stdout
     assert not (here / "emroute-demo").exists()
+
+
+def test_long_names_are_broken_and_not_figures():
+    console = Console(width=50, file=io.StringIO())
+    show(console, "Table", ["", "one", "two"], [["a" * 40, "1e-16", "2e-16"], ["b", "3e-16", "4e-16"]])
+    text = console.file.getvalue()
+    assert all(figure in text for figure in ("1e-16", "2e-16", "3e-16", "4e-16"))
+    assert "a" * 40 not in text
+    assert text.count("a") == 40 + 1  # and the one in the title

@@ -25,12 +25,17 @@ def number(value: Any) -> str:
 def show(console: Console, title: str, headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print a table under its title, the first column left-aligned, the others right; no markup is read in entries.
 
-    Headers that are all empty are left out.
+    Headers that are all empty are left out. Where it is too wide, names in the first column stay whole and the others
+    are broken, unless names alone would take more than half of the width.
     """
     console.print(Text(title, style="bold"), soft_wrap=True)
+    rows = list(rows)
+    long = any(2 * len(str(row[0])) > console.width for row in rows)
     table = Table(box=box.SIMPLE, show_header=any(headers))
     for place, header in enumerate(headers):
-        table.add_column(Text(header), justify="right" if place else "left", overflow="fold", no_wrap=not place)
+        table.add_column(
+            Text(header), justify="right" if place else "left", overflow="fold", no_wrap=bool(place) == long
+        )
     for row in rows:
         table.add_row(*(Text(number(value)) for value in row))
     console.print(table)

@@ -104,4 +104,4 @@ ROUTINGS = (
     Case("nn.capsnet_loss", _network_loss(capsnet_loss), _outputs),
     Case("nn.matrix_capsnet_loss", _network_loss(matrix_capsnet_loss), _outputs),
 )
-"""Routing, votes, losses: `emroute.capsule` and the losses of `emroute.nn`."""
+"""What `emroute.capsule` holds, and the losses of `emroute.nn`."""
