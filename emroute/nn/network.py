@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from emroute.backend import Array, namespace
@@ -22,10 +23,8 @@ class CapsuleNetwork:
     image_shape: tuple[int, int, int]
     """Of an image, as its framework lays it out."""
     decoder: Any
-
-    def route(self, images: Array) -> Routing:
-        """Take images to the routing of the class capsules, whose poses are ``(B, classes, H)``."""
-        raise NotImplementedError
+    route: Callable[[Array], Routing]
+    """Takes images to the routing of the class capsules, whose poses are ``(B, classes, H)``."""
 
     def encode(self, images: Array) -> tuple[Array, Array]:
         """Take images to class poses ``(B, classes, H)`` and activations ``(B, classes)``."""
