@@ -29,6 +29,7 @@ from emroute.validate import check_floating, check_loop, visible
 __all__ = ["Fit", "Model", "Status", "climb", "fit", "trim"]
 
 _RUNNING = -1
+_ROOM = 128  # entries of the shortest trace that is compiled, so that few limits ask for another one
 _ULPS = 8  # spacings of the objective within which two values are the same
 _STILL = 256  # spacings of a problem's largest parameter within which rounding may move it for ever
 
@@ -177,7 +178,7 @@ def fit(
     for x in leaves(params):
         if backends.namespace(x).isdtype(x.dtype, "real floating"):
             check_floating("params", x)
-    return trim(climb(model, source, params, tol, max_iter, chunk_size, callback, progress))
+    return trim(climb(model, source, params, tol, max_iter, chunk_size, callback, progress), max_iter)
 
 
 def climb(
@@ -190,14 +191,14 @@ def climb(
     callback: Callable[[int, Fit], object] | None,
     progress: bool,
 ) -> Fit:
-    """Return `fit` of data already opened, its trace as long as it may be: of one shape whatever the data."""
+    """Return `fit` of data already opened, its trace still as long as it may be or longer."""
     backend = backends.get(*leaves(params), *source.arrays)
     params = map_leaves(backend.detach, params)
     source = source.detached()
     steps = _Steps(model, backend, source.layout, chunk_size, tol == 0)
     if isinstance(source, Rows) and callback is None and not progress and backend.compile(fit) is not fit:
-        whole = compiled(backend, _whole, steps, int(max_iter))
-        return whole(params, source.arrays, source.weight, float(tol))
+        whole = compiled(backend, _whole, steps, max(_ROOM, 1 << int(max_iter).bit_length()))
+        return whole(params, source.arrays, source.weight, float(tol), int(max_iter))
     return _from_python(steps, params, source, float(tol), int(max_iter), callback, progress)
 
 
@@ -256,8 +257,10 @@ class _Steps(NamedTuple):
         )
 
 
-def _whole(steps: _Steps, max_iter: int, params: Any, arrays: Any, weight: Array | None, tol: Array) -> Fit:
-    """Return a whole fit, as one function for libraries that compile.
+def _whole(
+    steps: _Steps, room: int, params: Any, arrays: Any, weight: Array | None, tol: Array, max_iter: Array
+) -> Fit:
+    """Return a whole fit, as one function for libraries that compile, its trace of `room` entries.
 
     Problems with data of their own run a few at a time, each few to their end: inside a compiled loop none can leave.
     """
@@ -265,12 +268,12 @@ def _whole(steps: _Steps, max_iter: int, params: Any, arrays: Any, weight: Array
     batch = steps.batch(params, source)
     params, rows = batch.flatten_params(params), batch.flatten_rows(source)
     if not batch.by_problem:
-        return _finish(*_loop(steps, max_iter, params, rows, tol), batch)
+        return _finish(*_loop(steps, room, params, rows, tol, max_iter), batch)
     xp, n_params, kind = steps.backend.namespace(source.arrays[0]), len(leaves(params)), []
 
     def some_problems(*block: Array) -> tuple[Array, ...]:
         own = rebuild(params, block[:n_params])
-        state, trace = _loop(steps, max_iter, own, rows.like(list(block[n_params:])), tol)
+        state, trace = _loop(steps, room, own, rows.like(list(block[n_params:])), tol, max_iter)
         kind[:] = [found := (state._replace(statistics=None), xp.moveaxis(trace, 0, -1))]
         return tuple(leaves(found))
 
@@ -280,26 +283,34 @@ def _whole(steps: _Steps, max_iter: int, params: Any, arrays: Any, weight: Array
     return _finish(state, xp.moveaxis(trace, -1, 0), batch)
 
 
-def _loop(steps: _Steps, max_iter: int, params: Any, rows: Rows, tol: Array) -> tuple[_State, Array]:
-    """Run flattened problems to their end, the trace along its first axis."""
-    total = rows.total_weight()
-    state = steps.begin(params, steps.expect(params, rows.arrays, rows.weight))
-    xp = steps.backend.namespace(state.objective)
-    trace = xp.full((max_iter + 1, *state.objective.shape), xp.nan, dtype=state.objective.dtype)
+def _loop(steps: _Steps, room: int, params: Any, rows: Rows, tol: Array, max_iter: Array) -> tuple[_State, Array]:
+    """Run flattened problems to their end, the trace along its first axis.
+
+    The statistics of the start come from the loop too, in a turn that keeps the parameters: so each step is compiled
+    once. That turn needs a state of the right shapes; what is in it is replaced.
+    """
+    xp, total = steps.backend.namespace(rows.arrays[0]), rows.total_weight()
+    blank = map_leaves(xp.ones_like, steps.expect(params, rows.arrays, rows.weight))
+    state = steps.begin(params, blank)
+    trace = xp.full((room, *state.objective.shape), xp.nan, dtype=state.objective.dtype)
 
     def unfinished(carry: tuple[Array, _State, Array]) -> Array:
         iteration, state, _ = carry
-        return (iteration < max_iter) & xp.any(state.status == _RUNNING)
+        return (iteration == 0) | (iteration <= max_iter) & xp.any(state.status == _RUNNING)
 
     def step(carry: tuple[Array, _State, Array]) -> tuple[Array, _State, Array]:
-        iteration, state, trace = carry
-        params = steps.maximize(state.statistics, state.params)
-        after = steps.judge(state, params, steps.expect(params, rows.arrays, rows.weight), total, tol)
-        moved = xp.where(after.n_iter > state.n_iter, after.objective, xp.full_like(after.objective, xp.nan))
-        return iteration + 1, after, set_at(trace, iteration + 1, moved)
+        iteration, before, trace = carry
+        first = iteration == 0
+        params = steps.maximize(before.statistics, before.params)
+        params = map_leaves(lambda old, new: xp.where(first, old, new), before.params, params)
+        statistics = steps.expect(params, rows.arrays, rows.weight)
+        begun, after = steps.begin(params, statistics), steps.judge(before, params, statistics, total, tol)
+        after = map_leaves(lambda old, new: xp.where(first, old, new), begun, after)
+        moved = first | (after.n_iter > before.n_iter)
+        reached = xp.where(moved, after.objective, xp.full_like(after.objective, xp.nan))
+        return iteration + 1, after, set_at(trace, iteration, reached)
 
-    begin = xp.zeros((), dtype=xp.int32), state, set_at(trace, 0, state.objective)
-    return steps.backend.loop(unfinished, step, begin)[1:]
+    return steps.backend.loop(unfinished, step, (xp.zeros((), dtype=xp.int32), state, trace))[1:]
 
 
 def _from_python(
@@ -390,11 +401,11 @@ def _finish(state: _State, trace: Array, batch: Batch) -> Fit:
     return Fit(params, objective, trace, n_iter, status)
 
 
-def trim(fit: Fit) -> Fit:
-    """Cut the trace behind the longest run, unless a compiler is tracing: lengths cannot depend on values."""
+def trim(fit: Fit, max_iter: int) -> Fit:
+    """Cut the trace behind the longest run, or behind `max_iter` while a compiler is tracing and no length is known."""
     backend = backends.get(fit.n_iter)
     if concrete(backend.namespace(fit.n_iter).any(fit.n_iter > 0)) is None:
-        return fit
+        return fit._replace(trace=fit.trace[..., : max_iter + 1])
     longest = int(backend.to_numpy(fit.n_iter).max())
     # on the host, for a slice of every length would be compiled anew
     return fit._replace(trace=backend.from_numpy(backend.to_numpy(fit.trace)[..., : longest + 1], fit.trace))

@@ -18,7 +18,7 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute.array import itemsize, normalize, one_hot, safe_log, swap, tiny
-from emroute.backend import Array
+from emroute.backend import Array, compiled
 from emroute.capability import Capabilities
 from emroute.validate import check_rows
 
@@ -225,6 +225,10 @@ def as_real(x: Array, like: Array) -> Array:
 @Capabilities(jit=True, batch=True, integers=True, half=True)
 def is_count(x: Array) -> Array:
     """Whether each entry is a whole number that is not negative."""
+    return compiled(backends.get(x), _is_count)(x)
+
+
+def _is_count(x: Array) -> Array:
     xp = backends.namespace(x)
     good = x >= 0
     return good & xp.isfinite(x) & (xp.floor(x) == x) if xp.isdtype(x.dtype, "real floating") else good

@@ -143,7 +143,7 @@ def run(model: Any, params: Any, source: Rows | Stream, settings: Settings) -> e
     )
     if settings.n_init > 1:
         fit = compiled(backends.get(fit.objective), best, fit.objective.ndim - 1)(fit)
-    return em.trim(fit)
+    return em.trim(fit, settings.max_iter)
 
 
 def best(axis: int, fit: em.Fit) -> em.Fit:

@@ -9,7 +9,7 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute.array import concrete
-from emroute.backend import Array, is_array
+from emroute.backend import Array, compiled, is_array
 from emroute.data import Rows, Stream
 from emroute.errors import InputError, InputTypeError
 
@@ -106,23 +106,26 @@ def check_weights(name: str, weight: Array | None, like: Array) -> None:
         return
     if not is_array(weight):
         raise InputTypeError(f"got {name} of type {type(weight).__qualname__}, expected an array of the data's library")
-    xp = backends.namespace(like, weight)
+    backend = backends.get(like, weight)
     if weight.dtype != like.dtype:
         raise InputTypeError(f"{name} has dtype {weight.dtype}, expected the data's {like.dtype}; convert it first")
-    # reductions alone: a mask would be an array as long as the data
-    good = xp.isfinite(xp.sum(weight)) & (xp.min(weight) >= 0) if 0 not in weight.shape else xp.asarray(True)
+    good, positive = compiled(backend, _judge_weights)(weight)
+    sound = backends.namespace(weight).isfinite
     require(
         good,
         lambda: (
-            f"{name} has a negative or non-finite entry at {_first(~((weight >= 0) & xp.isfinite(weight)))}; "
-            "weights are >= 0"
+            f"{name} has a negative or non-finite entry at {_first(~((weight >= 0) & sound(weight)))}; weights are >= 0"
         ),
     )
-    if weight.ndim:
-        require(
-            xp.all(xp.sum(weight, axis=-1) > 0),
-            lambda: f"{name} is zero everywhere (in some problem); at least one weight must be positive",
-        )
+    require(positive, lambda: f"{name} is zero everywhere (in some problem); at least one weight must be positive")
+
+
+def _judge_weights(weight: Array) -> tuple[Array, Array]:
+    """Whether all are finite and none negative, and whether some are positive: a mask would be as long as the data."""
+    xp = backends.namespace(weight)
+    total = xp.sum(weight, axis=-1) if weight.ndim else weight
+    good = xp.isfinite(xp.sum(total)) & (xp.min(weight) >= 0) if 0 not in weight.shape else xp.asarray(True)
+    return good, xp.all(total > 0)
 
 
 def check_rows(source: Rows | Stream, good: Callable[..., Array], complaint: str) -> None:

@@ -148,7 +148,7 @@ def test_components_before_any_data_are_one_gaussian(eager_lib):
     centre, scale, x = np.array([1.0, -2.0]), np.array([0.5, 3.0]), np.random.default_rng(0).normal(size=(7, 2))
     for covariance_type in COVARIANCE_TYPES:
         model = GaussianModel(covariance_type)
-        params = begin(model, lib.asarray(centre), lib.asarray(scale), lib.asarray(0.0), K)
+        params = begin(model, K, lib.asarray(centre), lib.asarray(scale), lib.asarray(0.0))
         got = gmm.GaussianMixture.unfitted(model, params).log_prob(lib.asarray(x))
         expected = multivariate_normal(centre, np.diag(scale**2)).logpdf(x)
         np.testing.assert_allclose(lib.to_numpy(got), expected, rtol=1e-12)

@@ -189,10 +189,15 @@ def check_activations(
     check_floats(name, like, activations)
     if not activations.ndim or activations.shape[-1] != n:
         raise InputError(f"{name} have shape {tuple(activations.shape)}, expected (..., {axis}) with {axis} = {n}")
-    wide, xp = widen(name, activations, (*batch, n)), backends.namespace(activations)
-    inside = (xp.min(activations) >= 0) & (xp.max(activations) <= 1)
+    wide = widen(name, activations, (*batch, n))
+    inside = compiled(backends.get(activations), _are_shares)(activations)
     require(inside, lambda: f"{name} along {axis} must lie in [0, 1] and not be NaN")
     return wide
+
+
+def _are_shares(x: Array) -> Array:
+    xp = backends.namespace(x)
+    return (xp.min(x) >= 0) & (xp.max(x) <= 1)
 
 
 def widen(name: str, x: Array, shape: tuple[int, ...]) -> Array:
@@ -205,9 +210,16 @@ def widen(name: str, x: Array, shape: tuple[int, ...]) -> Array:
 
 def check_finite(path: Path, **inputs: Array) -> None:
     """Raise `InputError` where a result is not finite, naming the input that is not: good data cost no look."""
-    xp = backends.namespace(path[-1].poses)
-    # poses alone do not tell: parents that nothing counts for keep theirs
-    if any(concrete(xp.isfinite(xp.max(x)) & xp.isfinite(xp.min(x))) is False for x in path[-1]):
+    backend = backends.get(path[-1].poses)
+    if concrete(compiled(backend, _is_finite)(path[-1])) is False:
+        xp = backends.namespace(path[-1].poses)
         for name, x in inputs.items():
             require(xp.all(xp.isfinite(x)), lambda name=name: f"{name} hold NaN or infinity")
         raise InputError("finite inputs make a routing that is not: scale them down, or raise epsilon")
+
+
+def _is_finite(routing: Routing) -> Array:
+    """Whether all of a routing is: poses alone do not tell, for parents that nothing counts for keep theirs."""
+    xp = backends.namespace(routing.poses)
+    ends = [end(x) for x in routing for end in (xp.min, xp.max)]
+    return xp.all(xp.isfinite(xp.stack(ends)))

@@ -77,9 +77,10 @@ class GaussianMixture(Mixture):
         model = GaussianModel(covariance_type)
         k, d = means.shape[-2:] if means.ndim > 1 else (1, 1)
         nothing = full((*weights.shape[:-1], d), 0, like=means)
-        params = begin(model, nothing, nothing + 1, full((), 0, like=means), k)
+        backend = backends.get(means)
+        params = compiled(backend, begin, model, k)(nothing, nothing + 1, full((), 0, like=means))
         params = _aligned(model, given(model, params, (weights, means, covariances)), ())
-        return cls.unfitted(model, model.complete(params))
+        return cls.unfitted(model, compiled(backend, GaussianModel.complete, model)(params))
 
     @Capabilities(batch=True)
     def sample(self, n: int, *, rng: Any = None) -> tuple[Array, Array]:

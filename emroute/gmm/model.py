@@ -17,7 +17,7 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute.array import constant, either, eps, full, itemsize, normalize, safe_log, swap, tiny
-from emroute.backend import Array
+from emroute.backend import Array, compiled
 from emroute.data import Rows
 from emroute.errors import InputError
 from emroute.family import Statistics, share
@@ -207,10 +207,10 @@ def standard(model: GaussianModel, k: int, centre: Array, variance: Array, floor
     # a constant feature's variance is 0 only but for rounding, which differs between libraries
     varies = variance > (4 * eps(centre) * centre) ** 2
     scale = xp.sqrt(xp.where(varies, variance, xp.ones_like(variance)))
-    return begin(model, centre, scale, xp.zeros_like(centre[..., 0]) + floor, k)
+    return begin(model, k, centre, scale, xp.zeros_like(centre[..., 0]) + floor)
 
 
-def begin(model: GaussianModel, centre: Array, scale: Array, floor: Array, k: int) -> Params:
+def begin(model: GaussianModel, k: int, centre: Array, scale: Array, floor: Array) -> Params:
     """Equal weights, means at the centre, unit covariances: what a component without data keeps."""
     batch, d = tuple(centre.shape[:-1]), centre.shape[-1]
     shape = (*batch, *model.covariance.shape(k, d))
@@ -239,11 +239,17 @@ def given(model: GaussianModel, params: Params, init: tuple[Any, ...]) -> Params
         uneven = xp.max(xp.abs(covariances - swap(covariances)))
         even = uneven <= eps(like) ** 0.5 * xp.max(xp.abs(covariances))
         require(even, lambda: "covariances must be symmetric")
-    covariances = covariance.scaled(covariances, 1 / params.scale)
-    require(
-        xp.all(covariance.least(covariances) > 0),
-        lambda: "covariances must be positive definite; add a small multiple of the identity",
-    )
+    params, positive = compiled(backends.get(like), _start, model)(params, weights, means, covariances)
+    require(positive, lambda: "covariances must be positive definite; add a small multiple of the identity")
+    return params
+
+
+def _start(
+    model: GaussianModel, params: Params, weights: Array, means: Array, covariances: Array
+) -> tuple[Params, Array]:
+    """Bring a start into standard coordinates; and whether its covariances are positive definite."""
+    covariances = model.covariance.scaled(covariances, 1 / params.scale)
     means = (means - params.centre[..., None, :]) / params.scale[..., None, :]
-    spread = covariance.spread(covariances, params.floor, d)
-    return params._replace(weights=weights, means=means, spread=spread)
+    spread = model.covariance.spread(covariances, params.floor, means.shape[-1])
+    params = params._replace(weights=weights, means=means, spread=spread)
+    return params, backends.namespace(means).all(model.covariance.least(covariances) > 0)

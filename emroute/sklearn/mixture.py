@@ -149,10 +149,10 @@ class MixtureEstimator(DensityMixin, Estimator):
         mixture = self._climb(x, weight, init, tol=self.tol, max_iter=self.max_iter, callback=self._reporter())
         if mixture.status.ndim:
             fit = Fit(mixture.params, mixture.log_likelihood, mixture.trace, mixture.n_iter, mixture.status)
-            mixture = type(mixture)(mixture.model, *trim(best(0, fit)))
+            mixture = type(mixture)(mixture.model, *trim(best(0, fit), self.max_iter))
         if mixture.converged and int(mixture.n_iter) < self.max_iter:
             xp = backends.namespace(mixture.trace)
-            last = self._climb(x, weight, self._parameters(self._sound(mixture)), tol=0.0, max_iter=1)
+            last = self._climb(x, weight, self._parameters(self._sound(mixture)), tol=self.tol, max_iter=1)
             mixture = replace(
                 mixture,
                 params=last.params,

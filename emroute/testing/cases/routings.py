@@ -65,7 +65,7 @@ def _ladder_steps(poses: Array, start: tuple[Array, ...]) -> Any:
 
 
 def _from_poses(poses: Array, transforms: Array, activations: Array, beta_u: Array, beta_a: Array) -> Any:
-    return capsule.em_routing_from_poses(poses, transforms, activations, beta_u, beta_a)
+    return capsule.em_routing_from_poses(poses, transforms, activations, beta_u, beta_a, n_iter=2)
 
 
 def _conv(poses: Array, transforms: Array, activations: Array, beta_u: Array, beta_a: Array) -> Any:
@@ -73,7 +73,7 @@ def _conv(poses: Array, transforms: Array, activations: Array, beta_u: Array, be
 
 
 def _classes(poses: Array, transforms: Array, activations: Array, beta_u: Array, beta_a: Array) -> Any:
-    return capsule.class_em_routing(poses, activations, transforms, beta_u, beta_a)
+    return capsule.class_em_routing(poses, activations, transforms, beta_u, beta_a, n_iter=2)
 
 
 _VOTES = _with_activations((2, 5, 3, 4), children=(2, 5), parents=3)
@@ -90,7 +90,7 @@ ROUTINGS = (
     Case("capsule.dynamic_routing", capsule.dynamic_routing, normal((2, 5, 3, 4))),
     Case("capsule.kmeans_routing", capsule.kmeans_routing, normal((2, 5, 3, 4))),
     Case("capsule.em_routing", capsule.em_routing, _VOTES),
-    Case("capsule.em_routing", partial(capsule.em_routing, cost="normalized"), _VOTES, variant="normalized"),
+    Case("capsule.em_routing", partial(capsule.em_routing, cost="normalized", n_iter=2), _VOTES, variant="normalized"),
     Case("capsule.em_routing_from_poses", _from_poses, _POSES),
     Case("capsule.gmm_routing", _ladder_steps, _ladder),
     Case("capsule.conv_em_routing", _conv, _GRID),
