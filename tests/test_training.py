@@ -79,9 +79,9 @@ def run(*args):
     return subprocess.run(command(*args), capture_output=True, text=True)
 
 
-def train(task, settings, digits, epochs, out, resume):
+def train(task, settings, digits, epochs, out, resume, start=None):
     few = Images(digits.images[:20], digits.labels[:20])
-    return training.train(task, settings, digits, few, epochs, out, resume)
+    return training.train(task, settings, digits, few, epochs, out, resume, start)
 
 
 def log(out):
@@ -222,6 +222,21 @@ def test_two_runs_do_not_share_a_folder(begun, digits, tmp_path, monkeypatch):
     with pytest.raises(training.TrainingError, match="another run writes"):
         train(*small(), digits, 1, tmp_path, False)
     assert content(tmp_path) == {training.CHECKPOINT: content(begun)[training.CHECKPOINT]}
+
+
+@pytest.mark.parametrize("library", ["torch", "jax"])
+def test_a_run_may_begin_with_weights_of_either_library(library, begun, digits, tmp_path):
+    task, settings = small(library)
+    still = dataclasses.replace(settings, learning_rate=1e-12, start="digest")
+    train(task, still, digits, 1, tmp_path / "on", False, begun / training.BEST)
+    theirs, ours = (load_file(run / training.BEST) for run in (begun, tmp_path / "on"))
+    for name in theirs:
+        np.testing.assert_allclose(ours[name], theirs[name], atol=1e-7)
+    with pytest.raises(training.TrainingError, match="start: 'digest' there, None now"):
+        train(task, settings, digits, 2, tmp_path / "on", True)
+    wider, settings = small(library, channels=6)
+    with pytest.raises(training.TrainingError, match="not weights of this network to begin with"):
+        train(wider, settings, digits, 1, tmp_path / "wider", False, begun / training.BEST)
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda best: best.write_bytes(b"damaged")])

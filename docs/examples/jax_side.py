@@ -66,7 +66,10 @@ class Learner:
 
     def adopt(self, path: Path) -> None:
         """Take the parameters of a network that `save` wrote."""
-        _, self.parameters, _ = nnx.split(nn.load(path), nnx.Param, ...)
+        _, found, _ = nnx.split(nn.load(path), nnx.Param, ...)
+        if jax.tree.map(jnp.shape, found) != jax.tree.map(jnp.shape, self.parameters):
+            raise RuntimeError("another network's shapes")
+        self.parameters = found
 
 
 def _images(images: np.ndarray) -> jax.Array:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import importlib
 import io
 import json
@@ -54,6 +55,8 @@ class Settings:
     shift: int
     seed: int
     options: dict[str, Any]
+    start: str | None = None
+    """Of the weights to begin with, the digest; None where they are drawn."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ def parser(
     add("--folder", type=Path, help="where their files are; fetched into ./data where this is not given")
     add("--out", type=Path, default=Path("runs") / name, help="where log, checkpoint and network go")
     add("--library", choices=libraries, default="torch", help="what computes")
+    add("--start", type=Path, help="weights to begin with, that either library kept; drawn by default")
     add("--resume", action="store_true", help="go on from the checkpoint in --out, if there is one")
     add("--epochs", type=count, default=30, help="how many in all, those before --resume among them")
     add("--train", type=count, help="how many training images; all that validation leaves by default")
@@ -129,12 +133,14 @@ def run(arguments: argparse.Namespace, network: str, task: Callable[..., Task], 
             n_train=arguments.train or len(train_set.labels) - arguments.validation,
             n_validation=arguments.validation,
             options=options,
+            start=None if arguments.start is None else hashlib.sha256(arguments.start.read_bytes()).hexdigest(),
             **{name: getattr(arguments, name) for name in shared},
         )
         test_set = Images(*(part[: arguments.test] for part in test_set))
         shape = view(settings, train_set.images[:1]).shape[1:]
         made = task(shape, int(train_set.labels.max()) + 1, options)
-        return train(made, settings, train_set, test_set, arguments.epochs, arguments.out, arguments.resume)
+        places = arguments.out, arguments.resume, arguments.start
+        return train(made, settings, train_set, test_set, arguments.epochs, *places)
     except (EmrouteError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:
@@ -149,7 +155,16 @@ def view(settings: Settings, images: np.ndarray, rng: np.random.Generator | None
     return images if rng is None else shift(images, rng, settings.shift)
 
 
-def train(task: Task, settings: Settings, train: Images, test: Images, epochs: int, out: Path, resume: bool) -> float:
+def train(
+    task: Task,
+    settings: Settings,
+    train: Images,
+    test: Images,
+    epochs: int,
+    out: Path,
+    resume: bool,
+    start: Path | None = None,
+) -> float:
     """Train up to so many epochs and return the accuracy on the test set of the epoch that was best in validation.
 
     Raises
@@ -167,6 +182,8 @@ def train(task: Task, settings: Settings, train: Images, test: Images, epochs: i
     )
     rows = _resumed(out / CHECKPOINT, settings, learner) if resume else _fresh(out)
     _check_writable(out)
+    if start is not None and not rows:
+        _adopt(learner, start, "weights of this network to begin with")
     for epoch in range(len(rows), epochs):
         begin = time.perf_counter()
         row = {"epoch": epoch + 1, **_epoch(task, settings, learner, kept, epoch)}
@@ -174,10 +191,7 @@ def train(task: Task, settings: Settings, train: Images, test: Images, epochs: i
         rows.append(row | {"seconds": round(time.perf_counter() - begin, 1)})
         tqdm.write("  ".join(f"{name} {value:.4g}" for name, value in rows[-1].items()))
         _keep(out, settings, learner, rows)
-    try:
-        learner.adopt(out / BEST)
-    except (EmrouteError, OSError, RuntimeError, SafetensorError) as error:
-        raise TrainingError(f"{out / BEST} is not the network that was kept ({error})") from None
+    _adopt(learner, out / BEST, "the network that was kept")
     found = accuracy(settings, learner, test)
     best = max(rows, key=_score)["epoch"]
     print(f"test {found:.4f}: {round((1 - found) * len(test.labels))} of {len(test.labels)} wrong after epoch {best}")
@@ -185,6 +199,13 @@ def train(task: Task, settings: Settings, train: Images, test: Images, epochs: i
     result |= {"settings": asdict(settings)}
     _write(out / RESULT, lambda draft: draft.write_text(json.dumps(result, indent=2)))
     return found
+
+
+def _adopt(learner: Any, path: Path, what: str) -> None:
+    try:
+        learner.adopt(path)
+    except (EmrouteError, OSError, RuntimeError, SafetensorError) as error:
+        raise TrainingError(f"{path} is not {what} ({error})") from None
 
 
 def _size(path: Path) -> int:
