@@ -5,6 +5,8 @@ import importlib.util
 import inspect
 import os
 import re
+import runpy
+import shutil
 import subprocess
 import sys
 from operator import attrgetter
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.testing.compare import compare_images
 
 import emroute
 from tests.test_layers import public_modules
@@ -193,3 +196,9 @@ def test_every_page_is_in_the_contents():
     contents = (DOCS / "index.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^([\w/-]+)$", contents, re.MULTILINE))
     assert {page.relative_to(DOCS).with_suffix("").as_posix() for page in SITE} - {"index"} <= listed
+
+
+def test_the_picture_of_the_readme_is_what_its_script_draws(tmp_path):
+    script = DOCS / "images" / "old_faithful.py"
+    runpy.run_path(str(shutil.copy(script, tmp_path)))
+    assert compare_images(script.with_name("old-faithful.png"), tmp_path / "old-faithful.png", tol=3) is None
