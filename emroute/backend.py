@@ -159,12 +159,16 @@ def is_array(x: object) -> bool:
 
 
 def _name(x: Array) -> str:
+    if isinstance(x, np.ma.MaskedArray):  # an array of NumPy's to all functions, which see through the mask
+        raise InputTypeError("got a masked array; leave masked rows out, or give them sample_weight 0, and pass .data")
     name = _library(type(x))
     if name is not None:
         return name
     kind = f"{type(x).__module__}.{type(x).__qualname__}"
+    if hasattr(x, "to_numpy"):
+        raise InputTypeError(f"got {kind}, expected an array; pass its numbers, `.to_numpy()`")
     if not is_array(x):
-        raise InputTypeError(f"got {kind}, expected an array; convert it first, e.g. with numpy.asarray")
+        raise InputTypeError(f"got {kind}, expected an array of the library of the others; convert it first")
     found = ", ".join(installed()) or "none"
     raise BackendError(
         f"no backend for {kind} (found: {found}); install a plug-in for its library, or, if this is a source "

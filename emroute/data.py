@@ -6,7 +6,7 @@ dimensions are batch. A source of chunks is anything but a tuple that can be ite
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,9 +159,10 @@ def _as_arrays(data: Any) -> tuple[Array, ...]:
         raise InputError("got an empty tuple, expected at least one array")
     for x in arrays:
         if not backend.is_array(x):
+            remedy = "pass its numbers, `.to_numpy()`" if hasattr(x, "to_numpy") else "convert lists with numpy.asarray"
             raise InputTypeError(
                 f"got {type(x).__qualname__}, expected an array, a tuple of arrays or a source of chunks of these; "
-                "convert lists with numpy.asarray"
+                f"{remedy}"
             )
     return arrays
 
@@ -185,7 +186,8 @@ def open_source(data: Any, sample_weight: Array | None = None, ranks: tuple[int,
     InputTypeError
         If the data are no arrays, or of two libraries or devices.
     """
-    if isinstance(data, tuple) or backend.is_array(data) or not hasattr(data, "__iter__"):
+    whole = isinstance(data, (tuple, str, bytes, Mapping)) or backend.is_array(data) or hasattr(data, "to_numpy")
+    if whole or not hasattr(data, "__iter__"):
         return _open_rows(data, sample_weight, ranks)
     if isinstance(data, Iterator):
         raise InputError(
@@ -200,7 +202,11 @@ def open_source(data: Any, sample_weight: Array | None = None, ranks: tuple[int,
     layout = Layout.of(arrays, not isinstance(chunk, tuple), ranks)
     wrong = [x.shape for x, rank in zip(arrays, layout.ranks, strict=False) if x.ndim != 1 + rank]
     if wrong or len(arrays) != len(layout.ranks):
-        raise InputError(f"a chunk has shapes {[x.shape for x in arrays]}, expected rows of ranks {layout.ranks}")
+        expected = ", ".join(f"(n{', d' * rank})" for rank in layout.ranks)
+        raise InputError(
+            f"a chunk has shapes {[tuple(x.shape) for x in arrays]}, expected {expected}; what is neither an array nor "
+            "a tuple is read as chunks of rows: stack a list of single rows"
+        )
     return Stream(data, None if sample_weight is None else _outside((sample_weight,))[0], layout, _outside(arrays))
 
 
@@ -213,7 +219,8 @@ def _open_rows(data: Any, sample_weight: Array | None, ranks: tuple[int, ...] | 
         len(shape) <= rank for shape, rank in zip(shapes, layout.ranks, strict=False)
     ):
         expected = [f"(..., n{', d' * rank})" for rank in layout.ranks]
-        raise InputError(f"got shapes {shapes}, expected {', '.join(expected)}")
+        hint = "; of one feature pass x[:, None], of one row x[None, :]" if shapes[0][1:] == () else ""
+        raise InputError(f"got shapes {shapes}, expected {', '.join(expected)}{hint if layout.ranks == (1,) else ''}")
     lead = [shape[: len(shape) - rank] for shape, rank in zip(shapes, layout.ranks, strict=True)]
     if sample_weight is not None:
         if not sample_weight.ndim:

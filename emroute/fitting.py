@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -239,7 +240,7 @@ def fit_counts(
     if concrete(xp.any(census.bad > 0)):
         check_rows(source, family.good, family.complaint)
     n = source.n if isinstance(source, Rows) else sum(rows.n for rows in source)
-    check_total(n, k, "n_components")
+    check_total(n, k, "n_components", math.prod(source.batch))
     params = params._replace(constant=census.constant)
     drawn = None
     if settings.named:
@@ -269,7 +270,7 @@ def admit(x: Any, sample_weight: Any, k: int, name: str) -> tuple[Rows | Stream,
     if not first.shape[-1]:
         raise InputError(f"x has shape {tuple(first.shape)}; expected at least one feature")
     n = source.n if isinstance(source, Rows) else sum(rows.n for rows in source)
-    check_total(n, k, name)
+    check_total(n, k, name, math.prod(source.batch))
     return source, n
 
 

@@ -188,13 +188,12 @@ class Mixture:
         host = {name: x.reshape(arrays[name].shape) for name, x in host.items()}
         header = json.dumps({"kind": type(self).__name__, "names": [*_named(self.params)], **self.model.describe()})
         path = Path(path)
+        _check_suffix(path)
         if path.suffix == ".safetensors":
             _safetensors().numpy.save_file(host, path, metadata={"emroute": header})
-        elif path.suffix == ".npz":
+        else:
             with path.open("wb") as file:
                 np.savez(file, allow_pickle=False, emroute=np.asarray(header), **host)
-        else:
-            raise InputError(f"got suffix {path.suffix!r}, expected '.npz' or '.safetensors'")
 
     @classmethod
     @Capabilities(batch=True)
@@ -211,9 +210,10 @@ class Mixture:
         Raises
         ------
         InputError
-            If the file is not a mixture of this class.
+            If the suffix is neither of those of `save`, or the file is not a mixture of this class.
         """
         path = Path(path)
+        _check_suffix(path)
         try:
             header, host = _read(path)
             description = json.loads(header)
@@ -245,6 +245,11 @@ def _named(params: Any) -> dict[str, Array]:
         inner = _named(value) if isinstance(value, tuple) else {"": value}
         named |= {f"{name}.{below}".rstrip("."): x for below, x in inner.items()}
     return named
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix not in (".npz", ".safetensors"):
+        raise InputError(f"got suffix {path.suffix!r}, expected '.npz' or '.safetensors'")
 
 
 def _safetensors() -> Any:

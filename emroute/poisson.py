@@ -215,5 +215,5 @@ def fit(
     # a stream's first chunk tells whether counts are plain; what can be read only once is refused later
     again = isinstance(x, Iterable) and not (is_array(x) or isinstance(x, Iterator))
     first: Any = next(iter(x), None) if again else x
-    family = Poisson(plain=is_array(first) and first.ndim == 1)
+    family = Poisson(plain=is_array(first) and len(first.shape) == 1)
     return fit_counts(PoissonMixture, family, x, n_components, weights, sample_weight, settings)

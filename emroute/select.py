@@ -214,7 +214,9 @@ def _sizes(n_components: Any) -> list[int]:
 
 def _check_data(x: Any) -> None:
     if not is_array(x):
-        raise InputTypeError(f"got x of type {type(x).__qualname__}, expected one array; streams cannot be scored")
+        raise InputTypeError(
+            f"got x of type {type(x).__qualname__}, expected one array (n, d): streams cannot be scored"
+        )
     if x.ndim != 2:
         raise InputError(f"got x of shape {tuple(x.shape)}, expected (n, d); of a batch, choose for each problem")
     if concrete(backends.namespace(x).all(x == x)) is None:

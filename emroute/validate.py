@@ -154,10 +154,11 @@ def check_scored(rows: Rows) -> None:
         check_rows(rows, lambda x: xp.all(xp.isfinite(x), axis=-1), "x holds NaN or infinity")
 
 
-def check_total(n: int, n_components: int, name: str) -> None:
+def check_total(n: int, n_components: int, name: str, n_problems: int = 1) -> None:
     """Raise `InputError` if there are fewer rows than components."""
     if n < n_components:
-        raise InputError(f"got {n} rows for {name}={n_components}; expected at least as many rows as components")
+        where = f" in each of {n_problems} problems" if n_problems > 1 else ""
+        raise InputError(f"got {n} rows{where} for {name}={n_components}; expected at least as many rows as components")
 
 
 def check_width(x: Array, d: int) -> None:

@@ -40,7 +40,7 @@ BAD_VALUES = {
     "NaN in the second row": (with_entry(np.nan, 1), ("NaN or infinity", "first in row 1")),
     "infinity in the last row": (with_entry(np.inf, 5), ("NaN or infinity", "first in row 5")),
     "minus infinity": (with_entry(-np.inf, 0), ("NaN or infinity", "first in row 0")),
-    "no leading axis": (X[:, 0], ("got shapes [(6,)]", "expected (..., n, d)")),
+    "no leading axis": (X[:, 0], ("got shapes [(6,)]", "expected (..., n, d)", "x[:, None]")),
     "a scalar": (np.float64(3.0), ("got shapes [()]", "expected (..., n, d)")),
     "no rows": (X[:0], ("no rows", "expected at least one")),
     "no features": (X[:, :0], ("(6, 0)", "at least one feature")),
@@ -79,6 +79,28 @@ def test_other_dtypes_than_float32_and_float64_are_refused(lib, fit, dtype):
 @pytest.mark.parametrize("data", [X.tolist(), None, "iris.csv", 3], ids=["list", "None", "text", "number"])
 def test_what_is_no_array_is_refused(fit, data):
     rejected(lambda: fit(data, 2), InputTypeError, "expected an array")
+
+
+@pytest.mark.parametrize("fit", [gmm.fit, kmeans.fit, poisson.fit], ids=["gmm", "kmeans", "poisson"])
+@pytest.mark.parametrize("frames", ["pandas", "polars"])
+def test_frames_are_refused_with_the_remedy(fit, frames):
+    frame = pytest.importorskip(frames).DataFrame({"a": [1.0, 2.0, 3.0], "b": [2.0, 4.0, 1.0]})
+    rejected(lambda: fit(frame, 2), InputTypeError, "DataFrame", "expected an array", ".to_numpy()")
+    rejected(lambda: fit(X, 2, sample_weight=frame["a"]), InputTypeError, "Series", ".to_numpy()")
+
+
+@pytest.mark.parametrize("fit", [gmm.fit, kmeans.fit, poisson.fit], ids=["gmm", "kmeans", "poisson"])
+def test_masks_are_not_passed_over(fit):
+    rejected(lambda: fit(np.ma.masked_greater(X, 0.5), 2), InputTypeError, "masked array", "sample_weight 0")
+
+
+def test_a_list_of_rows_is_no_source_of_chunks(lib):
+    rows = [lib.asarray(row) for row in X]
+    rejected(lambda: gmm.fit(rows, 2), InputError, f"shapes [({X.shape[1]},)]", "expected (n, d)", "stack")
+
+
+def test_too_few_rows_of_many_problems_are_told_as_such(lib):
+    rejected(lambda: gmm.fit(lib.asarray(X[:, None, :]), 2), InputError, "got 1 rows in each of 6 problems")
 
 
 def test_complex_counts_are_refused(lib):

@@ -160,7 +160,8 @@ def check_pairs(poses: Array, transforms: Array) -> None:
     check_floats("poses", poses)
     if poses.ndim < 3 or poses.shape[-1] != poses.shape[-2] or 0 in poses.shape:
         raise InputError(
-            f"poses have shape {tuple(poses.shape)}, expected (..., I, P, P): square matrices, no axis of length 0"
+            f"poses have shape {tuple(poses.shape)}, expected (..., I, P, P): square matrices, no axis of length 0; "
+            "those that a routing returned in one axis must be reshaped"
         )
     check_transforms(poses, transforms)
 
