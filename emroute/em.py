@@ -23,7 +23,7 @@ from emroute.batch import Batch, rejoin, select, take, unmoved
 from emroute.blocks import Cascade, at_once, expect_rows, expectation
 from emroute.capability import Capabilities
 from emroute.data import Layout, Rows, Stream, open_source
-from emroute.errors import MissingDependencyError
+from emroute.progress import bar_of
 from emroute.validate import check_floating, check_loop, visible
 
 __all__ = ["Fit", "Model", "Status", "climb", "fit", "trim"]
@@ -290,8 +290,7 @@ def _loop(steps: _Steps, room: int, params: Any, rows: Rows, tol: Array, max_ite
     once. That turn needs a state of the right shapes; what is in it is replaced.
     """
     xp, total = steps.backend.namespace(rows.arrays[0]), rows.total_weight()
-    blank = map_leaves(xp.ones_like, steps.expect(params, rows.arrays, rows.weight))
-    state = steps.begin(params, blank)
+    state = steps.begin(params, map_leaves(xp.ones_like, steps.expect(params, rows.arrays, rows.weight)))
     trace = xp.full((room, *state.objective.shape), xp.nan, dtype=state.objective.dtype)
 
     def unfinished(carry: tuple[Array, _State, Array]) -> Array:
@@ -306,8 +305,7 @@ def _loop(steps: _Steps, room: int, params: Any, rows: Rows, tol: Array, max_ite
         statistics = steps.expect(params, rows.arrays, rows.weight)
         begun, after = steps.begin(params, statistics), steps.judge(before, params, statistics, total, tol)
         after = map_leaves(lambda old, new: xp.where(first, old, new), begun, after)
-        moved = first | (after.n_iter > before.n_iter)
-        reached = xp.where(moved, after.objective, xp.full_like(after.objective, xp.nan))
+        reached = xp.where(first | (after.n_iter > before.n_iter), after.objective, xp.nan)
         return iteration + 1, after, set_at(trace, iteration, reached)
 
     return steps.backend.loop(unfinished, step, (xp.zeros((), dtype=xp.int32), state, trace))[1:]
@@ -326,9 +324,8 @@ def _from_python(
     backend = steps.backend
     batch = steps.batch(params, source)
     params, source = batch.flatten_params(params), batch.flatten(source)
-    expect, maximize, judge = (
-        compiled(backend, step, steps) for step in (_Steps.expect, _Steps.maximize, _Steps.judge)
-    )
+    each = _Steps.expect, _Steps.maximize, _Steps.judge
+    expect, maximize, judge = (compiled(backend, step, steps) for step in each)
     watched = callback is not None or progress
 
     def e_step(params: Any, index: Array | None) -> tuple[Any, Array | float]:
@@ -355,7 +352,7 @@ def _from_python(
             whole = rejoin(states, [len(who) for who, _ in parts], order)
         return _finish(whole, backend.from_numpy(np.stack(history), state.objective), batch)
 
-    bar = _bar(max_iter) if progress else None
+    bar = bar_of(max_iter) if progress else None
     for iteration in range(1, max_iter + 1):
         running = backend.to_numpy(state.status) == _RUNNING
         if not running.any():
@@ -382,14 +379,6 @@ def _from_python(
         bar.total = bar.n  # it may have converged long before max_iter
         bar.close()
     return so_far()
-
-
-def _bar(max_iter: int) -> Any:
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        raise MissingDependencyError("progress=True needs tqdm; `pip install tqdm`, or leave progress off") from None
-    return tqdm(total=max_iter, desc="EM", unit="it")
 
 
 def _finish(state: _State, trace: Array, batch: Batch) -> Fit:

@@ -165,7 +165,8 @@ def check_form(cost: str, epsilon: float) -> Form:
 def widen_betas(beta_u: Array, beta_a: Array, shape: tuple[int, ...], like: Array) -> list[Array]:
     """Return both costs in a shape that ends in J, in the dtype of statistics."""
     check_floats("beta_u and beta_a", like, beta_u, beta_a)
-    wide = [widen(f"{name}, one a parent,", beta, shape) for name, beta in (("beta_u", beta_u), ("beta_a", beta_a))]
+    names = ("beta_u", beta_u), ("beta_a", beta_a)
+    wide = [widen(name, beta, shape, ": an entry a parent") for name, beta in names]
     return for_statistics(like, *wide)
 
 
