@@ -3,12 +3,16 @@
 import inspect
 import logging
 import os
+from enum import EnumType
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import get_args
 
 from sphinx.util.inspect import TypeAliasForwardRef, stringify_signature
+from typer.models import OptionInfo
 
 from emroute.capability import capabilities
+from emroute.cli.fit import fit
 from emroute.testing import table as table_of
 
 project = "emroute"
@@ -86,11 +90,29 @@ def tell(app, what, name, obj, options, lines):
         lines += ["", ".. rubric:: Capabilities", "", f"float32 and float64; {can}".rstrip("; ") + "."]
 
 
+def options():
+    """Table the options of ``emroute fit``."""
+    rows = ["| option | | default |", "| --- | --- | --- |"]
+    for name, parameter in inspect.signature(fit, eval_str=True).parameters.items():
+        kind, option = get_args(parameter.annotation)
+        if isinstance(option, OptionInfo):
+            names = ", ".join(f"`{each}`" for each in option.param_decls or [f"--{name.replace('_', '-')}"])
+            choices = [
+                f"`{choice}`" for each in (kind, *get_args(kind)) if isinstance(each, EnumType) for choice in each
+            ]
+            about = f"{option.help} One of {', '.join(choices)}." if choices else option.help
+            default = "" if parameter.default in (None, False, parameter.empty) else parameter.default
+            rows.append(f"| {names} | {about} | {default} |")
+    return "\n".join(rows)
+
+
+TABLES = {"capabilities": (table_of.libraries, table_of.families, table_of.table), "howto/files": (options,)}
+
+
 def fill(app, docname, source):
-    """Put the tables of capabilities, which are made of the declarations, in the place of their names."""
-    if docname == "capabilities":
-        for table in (table_of.libraries, table_of.families, table_of.table):
-            source[0] = source[0].replace(f"%{table.__name__}%", table())
+    """Put tables, which are made of what the code declares, in the place of their names."""
+    for table in TABLES.get(docname, ()):
+        source[0] = source[0].replace(f"%{table.__name__}%", table())
 
 
 def leave_out(app, what, name, obj, skip, options):
@@ -130,6 +152,6 @@ def setup(app):
     app.connect("autodoc-process-signature", unhide)
     app.connect("autodoc-process-docstring", arrange)
     app.connect("autodoc-process-docstring", tell)
-    app.connect("env-get-outdated", lambda *_: ["capabilities"])  # it changes with the code
+    app.connect("env-get-outdated", lambda *_: list(TABLES))  # they change with the code
     app.connect("source-read", fill)
     app.connect("autodoc-skip-member", leave_out)
