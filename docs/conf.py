@@ -3,15 +3,17 @@
 import inspect
 import logging
 import os
+import re
 from enum import EnumType
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import get_args
 
 from sphinx.util.inspect import TypeAliasForwardRef, stringify_signature
-from typer.models import OptionInfo
+from typer.main import get_command
 
 from emroute.capability import capabilities
+from emroute.cli import app as command_line
 from emroute.cli.fit import fit
 from emroute.testing import table as table_of
 
@@ -93,16 +95,15 @@ def tell(app, what, name, obj, options, lines):
 def options():
     """Table the options of ``emroute fit``."""
     rows = ["| option | | default |", "| --- | --- | --- |"]
-    for name, parameter in inspect.signature(fit, eval_str=True).parameters.items():
-        kind, option = get_args(parameter.annotation)
-        if isinstance(option, OptionInfo):
-            names = ", ".join(f"`{each}`" for each in option.param_decls or [f"--{name.replace('_', '-')}"])
-            choices = [
-                f"`{choice}`" for each in (kind, *get_args(kind)) if isinstance(each, EnumType) for choice in each
-            ]
-            about = f"{option.help} One of {', '.join(choices)}." if choices else option.help
-            default = "" if parameter.default in (None, False, parameter.empty) else parameter.default
-            rows.append(f"| {names} | {about} | {default} |")
+    hints = inspect.get_annotations(fit, eval_str=True)
+    for option in get_command(command_line).commands["fit"].params:
+        if option.param_type_name == "option":
+            kind = get_args(hints[option.name])[0]
+            kinds = [each for each in (kind, *get_args(kind)) if isinstance(each, EnumType)]
+            choices = "".join(f" One of {', '.join(f'`{name}`' for name in each)}." for each in kinds)
+            about = re.sub(r"--\w+", r"`\g<0>`", option.help) + choices
+            default = "" if option.default is None or option.default is False else option.default
+            rows.append(f"| {', '.join(f'`{name}`' for name in option.opts)} | {about} | {default} |")
     return "\n".join(rows)
 
 

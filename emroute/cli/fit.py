@@ -70,7 +70,9 @@ class Format(StrEnum):
 
 def fit(
     family: Annotated[Family, typer.Argument(metavar="gmm|kmeans|binomial", help="What to fit.", show_default=False)],
-    file: Annotated[Path, typer.Argument(help="A csv, parquet, npy or npz file, an observation a row, from row 0.")],
+    file: Annotated[
+        Path, typer.Argument(help="A csv, tsv, txt, parquet, npy or npz file, an observation a row, from row 0.")
+    ],
     k: Annotated[
         str,
         typer.Option(
@@ -82,7 +84,7 @@ def fit(
         ),
     ],
     criterion: Annotated[
-        Criterion | None, typer.Option(help="What the best of several has least of; bic by default.")
+        Criterion | None, typer.Option(help="By what to choose among several -k; bic by default.")
     ] = None,
     backend: Annotated[Library, typer.Option(help="The array library to fit on.")] = Library.numpy,
     device: Annotated[str | None, typer.Option(help="Its device, such as cpu or cuda:0.")] = None,
