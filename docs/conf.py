@@ -3,12 +3,18 @@
 import inspect
 import logging
 import os
+import re
+from enum import EnumType
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import get_args
 
 from sphinx.util.inspect import TypeAliasForwardRef, stringify_signature
+from typer.main import get_command
 
 from emroute.capability import capabilities
+from emroute.cli import app as command_line
+from emroute.cli.fit import fit
 from emroute.testing import table as table_of
 
 project = "emroute"
@@ -86,11 +92,28 @@ def tell(app, what, name, obj, options, lines):
         lines += ["", ".. rubric:: Capabilities", "", f"float32 and float64; {can}".rstrip("; ") + "."]
 
 
+def options():
+    """Table the options of ``emroute fit``."""
+    rows = ["| option | | default |", "| --- | --- | --- |"]
+    hints = inspect.get_annotations(fit, eval_str=True)
+    for option in get_command(command_line).commands["fit"].params:
+        if option.param_type_name == "option":
+            kind = get_args(hints[option.name])[0]
+            kinds = [each for each in (kind, *get_args(kind)) if isinstance(each, EnumType)]
+            choices = "".join(f" One of {', '.join(f'`{name}`' for name in each)}." for each in kinds)
+            about = re.sub(r"--\w+", r"`\g<0>`", option.help) + choices
+            default = "" if option.default is None or option.default is False else option.default
+            rows.append(f"| {', '.join(f'`{name}`' for name in option.opts)} | {about} | {default} |")
+    return "\n".join(rows)
+
+
+TABLES = {"capabilities": (table_of.libraries, table_of.families, table_of.table), "howto/files": (options,)}
+
+
 def fill(app, docname, source):
-    """Put the tables of capabilities, which are made of the declarations, in the place of their names."""
-    if docname == "capabilities":
-        for table in (table_of.libraries, table_of.families, table_of.table):
-            source[0] = source[0].replace(f"%{table.__name__}%", table())
+    """Put tables, which are made of what the code declares, in the place of their names."""
+    for table in TABLES.get(docname, ()):
+        source[0] = source[0].replace(f"%{table.__name__}%", table())
 
 
 def leave_out(app, what, name, obj, skip, options):
@@ -130,6 +153,6 @@ def setup(app):
     app.connect("autodoc-process-signature", unhide)
     app.connect("autodoc-process-docstring", arrange)
     app.connect("autodoc-process-docstring", tell)
-    app.connect("env-get-outdated", lambda *_: ["capabilities"])  # it changes with the code
+    app.connect("env-get-outdated", lambda *_: list(TABLES))  # they change with the code
     app.connect("source-read", fill)
     app.connect("autodoc-skip-member", leave_out)

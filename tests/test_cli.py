@@ -15,7 +15,7 @@ import safetensors.numpy
 from rich.console import Console
 from typer.testing import CliRunner
 
-from emroute import binomial, datasets, gmm, kmeans
+from emroute import binomial, datasets, gmm, kmeans, select
 from emroute.cli import app
 from emroute.cli.show import show
 from emroute.mixture import Mixture
@@ -165,6 +165,40 @@ def test_csv_details(here):
     assert (here / "out" / "centroids.csv").read_text().split() == ["1", "3.0"]
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "txt"])
+def test_the_first_line_tells_the_separator(here, separator, suffix):
+    text = '"a, in m"|b\n1|2\n3|4\n\n'  # an empty line at the end is no row
+    (here / f"rows.{suffix}").write_text(text.replace("|", separator))
+    assert run("fit", "kmeans", f"rows.{suffix}", "-k", 1, "--out", "out").exit_code == 0
+    assert (here / "out" / "centroids.csv").read_text() == '"a, in m",b\n2.0,3.0\n'
+
+
+def test_gaps_in_columns_that_are_not_fitted_do_not_matter(here):
+    (here / "rows.csv").write_text("a,b,c\n1,,2\n3,4,\n")
+    assert run("fit", "kmeans", "rows.csv", "-k", 1, "--columns", "a").exit_code == 0
+    assert "rows.csv, line 3: no number in column 'c'" in fails("fit", "kmeans", "rows.csv", "-k", 1, "--columns", "c")
+
+
+def test_missing_entries_of_parquet_are_told_by_their_row(here):
+    pl.DataFrame({"a": [1.0, None, 2.0], "b": [float("nan"), 1.0, 2.0]}).write_parquet("rows.parquet")
+    assert "rows.parquet, row 0: no number in column 'b'" in fails("fit", "gmm", "rows.parquet", "-k", 1)
+
+
+@pytest.mark.parametrize(("sizes", "criterion", "best"), [("1-3", "icl", 2), ("1,3", None, 3), ("2-3", "aic", 3)])
+def test_the_number_of_components_is_chosen(here, sizes, criterion, best):
+    options = ["--criterion", criterion] if criterion else []
+    result = run("fit", "gmm", "faithful.csv", "--n-components", sizes, "--covariance-type", "tied", "--n-init", 4,
+                 "--out", "out", *options)  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    tried = [int(part) for part in sizes.replace("1-3", "1,2,3").replace("-", ",").split(",")]
+    choice = select.mixtures(FAITHFUL, tried, "tied", criterion or "bic", n_init=4, rng=0)
+    assert result.stdout.startswith(f"{choice}\n")
+    saved = Mixture.load(here / "out" / "mixture.npz")
+    assert len(saved.weights) == best
+    np.testing.assert_allclose(saved.means, choice.best.means)
+
+
 def test_an_array_is_chosen_by_its_key(here):
     assert "BIC" in run("fit", "gmm", "two.npz", "-k", 2, "--key", "x").stdout
 
@@ -181,13 +215,19 @@ def test_of_many_columns_the_first_are_shown(here):
     ("content", "name", "words"),
     [
         (None, "gone.csv", "gone.csv: No such file or directory"),
-        (b"1,2", "data.txt", "suffix '.txt', expected .csv"),
+        (b"1,2", "data.dat", "suffix '.dat', expected .csv"),
         (b"", "a.csv", "empty CSV"),
         (b"a,b\n", "a.csv", "no rows"),
         (b"\xff\xfe\x00\x01", "a.csv", "UTF-8"),
-        (b"a,b\n1,2,3\n", "a.csv", "cannot be read"),
-        (b"a,b\n1,2\n3,NA\n", "a.csv", "NaN or infinity: first in row 1"),
-        (b"a,b\n1,2\n3,oops\n", "a.csv", "column 'b' does not hold numbers (row 1: 'oops'); correct it, or"),
+        (b'a,b\n1,"2\n3,4\n', "a.csv", "cannot be read"),
+        (b"a,b\n1,2,3\n", "a.csv", "a.csv, line 2: number of fields is 3, in the first line 2"),
+        (b"a,b\n1,2\n\n3\n5,6\n", "a.csv", "a.csv, line 4: number of fields is 1, in the first line 2"),
+        (b"a,b\n1,2\n3,NA\n", "a.csv", "a.csv, line 3: no number in column 'b'; fill it in, or leave the row out"),
+        (b"a,b\n1,2\n\n,6\n", "a.csv", "a.csv, line 3: no number in column 'a'"),
+        (b"1;2\n3;\n;4\n", "a.csv", "a.csv, line 2: no number in column '1'"),
+        (b"a, a\n1,2\n", "a.csv", "two columns are named 'a'"),
+        (b"a,b\n1,2\n3,oops\n", "a.csv", "column 'b' does not hold numbers (line 3: 'oops'); correct it, or"),
+        (b"a b\n1 2\n", "a.txt", "(line 2: '1 2'; fields are separated by commas, semicolons or tabs)"),
         (b"", "a.npy", "cannot be read"),
         (b"hello", "a.npy", "does not hold plain arrays"),
         (b"PK\x03\x04hello", "a.npz", "cannot be read"),
@@ -225,7 +265,13 @@ def test_truncated_npy(here):
     [
         ("gmm faithful.csv", "Missing option '-k'"),
         ("lda faithful.csv -k 2", "'lda' is not one of 'gmm', 'kmeans', 'binomial'"),
-        ("gmm faithful.csv -k 0", "'-k'"),
+        ("gmm faithful.csv -k 0", "got -k 0, expected a number of at least 1, or several: 1-6 or 2,3,5"),
+        ("gmm faithful.csv -k two", "got -k two"),
+        ("gmm faithful.csv -k 3-1", "got -k 3-1"),
+        ("gmm faithful.csv -k 1,", "got -k 1,"),
+        ("gmm faithful.csv -k 2 --criterion aic", "--criterion chooses among several"),
+        ("gmm faithful.csv -k 1-2 --criterion best", "'best' is not one of 'bic', 'aic', 'icl'"),
+        ("kmeans faithful.csv -k 1-3", "for gmm, got kmeans"),
         ("gmm faithful.csv -k 273", "272 rows for n_components=273"),
         ("gmm faithful.csv -k 2 --backend mxnet", "'mxnet' is not one of"),
         ("gmm faithful.csv -k 2 --device cuda", "numpy cannot use device 'cuda'"),
@@ -235,7 +281,9 @@ def test_truncated_npy(here):
         ("gmm faithful.csv -k 2 --weights-column w", "no column 'w'"),
         ("gmm one.csv -k 2 --weights-column a", "no column beside the weights"),
         ("gmm text.parquet -k 2", "'place' does not hold numbers (String); correct it, or fit the others: --columns "),
-        ("gmm text.csv -k 2", "'place' does not hold numbers (row 0: 'x'); correct it, or fit the others: --columns "),
+        ("gmm text.csv -k 2", "'place' does not hold numbers (line 2: 'x'); correct it, or fit the others: --columns "),
+        ("gmm text.csv -k 2 --weights-column place --columns waiting", "'place' does not hold numbers (line 2: 'x'); "),
+        ("gmm text.csv -k 2 --weights-column place --columns waiting", "weights are numbers; name another --weights-c"),
         ("gmm text.csv -k 2", "--columns eruptions,waiting"),
         ("gmm two.npz -k 2", "two.npz: holds the arrays x, y; choose one with --key"),
         ("gmm two.npz -k 2 --key z", "there is no 'z'"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import dropwhile, islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from emroute.errors import InputError
 
 __all__ = ["Table", "read"]
 
-SUFFIXES = (".csv", ".parquet", ".npy", ".npz")
+SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".npy", ".npz")
+SEPARATORS = (",", ";", "\t")
 _MISSING = ("", "na", "n/a", "null", "none", "nan", "?")
 
 
@@ -29,14 +31,27 @@ class Table:
     """``(n, len(names))``; NaN where an entry is missing, or is text."""
     text: dict[str, str] = field(default_factory=dict)
     """What is wrong with each column that does not hold numbers."""
+    missing: dict[str, int] = field(default_factory=dict)
+    """The first row that has no number in a column, of each column of numbers where there is one."""
+    file: str = ""
+    """Where it was read from."""
+    place: Callable[[int], str] = "row {}".format
+    """Where in the file a row is, in words."""
 
-    def take(self, names: Sequence[str]) -> np.ndarray:
+    def take(self, names: Sequence[str], otherwise: str = "no other column is left") -> np.ndarray:
         """Return some columns, ``(n, len(names))``; all of them, in order, without a copy.
+
+        Parameters
+        ----------
+        names
+            Of the columns.
+        otherwise
+            What to say where none of them holds numbers.
 
         Raises
         ------
         InputError
-            If a column is not there, or does not hold numbers.
+            If a column is not there, does not hold numbers, or not in every row.
         """
         for name in names:
             if name not in self.names:
@@ -44,9 +59,13 @@ class Table:
         text = [name for name in names if name in self.text]
         if text:
             rest = ",".join(name for name in names if name not in self.text)
-            remedy = f"correct it, or fit the others: --columns {rest}" if rest else "no other column is left"
+            remedy = f"correct it, or fit the others: --columns {rest}" if rest else otherwise
             complaints = "; ".join(f"column {name!r} does not hold numbers ({self.text[name]})" for name in text)
             raise InputError(f"{complaints}; {remedy}")
+        if gaps := [name for name in names if name in self.missing]:
+            name = min(gaps, key=self.missing.__getitem__)
+            where = f"{self.file}, {self.place(self.missing[name])}"
+            raise InputError(f"{where}: no number in column {name!r}; fill it in, or leave the row out")
         if tuple(names) == self.names:
             return self.values
         return self.values[:, [self.names.index(name) for name in names]]
@@ -59,7 +78,8 @@ def read(path: Path, key: str | None = None) -> Table:
     ----------
     path
         A ``.csv``, ``.parquet``, ``.npy`` or ``.npz`` file. The first line of a csv file names the columns, unless
-        it holds only numbers.
+        it holds only numbers; fields are separated by commas, semicolons or tabs, and the name may end in ``.tsv`` or
+        ``.txt``.
     key
         Which array of an npz file.
 
@@ -79,7 +99,7 @@ def read(path: Path, key: str | None = None) -> Table:
         raise InputError(f"--key is for npz files, got {path.name}")
     with path.open("rb"):  # the libraries' own errors name neither file nor reason
         pass
-    return _read_frame(path) if suffix in (".csv", ".parquet") else _read_array(path, key)
+    return _read_array(path, key) if suffix in (".npy", ".npz") else _read_frame(path)
 
 
 def _read_array(path: Path, key: str | None) -> Table:
@@ -116,6 +136,7 @@ def _read_frame(path: Path) -> Table:
     need("polars", "cli", f"a {path.suffix} file")
     import polars as pl
 
+    place = "row {}".format
     try:
         if path.suffix.lower() == ".parquet":
             frame, text = pl.read_parquet(path), {}
@@ -126,30 +147,73 @@ def _read_frame(path: Path) -> Table:
             narrow = all(kind in (pl.Float32, pl.Null) for kind in frame.dtypes)
             frame = frame.cast(pl.Float32 if narrow else pl.Float64)
         else:
-            frame, text = _parse(pl, path)
+            frame, text, place = _parse(pl, path)
     except pl.exceptions.PolarsError as error:
         raise InputError(f"{path}: cannot be read ({_first_line(error)})") from None
-    return Table(tuple(frame.columns), frame.to_numpy(), text)
+    missing = {}
+    for name in frame.columns:
+        gaps = (frame[name].is_null() | frame[name].is_nan()).arg_true()
+        if len(gaps):
+            missing[name] = gaps[0]
+    return Table(tuple(frame.columns), frame.to_numpy(), text, missing, str(path), place)
 
 
-def _parse(pl: Any, path: Path) -> tuple[Any, dict[str, str]]:
+def _parse(pl: Any, path: Path) -> tuple[Any, dict[str, str], Callable[[int], str]]:
     """Read a csv file as text first, so that a column of numbers is one in which every entry is missing or a number."""
+    heads = {separator: next(_records(path, separator), (0, []))[1] for separator in SEPARATORS}
+    separator = max(heads, key=lambda separator: len(heads[separator]))  # of equals, the first
+    names = [name.strip() for name in heads[separator]]
+    headless = all(map(_is_number, names))
+    if headless:
+        names = [str(place) for place in range(len(names))]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"{path}: two columns are named {twice[0]!r}; rename one")
+
+    def place(row: int) -> str:
+        line, _ = next(islice(_records(path, separator), row + (not headless), None))
+        return f"line {line}"
+
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first = next(csv.reader(file), [])
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a csv file in UTF-8 ({_first_line(error)})") from None
-    names = None if not all(map(_is_number, first)) else [str(place) for place in range(len(first))]
-    raw = pl.read_csv(path, has_header=names is None, new_columns=names, infer_schema=False)
-    raw = raw.rename(str.strip).with_columns(pl.all().str.strip_chars())
+        raw = pl.read_csv(
+            path, has_header=not headless, new_columns=names or None, separator=separator, infer_schema=False
+        )
+    except pl.exceptions.PolarsError:
+        _check_widths(path, separator)
+        raise
+    if raw[:, -1].has_nulls():
+        _check_widths(path, separator)  # a line that is too short ends in nulls
+    filled = raw.select(pl.any_horizontal(pl.all().is_not_null())).to_series().arg_true()
+    raw = raw.head(filled[-1] + 1 if len(filled) else 0)  # empty lines at the end are no rows
+    raw = raw.with_columns(pl.all().str.strip_chars())
     raw = raw.with_columns(pl.when(~pl.all().str.to_lowercase().is_in(_MISSING)).then(pl.all()))
     frame = raw.cast(pl.Float64, strict=False)
     text = {}
     for name in raw.columns:
         bad = (raw[name].is_not_null() & frame[name].is_null()).arg_true()
         if len(bad):
-            text[name] = f"row {bad[0]}: {raw[name][bad[0]]!r:.40}"
-    return frame, text
+            text[name] = f"{place(bad[0])}: {raw[name][bad[0]]!r:.40}"
+            if len(names) == 1:
+                text[name] += "; fields are separated by commas, semicolons or tabs"
+    return frame, text, place
+
+
+def _check_widths(path: Path, separator: str) -> None:
+    """Raise `InputError` unless every line has as many fields as the first, or none."""
+    width = 0
+    for line, cells in _records(path, separator):
+        width = width or len(cells)
+        if cells and len(cells) != width:
+            raise InputError(f"{path}, line {line}: number of fields is {len(cells)}, in the first line {width}")
+
+
+def _records(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Give the fields of each line of a csv file and the number of the line, from the first that is not empty."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, delimiter=separator)
+            yield from dropwhile(lambda record: not record[1], ((reader.line_num, cells) for cells in reader))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a csv file in UTF-8 ({_first_line(error)})") from None
 
 
 def _is_number(cell: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from rich.console import Console
+from rich.text import Text
 
-from emroute import binomial, gmm, kmeans, plot
+from emroute import binomial, gmm, kmeans, plot, select
 from emroute.backend import Array
 from emroute.cli.files import Table, read
 from emroute.cli.libraries import Library, anchor, host, need, put
@@ -44,6 +46,14 @@ class CovarianceType(StrEnum):
     spherical = "spherical"
 
 
+class Criterion(StrEnum):
+    """By which the number of components is chosen."""
+
+    bic = "bic"
+    aic = "aic"
+    icl = "icl"
+
+
 class Dtype(StrEnum):
     """Of the fit."""
 
@@ -60,8 +70,22 @@ class Format(StrEnum):
 
 def fit(
     family: Annotated[Family, typer.Argument(metavar="gmm|kmeans|binomial", help="What to fit.", show_default=False)],
-    file: Annotated[Path, typer.Argument(help="A csv, parquet, npy or npz file, an observation a row, from row 0.")],
-    k: Annotated[int, typer.Option("-k", min=1, help="How many components or clusters.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(help="A csv, tsv, txt, parquet, npy or npz file, an observation a row, from row 0.")
+    ],
+    k: Annotated[
+        str,
+        typer.Option(
+            "-k",
+            "--n-components",
+            metavar="K",
+            help="How many components or clusters; of gmm also several to choose from, 1-6 or 2,3,5.",
+            show_default=False,
+        ),
+    ],
+    criterion: Annotated[
+        Criterion | None, typer.Option(help="By what to choose among several -k; bic by default.")
+    ] = None,
     backend: Annotated[Library, typer.Option(help="The array library to fit on.")] = Library.numpy,
     device: Annotated[str | None, typer.Option(help="Its device, such as cpu or cuda:0.")] = None,
     dtype: Annotated[Dtype | None, typer.Option(help="By default the file's, or float64.")] = None,
@@ -81,7 +105,8 @@ def fit(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
     """Fit a Gaussian mixture, k-means or a binomial mixture to the rows of a file."""
-    _check_options(family, covariance_type, columns, heads or trials, out, pictures)
+    sizes = _sizes(k)
+    _check_options(family, sizes, criterion, covariance_type, columns, heads or trials, out, pictures)
     if format is Format.safetensors:
         need("safetensors", "cli", "--format safetensors")
     table = read(file, key)
@@ -93,34 +118,65 @@ def fit(
     x = put(np.asarray(x, dtype=dtype), like)
     weight = None
     if weights_column is not None:
-        weight = put(np.asarray(table.take([weights_column])[:, 0], dtype=dtype), like)
+        weight = table.take([weights_column], "weights are numbers; name another --weights-column")[:, 0]
+        weight = put(np.asarray(weight, dtype=dtype), like)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made is told before the fit, not after it
     job = _Job(family, names, x, weight)
     given = {"tol": tol, "max_iter": max_iter, "covariance_type": covariance_type and str(covariance_type)}
-    start = time.perf_counter()
-    result = job.fit(
-        k,
-        n_init=n_init,
-        rng=seed,
-        progress=not quiet and sys.stderr.isatty(),
-        **{name: value for name, value in given.items() if value is not None},
-    )
+    options = {"n_init": n_init, "rng": seed, **{name: value for name, value in given.items() if value is not None}}
+    start, choice = time.perf_counter(), None
+    if len(sizes) == 1:
+        result = job.fit(sizes[0], progress=not quiet and sys.stderr.isatty(), **options)
+    else:
+        options = {"covariance_type": "full", "criterion": criterion or "bic", **options}
+        choice = select.mixtures(x, sizes, sample_weight=weight, **options)
+        result = choice.best
     seconds = time.perf_counter() - start
     if int(result.status) == Status.NON_FINITE:
         raise EmrouteError(f"iteration {int(result.n_iter) + 1} met a number that is not finite; scale the data")
     if not quiet:
         where = f"{file.name}: {x.shape[0]} rows, {dtype} on {backend}{f' ({device})' if device else ''}"
-        job.show(Console(), result, where, seconds)
+        console = Console()
+        if choice is not None:
+            console.print(Text(f"{choice}\n"), soft_wrap=True)
+        job.show(console, result, where, seconds)
     if out is not None:
         job.write(out, result, format)
         if pictures:
             job.draw(out, result)
 
 
+def _sizes(text: str) -> list[int]:
+    """Read ``3``, ``1-6`` or ``2,3,5``.
+
+    >>> _sizes("3"), _sizes("1-3,8")
+    ([3], [1, 2, 3, 8])
+    """
+    sizes: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*([0-9]{1,7})\s*(?:-\s*([0-9]{1,7})\s*)?", part)
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+        if not 1 <= first <= last:
+            raise InputError(f"got -k {text}, expected a number of at least 1, or several: 1-6 or 2,3,5")
+        sizes += range(first, last + 1)
+    return sizes
+
+
 def _check_options(
-    family: Family, covariance_type: Any, columns: str | None, counts: str | None, out: Path | None, pictures: bool
+    family: Family,
+    sizes: list[int],
+    criterion: Any,
+    covariance_type: Any,
+    columns: str | None,
+    counts: str | None,
+    out: Path | None,
+    pictures: bool,
 ) -> None:
+    if len(sizes) > 1 and family is not Family.gmm:
+        raise InputError(f"to choose -k among several is for gmm, got {family}; give one number")
+    if criterion is not None and len(sizes) == 1:
+        raise InputError("--criterion chooses among several: -k 1-6 or -k 2,3,5")
     if covariance_type is not None and family is not Family.gmm:
         raise InputError(f"--covariance-type is for gmm, got {family}")
     if counts is not None and family is not Family.binomial:
