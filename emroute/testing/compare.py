@@ -63,9 +63,11 @@ def _is_nest(tree: Any) -> bool:
 def _branches(tree: Any) -> list[tuple[str, Any]]:
     if isinstance(tree, dict):
         return [(f"[{key!r}]", value) for key, value in tree.items()]
-    if isinstance(tree, tuple | list) and not hasattr(tree, "_fields"):
+    names = getattr(tree, "_fields", None)
+    if dataclasses.is_dataclass(tree):
+        names = [field.name for field in dataclasses.fields(tree)]
+    if names is None:
         return [(f"[{place}]", value) for place, value in enumerate(tree)]
-    names = tree._fields if hasattr(tree, "_fields") else [field.name for field in dataclasses.fields(tree)]
     return [(f".{name}", getattr(tree, name)) for name in names]
 
 
