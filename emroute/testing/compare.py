@@ -63,11 +63,12 @@ def _is_nest(tree: Any) -> bool:
 def _branches(tree: Any) -> list[tuple[str, Any]]:
     if isinstance(tree, dict):
         return [(f"[{key!r}]", value) for key, value in tree.items()]
-    names = getattr(tree, "_fields", None)
-    if dataclasses.is_dataclass(tree):
+    if isinstance(tree, tuple | list):
+        names = getattr(tree, "_fields", None)
+        if names is None:
+            return [(f"[{place}]", value) for place, value in enumerate(tree)]
+    else:
         names = [field.name for field in dataclasses.fields(tree)]
-    if names is None:
-        return [(f"[{place}]", value) for place, value in enumerate(tree)]
     return [(f".{name}", getattr(tree, name)) for name in names]
 
 
