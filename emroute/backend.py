@@ -8,6 +8,7 @@ and loaded when the first such array is seen, so nothing imports a framework tha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from functools import cache, lru_cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -149,7 +150,9 @@ def named(name: str) -> Backend:
     True
     """
     if name not in _plugins():
-        raise BackendError(f"no backend for {name!r} (found: {', '.join(installed()) or 'none'})")
+        near = get_close_matches(str(name), installed(), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise BackendError(f"no backend for {name!r}{hint} (found: {', '.join(installed()) or 'none'})")
     return _load(name)
 
 

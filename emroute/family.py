@@ -47,14 +47,17 @@ class Statistics(NamedTuple):
 
 @dataclass(frozen=True)
 class Family(ABC):
-    """An exponential family on counts; its parameters are a NamedTuple with `weights` first and `constant` last."""
+    """An exponential family; its parameters are a NamedTuple with `weights` first and `constant` last.
+
+    `constant` is the weighted sum of h(x) over the data: `emroute.fitting.fit_counts` sets it, an objective adds it.
+    """
 
     params: ClassVar[Any]
     """The NamedTuple."""
     param_ranks: ClassVar[tuple[int, ...]]
     """Ranks of its arrays without batch."""
     complaint: ClassVar[str]
-    """What is wrong with rows that are not `good`."""
+    """What is wrong with rows that are not `good`; ``: first in row N`` is appended."""
 
     @property
     @abstractmethod
@@ -103,7 +106,7 @@ class Family(ABC):
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, params: Any, labels: np.ndarray, *extra: Any) -> np.ndarray:
-        """Observations of the labelled components, on the host."""
+        """Observations of the labelled components, on the host; `extra` is what `sample` takes beside their number."""
 
 
 @dataclass(frozen=True)

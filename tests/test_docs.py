@@ -17,6 +17,9 @@ import pytest
 from matplotlib.testing.compare import compare_images
 
 import emroute
+from emroute.backend import namespace
+from emroute.errors import InputError
+from emroute.family import ratio
 from tests.test_layers import public_modules
 
 ROOT = Path(__file__).parents[1]
@@ -129,14 +132,53 @@ def test_own_model_finds_the_lines_on_every_library(lib):
     np.testing.assert_allclose(lib.to_numpy(fit.trace), page["fit"].trace, rtol=1e-9)
 
 
-def test_own_family_runs_on_every_library(lib):
-    page = run(DOCS / "add-a-family.md")
-    x = page["x"][:500]
-    expected = page["fit"](x, 2, rng=0)
-    mixture = page["fit"](lib.asarray(x), 2, rng=0)
+@pytest.fixture(scope="module")
+def family_page():
+    return run(DOCS / "add-a-family.md")
+
+
+def test_own_family_runs_on_every_library(lib, family_page):
+    x, fit = family_page["x"][:500], family_page["fit"]
+    expected = fit(x, 2, rng=0)
+    mixture = fit(lib.asarray(x), 2, rng=0)
     np.testing.assert_allclose(lib.to_numpy(mixture.probs), expected.probs, rtol=1e-9)
     np.testing.assert_allclose(lib.to_numpy(mixture.log_prob(lib.asarray(x))), expected.log_prob(x), rtol=1e-9)
     assert np.all(np.diff(lib.to_numpy(mixture.trace)) > -1e-9)
+
+
+def test_own_family_may_be_continuous(lib, family_page):
+    """Exponential durations; what the page calls rates is here under the name of the probabilities."""
+
+    class Exponential(family_page["Geometric"]):
+        complaint = "durations must be positive and finite"
+
+        def natural(self, params):
+            xp = namespace(params.probs)
+            return xp.stack([xp.log(params.probs), -params.probs], axis=-1)
+
+        def estimate(self, sums, params):
+            return params._replace(probs=ratio(sums[..., 0], sums[..., 1], params.probs))
+
+        def good(self, *arrays):
+            return (arrays[0] > 0) & namespace(*arrays).isfinite(arrays[0])
+
+    def fit(x):
+        settings = family_page["Settings"](rng=0)
+        return family_page["fit_counts"](family_page["GeometricMixture"], Exponential(), x, 2, None, None, settings)
+
+    rng = np.random.default_rng(0)
+    x = np.where(rng.random(4000) < 0.3, rng.exponential(1, 4000), rng.exponential(20, 4000))
+    mixture = fit(lib.asarray(x))
+    rates, weights = lib.to_numpy(mixture.probs), lib.to_numpy(mixture.weights)
+    order = np.argsort(rates)
+    np.testing.assert_allclose(rates[order], [0.05, 1], rtol=0.1)
+    np.testing.assert_allclose(weights[order], [0.7, 0.3], atol=0.03)
+    assert np.all(np.diff(lib.to_numpy(mixture.trace)) > -1e-9)
+    density = (weights * rates * np.exp(-rates * x[:, None])).sum(axis=-1)
+    np.testing.assert_allclose(lib.to_numpy(mixture.log_likelihood), np.log(density).sum())
+    x[3] = 0
+    with pytest.raises(InputError, match="durations must be positive and finite: first in row 3"):
+        fit(lib.asarray(x))
 
 
 def test_own_backend_serves_its_library(tmp_path):

@@ -6,8 +6,9 @@ import re
 import subprocess
 import sys
 import textwrap
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import array_api_strict
 import numpy as np
@@ -25,7 +26,7 @@ from emroute.cli import app
 from emroute.errors import BackendError, InputError, MissingDependencyError
 from emroute.testing import Place, assert_equivalent, places, strategies
 from emroute.testing.cases import ALGORITHMS, OPERATIONS
-from emroute.testing.compare import compare
+from emroute.testing.compare import compare, leaves
 from emroute.testing.place import NUMPY
 from tests.test_layers import callables, public_modules
 
@@ -261,7 +262,7 @@ def test_check_names_an_algorithm_where_operations_are_sound(monkeypatch):
 
 def test_check_knows_its_options():
     for options, words in [
-        (["--backend", "mxnet"], "mxnet is not installed"),
+        (["--backend", "mxnet"], "no backend for 'mxnet'"),
         (["--backend", "numpy", "--device", "moon"], "has a device 'moon'"),
     ]:
         result = CliRunner().invoke(app, ["check", *options])
@@ -352,25 +353,87 @@ def test_parts_that_are_missing_are_named():
 def test_a_value_takes_one_line_of_the_table():
     with pytest.raises(AssertionError) as caught:
         assert_equivalent(
-            lambda x: x if of_library(x, "torch") else None, np.eye(3), backends="torch", dtypes="float32"
+            lambda x: None if of_library(x, "torch") else x, np.eye(3), backends="torch", dtypes="float32"
         )
     assert len(str(caught.value).splitlines()) == 3
 
 
-def test_a_function_may_write_to_its_arguments():
-    def halved(x, parts):
+def test_a_function_that_writes_to_its_arguments_is_told():
+    def halved(parts, x):
         x /= 2
         parts["sum"] = x.sum()
         return x * x
 
-    x = np.asarray([1.0, 2])
-    assert_equivalent(halved, x, {"sum": np.zeros(())}, backends=["numpy", "torch"])
+    x, parts = np.asarray([1.0, 2]), {"sum": np.zeros(())}
+    with pytest.raises(AssertionError) as caught:
+        assert_equivalent(halved, parts, x, backends=["numpy", "torch"], dtypes="float64")
+    rows = str(caught.value).splitlines()[2:]
+    assert [row.split("  ")[-1].strip() for row in rows] == ["changes its argument 0['sum']"] * 2
     np.testing.assert_array_equal(x, [1, 2])
+    assert parts == {"sum": 0}
+    with pytest.raises(AssertionError, match="changes its argument scale"):
+        assert_equivalent(lambda x, scale: scale.sort() or x, x, scale=x[::-1], backends="numpy")
+
+
+def test_a_function_may_write_to_what_it_made():
+    def doubled(x):
+        y = 2 * x
+        y += 1
+        return y
+
+    assert_equivalent(doubled, np.asarray([1.0, np.nan]), backends=["numpy", "torch"])
+
+
+@pytest.mark.parametrize("result", [None, 3.0, "done", [], {"mean": 1.5}])
+def test_a_result_without_arrays_is_refused(result):
+    kind = type(result).__name__
+    with pytest.raises(InputError, match=f"^got {kind} from the function, expected arrays.*; did it forget to return"):
+        assert_equivalent(lambda x: result, np.ones(2))
+    assert_equivalent(lambda x: (result, x), np.ones(2))
+
+
+def test_an_error_is_told_with_its_line_and_is_the_cause():
+    def helper(x):
+        return x.bad if of_library(x, "torch") else x
+
+    def calls_a_helper(x):
+        return helper(x)
+
+    line = helper.__code__.co_firstlineno + 1
+    with pytest.raises(AssertionError, match=rf"has no attribute 'bad' \(test_testing.py:{line}\)") as caught:
+        assert_equivalent(calls_a_helper, np.ones(2), gradients=True)
+    assert isinstance(caught.value.__cause__, AttributeError)
+    with pytest.raises(AssertionError, match=r"'Tensor' object$"):  # raised by the call, in no line of Python
+        assert_equivalent(np.ndarray.sum, np.ones(2), backends="torch")
+
+
+def test_a_function_that_draws_at_random_is_told():
+    rng = np.random.default_rng(0)
+    with pytest.raises(AssertionError, match="\nNumPy differs from itself: does the function draw at random"):
+        assert_equivalent(lambda x: x + rng.random(), np.ones(2), backends="numpy")
+    with pytest.raises(AssertionError) as caught:
+        assert_equivalent(lambda x: x * (2 if of_library(x, "torch") else 1), np.ones(2), backends=["numpy", "torch"])
+    assert "differs from itself" not in str(caught.value)
 
 
 def test_a_fitted_mixture_is_carried_to_each_library():
     x = np.random.default_rng(0).normal(size=(20, 2))
     assert_equivalent(lambda mixture, x: mixture.log_prob(x), gmm.fit(x, 2, rng=0, max_iter=2), x, gradients=True)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """As a family of distributions may be: an object without fields."""
+
+
+class Nothing(NamedTuple):
+    """A nest without parts."""
+
+
+def test_objects_without_fields_are_empty_nests():
+    nest = (Ratio(), Nothing(), np.ones(2))
+    assert [path for path, _ in leaves(nest)] == ["[2]"]
+    assert_equivalent(lambda nest: nest, nest)
 
 
 def test_float32_is_compared_on_the_rounded_arguments():
@@ -447,19 +510,24 @@ def test_tolerances_are_checked():
 
 
 def test_what_cannot_be_compared_is_refused():
-    for name in ("a.b", "", None):
-        with pytest.raises(BackendError, match="is not installed"):
+    for name in ("a.b", "", None, "mxnet", "pytest"):
+        with pytest.raises(BackendError, match=f"no backend for {name!r} "):
+            assert_equivalent(lambda x: x, np.ones(2), backends=[name])
+    for name, near in [("pytorch", "torch"), ("array-api-strict", STRICT)]:
+        with pytest.raises(BackendError, match=f"no backend for {name!r}; did you mean {near!r}"):
             places([name])
-    with pytest.raises(BackendError, match="mxnet is not installed"):
-        assert_equivalent(lambda x: x, np.ones(2), backends=["mxnet"])
-    with pytest.raises(BackendError, match="no backend for 'pytest'"):
-        assert_equivalent(lambda x: x, np.ones(2), backends=["pytest"])
     with pytest.raises(InputError, match="moon"):
         assert_equivalent(lambda x: x, np.ones(2), devices=["moon"])
     with pytest.raises(InputError, match="float16"):
         assert_equivalent(lambda x: x, np.ones(2), backends=["torch"], dtypes=["float16"])
     with pytest.raises(InputError, match="differentiates"):
         assert_equivalent(lambda x: x, np.ones(2), backends=["numpy"], gradients=True)
+
+
+def test_a_library_that_is_not_installed_is_told(monkeypatch):
+    monkeypatch.setattr("emroute.testing.place.find_spec", lambda name: None if name == "jax" else name)
+    with pytest.raises(BackendError, match=r"^jax is not installed; these are: (?!.*jax,).*numpy"):
+        places(["jax"])
 
 
 def test_jax_without_float64_is_left_out_unless_asked_for():
@@ -550,7 +618,7 @@ def test_plug_in_runs_tests_on_libraries_and_devices(tmp_path):
 
 
 def test_plug_in_refuses_unknown_names_in_one_line(tmp_path):
-    for option, words in [("--emroute-backend=mxnet", "mxnet is not installed"), ("--emroute-device=moon", "'moon'")]:
+    for option, words in [("--emroute-backend=mxnet", "no backend for 'mxnet'"), ("--emroute-device=moon", "'moon'")]:
         done = pytest_run(tmp_path, "--emroute-backend=numpy", option)
         assert done.returncode == pytest.ExitCode.USAGE_ERROR
         (line,) = done.stderr.split("\n\n")[0].splitlines()

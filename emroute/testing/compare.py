@@ -63,14 +63,13 @@ def _is_nest(tree: Any) -> bool:
 def _branches(tree: Any) -> list[tuple[str, Any]]:
     if isinstance(tree, dict):
         return [(f"[{key!r}]", value) for key, value in tree.items()]
-    names = getattr(tree, "_fields", None) or (not isinstance(tree, tuple | list) and _field_names(tree))
-    if names:
-        return [(f".{name}", getattr(tree, name)) for name in names]
-    return [(f"[{place}]", value) for place, value in enumerate(tree)]
-
-
-def _field_names(tree: Any) -> list[str]:
-    return [field.name for field in dataclasses.fields(tree)]
+    if isinstance(tree, tuple | list):
+        names = getattr(tree, "_fields", None)
+        if names is None:
+            return [(f"[{place}]", value) for place, value in enumerate(tree)]
+    else:
+        names = [field.name for field in dataclasses.fields(tree)]
+    return [(f".{name}", getattr(tree, name)) for name in names]
 
 
 def misplaced(tree: Any, anchor: Array) -> str | None:

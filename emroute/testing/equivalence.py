@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,6 +47,8 @@ class Outcome:
     problem: str = ""
     """What was wrong beside the numbers."""
     seconds: float = 0.0
+    cause: Exception | None = None
+    """What the function raised."""
 
     @property
     def passed(self) -> bool:
@@ -91,13 +95,14 @@ def assert_equivalent(
     Raises
     ------
     AssertionError
-        If results differ, are not of the library, device and dtype of the arguments, or `function` raises on another
-        library than NumPy: with a table of who differs where, the largest error, its index and both values.
+        If results differ, are not of the library, device and dtype of the arguments, `function` writes to an argument,
+        or raises on another library than NumPy: with a table of who differs where, the largest error, its index and
+        both values. Its cause is the first error that was raised.
     BackendError
-        If a library named is not installed.
+        If a library named has no backend or is not installed.
     InputError
-        If there is no array among the arguments, or no library, device or dtype to compare; or gradients are asked for
-        and no array is floating, or no library here differentiates.
+        If there is no array among the arguments or in the result, or no library, device or dtype to compare; or
+        gradients are asked for and no array is floating, or no library here differentiates.
 
     Examples
     --------
@@ -129,7 +134,8 @@ def assert_equivalent(
     if gradients and not any(outcome.of == "gradients" for outcome in found):
         raise InputError(f"none of {', '.join(map(str, chosen))} differentiates; leave gradients out")
     if not all(outcome.passed for outcome in found):
-        raise AssertionError(report(found))
+        cause = next((outcome.cause for outcome in found if outcome.cause), None)
+        raise AssertionError(report(found) + _doubt(found)) from cause
 
 
 def _allowed(rtol: float | dict[str, float] | None) -> dict[str, float]:
@@ -171,6 +177,11 @@ class Trial:
             rounded = self._rounded(dtype)
             arrays, kwargs = change((rounded.arrays, rounded.kwargs), _copy)  # a function may write to its arguments
             expected = (self.expected or self.function)(*arrays, **kwargs)
+            if not (self.expected or any(is_array(x) for _, x in leaves(expected))):
+                kind = type(expected).__name__
+                raise InputError(
+                    f"got {kind} from the function, expected arrays, or a nest of them; did it forget to return?"
+                )
             for place, its in pairs:
                 if its != dtype:
                     continue
@@ -204,20 +215,28 @@ class Trial:
         rtol: float = 0.0,
     ) -> Outcome:
         """Call with an anchor of the place, and compare with what is expected beside that result."""
-        problem, difference, start = "", Difference(0.0), time.perf_counter()
+        problem, difference, cause, start = "", Difference(0.0), None, time.perf_counter()
         try:
             anchor = place.anchor(dtype)
             found = call(anchor)
             problem = misplaced(found, anchor) or ""
             difference = difference if problem else compare(found, expected(found))
+        except _OverwriteError as error:
+            problem = str(error)
         except Exception as error:  # whatever it is, it is for the table
-            problem = f"{type(error).__name__}: {error}"
+            problem, cause = f"{type(error).__name__}: {error}{_line(error)}", error
         allowed = max(rtol, self.rtol[dtype])
-        return Outcome(place, dtype, of, difference, allowed, problem, time.perf_counter() - start)
+        return Outcome(place, dtype, of, difference, allowed, problem, time.perf_counter() - start, cause)
 
     def _values(self, anchor: Array) -> Any:
         arrays, kwargs = change((self.arrays, self.kwargs), partial(_put, anchor))
-        return self.function(*arrays, **kwargs)
+        before = _contents(arrays, kwargs)
+        found = _call(self.function, arrays, kwargs)
+        after = _contents(arrays, kwargs)
+        changed = [name for name, content in before.items() if after.get(name) != content]
+        if changed and not self.expected:  # a case that has one may be of what writes, such as `set_at`
+            raise _OverwriteError(f"changes its argument {changed[0]}")
+        return found
 
     def _try_gradients(self, place: Place, dtype: str, judge: Place | None) -> Outcome:
         """Compare with the judge's gradients; without a judge, with central differences."""
@@ -238,7 +257,7 @@ class Trial:
         """Combine all floating results into one number, the floating arguments being `own`."""
         xp, following = backends.namespace(anchor), iter(own)
         arrays = change(self.arrays, lambda x: next(following) if _is_floating(x) else _put(anchor, x))
-        result = self.function(*arrays, **change(self.kwargs, partial(_put, anchor)))
+        result = _call(self.function, arrays, change(self.kwargs, partial(_put, anchor)))
         # of no entry, but with a gradient, which is 0 where nothing depends on the arguments
         total = sum((xp.sum(xp.reshape(x, (-1,))[:0]) for x in own), xp.sum(anchor))
         for _, x in leaves(result):
@@ -266,6 +285,30 @@ class Trial:
                 if abs(slope.flat[entry]) < 16 * np.finfo(np.float64).eps * np.max(np.abs(ends)) / step:
                     slope.flat[entry] = 0.0  # rounding alone
         return slopes
+
+
+class _OverwriteError(Exception):
+    """A function wrote to its arguments: some libraries have arrays that cannot be written to."""
+
+
+def _contents(arrays: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, bytes]:
+    """The bytes of each array among the arguments, by its name."""
+    named = {str(place): x for place, x in enumerate(arrays)} | kwargs
+    found = [pair for name, value in named.items() for pair in leaves(value, name)]
+    return {path: _host(x).tobytes() for path, x in found if is_array(x)}
+
+
+def _call(function: Callable[..., Any], arrays: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return function(*arrays, **kwargs)  # in a frame of its own, by which `_line` knows what is the function's
+
+
+def _line(error: Exception) -> str:
+    """File and line, in brackets, of the innermost frame that is in the file of the function."""
+    frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    codes = [code for code, _ in frames]
+    inner = frames[codes.index(_call.__code__) + 1 :] if _call.__code__ in codes else []
+    own = [line for code, line in inner if code.co_filename == inner[0][0].co_filename]
+    return f" ({Path(inner[0][0].co_filename).name}:{own[-1]})" if own else ""
 
 
 def _differentiates(place: Place) -> bool:
@@ -318,6 +361,14 @@ def report(found: Sequence[Outcome]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     return "\n".join([f"{len(wrong)} of {len(found)} results differ from float64 NumPy:", *lines])
+
+
+def _doubt(found: Sequence[Outcome]) -> str:
+    """Whether float64 NumPy differs from what it gave before: a line for below the table."""
+    again = [o for o in found if (o.place.library, o.dtype, o.of) == ("numpy", "float64", "values")]
+    if all(outcome.passed or outcome.problem for outcome in again):
+        return ""
+    return "\nNumPy differs from itself: does the function draw at random, or change its arguments?"
 
 
 def told(outcome: Outcome) -> tuple[str, str, str, str, str]:

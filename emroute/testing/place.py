@@ -109,8 +109,9 @@ def places(libraries: str | Sequence[str] | None = None, devices: str | Sequence
     """
     names = sorted(_distinct(), key=lambda name: name != "numpy") if libraries is None else _each_once(libraries)
     for name in names:
-        if not _present(name):
-            raise BackendError(f"{name} is not installed; these have a backend: {', '.join(backends.installed())}")
+        if name in backends.installed() and not _present(name):
+            usable = ", ".join(filter(_present, backends.installed()))
+            raise BackendError(f"{name} is not installed; these are: {usable}")
         backends.named(name)
     if devices is None:
         return [Place(name, device) for name in names for device in _devices(name)]
