@@ -55,10 +55,11 @@ NO_REVERSE = {
 }
 ELSEWHERE = {
     "em.fit": "its case is of a model without batch: test_em.py",
+    "kmeans.fit": "its case draws the starts of all problems together: test_kmeans.py",
     "mixture.Mixture.load": "files: test_gmm.py",
     "mixture.Mixture.save": "files: test_gmm.py",
 } | {f"{kind}.sample": "one stream of draws for all" for kind in KINDS}
-SHARED = {"transforms", "beta_u", "beta_a"}
+SHARED = {"transforms", "beta_u", "beta_a", "clusters"}
 """Arguments that all samples of a batch have in common."""
 
 
