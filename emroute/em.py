@@ -23,7 +23,7 @@ from emroute.batch import Batch, rejoin, select, take, unmoved
 from emroute.blocks import Cascade, at_once, expect_rows, expectation
 from emroute.capability import Capabilities
 from emroute.data import Layout, Rows, Stream, open_source
-from emroute.progress import bar_of
+from emroute._progress import bar_of
 from emroute.validate import check_floating, check_loop, visible
 
 __all__ = ["Fit", "Model", "Status", "climb", "fit", "trim"]

@@ -365,7 +365,7 @@ BAD_CHUNKS = {
     "another width": ([X, np.ones((4, 3))], ("chunk 1", "alike")),
     "another dtype": ([X, X.astype(np.float32)], ("chunk 1", "alike")),
     "another rank": ([X, X[:, 0]], ("chunk 1", "alike")),
-    "rows without features": ([X[:, 0]], ("expected rows of ranks (1,)",)),
+    "rows without features": ([X[:, 0]], ("expected (n, d)",)),
     "fewer rows than components": ([X[:1], X[:1]], ("got 2 rows", "at least as many rows")),
 }
 
