@@ -17,13 +17,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from emroute import backend as backends
+from emroute._progress import bar_of
 from emroute.array import concrete, eps, leaves, map_leaves, rebuild, set_at
 from emroute.backend import Array, Backend, compiled
 from emroute.batch import Batch, rejoin, select, take, unmoved
 from emroute.blocks import Cascade, at_once, expect_rows, expectation
 from emroute.capability import Capabilities
 from emroute.data import Layout, Rows, Stream, open_source
-from emroute._progress import bar_of
 from emroute.validate import check_floating, check_loop, visible
 
 __all__ = ["Fit", "Model", "Status", "climb", "fit", "trim"]
