@@ -37,7 +37,8 @@ def run(chosen: Sequence[Place], thorough: bool = False) -> Iterator[tuple[Case,
         A case, and its outcomes on libraries and devices, in each dtype.
     """
     standing = list(dict.fromkeys([NUMPY, *chosen]))
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # most of the time goes into compilers
+    # most of the time goes into compilers, which leave Python to the others; a few threads more keep all cores at it
+    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
         for cases in (OPERATIONS, ALGORITHMS):
             broken = set()
             for case, outcomes in zip(cases, pool.map(partial(_outcomes, standing, thorough), cases), strict=True):
