@@ -52,7 +52,7 @@ def _mixture(estimator: Any, x: Array, weight: Array) -> Any:
 def _gaussian(x: Array, weight: Array, means: Array) -> Any:
     from emroute import sklearn
 
-    start = {"weights_init": [0.4, 0.6], "means_init": means, "precisions_init": [[[1.0, 0], [0, 1]], [[2, 1], [1, 1]]]}
+    start = {"means_init": means, "init_params": "random"}
     estimator = sklearn.GaussianMixture(2, covariance_type="full", **start, **_AT_ONCE)
     return _mixture(estimator, x, weight), estimator.covariances_, estimator.precisions_cholesky_
 
