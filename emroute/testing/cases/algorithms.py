@@ -253,7 +253,7 @@ def _kmeans(x: Array, weight: Array, means: Array) -> Any:
 def _streamed(x: Array, weight: Array, means: Array) -> Any:
     """The same rows in three chunks."""
     found = kmeans.fit([x[start : start + 14, ...] for start in (0, 14, 28)], 3, n_init=2, max_iter=3, rng=0)
-    return found.centroids, found.labels, found.trace
+    return found.centroids, found.labels, found.trace, found.n_iter, found.status
 
 
 class _Moments(NamedTuple):
