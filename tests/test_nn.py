@@ -15,7 +15,7 @@ from flax import nnx
 from torch.utils.checkpoint import checkpoint
 
 from emroute import capsule
-from emroute.nn import capsnet_loss
+from emroute.nn import CapsuleOutput, capsnet_loss
 from tests.networks import FLAX, FRAMEWORKS, KINDS, TORCH, Kind, digits
 
 
@@ -377,6 +377,21 @@ def test_compiles(torch_network):
         whole = isinstance(network, TORCH.nn.CapsNet)
         found = gradients(torch.compile(network, backend="aot_eager", fullgraph=whole))
     assert_same_gradients(found, expected)
+
+
+def test_exports_for_batches_of_any_size_and_saves(tmp_path):
+    options = {"channels": 8, "kernel_size": 3, "primary_capsules": 4, "class_features": 8, "decoder_features": (8,)}
+    network = TORCH.make("CapsNet", 1, 10, 8, **options)
+    few, many = (torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(0)) for n in (2, 1000))
+    network(few)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Torch's own
+        made = torch.export.export(network, (few,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        torch.export.save(made, tmp_path / "network.pt2")
+        found = torch.export.load(tmp_path / "network.pt2").module()(many)
+    assert isinstance(found, CapsuleOutput)
+    for mine, theirs in zip(found, network(many), strict=True):
+        assert_close(mine.detach(), theirs.detach().numpy(), 1e-6)
 
 
 def test_autocasts(torch_network):

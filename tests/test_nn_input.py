@@ -123,6 +123,13 @@ def test_labels_that_are_no_classes_are_refused(framework):
     rejected(lambda: network.reconstruct(poses, np.zeros(2, int)), InputTypeError, "numpy")
 
 
+def test_labels_are_looked_at_where_nothing_is_drawn(framework, networks):
+    images = framework.images(np.zeros((2, 1, 17, 17), np.float32))
+    for labels, *told in ([0, 99], "classes from 0 to"), ([0, 1, 0], "(3,)", "(2,)"):
+        labels = framework.asarray(np.asarray(labels))
+        rejected(lambda labels=labels: networks[framework.name](images, labels), InputError, *told)
+
+
 def test_a_network_without_decoder_draws_nothing(framework, networks):
     poses = framework.asarray(np.zeros((2, 3, 16), np.float32))
     labels = framework.asarray(np.zeros(2, int))

@@ -104,7 +104,7 @@ def map_blocks(function: Callable[..., Any], arrays: Sequence[Array], size: int,
     if recompute and torch.is_grad_enabled() and not transformed:
         run = partial(checkpoint, run, use_reentrant=False)
     n, rest, results = arrays[0].shape[0], list(arrays), []
-    if n <= size:
+    if isinstance(n, torch.SymInt) or n <= size:  # an exported graph holds for any n, so it has one block
         return run(*arrays)
     if tracing():  # a compiler lays out gradients itself
         return join([run(*block) for block in zip(*(torch.split(x, size) for x in arrays), strict=True)])

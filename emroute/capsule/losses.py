@@ -16,7 +16,7 @@ from emroute.capsule.agreement import check_floats
 from emroute.errors import InputError, InputTypeError
 from emroute.validate import check_choice, check_count, check_number, require
 
-__all__ = ["margin_loss", "mask_capsules", "reconstruction_loss", "spread_loss", "spread_margin", "tweak_poses"]
+__all__ = ["as_targets", "margin_loss", "mask_capsules", "reconstruction_loss", "spread_loss", "spread_margin", "tweak_poses"]
 
 _REDUCTIONS = ("mean", "sum", "none")
 
@@ -71,7 +71,7 @@ def margin_loss(
     check_floats("lengths", lengths)
     present, absent = check_number("present", present), check_number("absent", absent)
     down_weight = check_number("down_weight", down_weight)
-    xp, target = backends.namespace(lengths), _targets(labels, lengths)
+    xp, target = backends.namespace(lengths), as_targets(labels, lengths)
     short = xp.maximum(present - lengths, xp.zeros_like(lengths))
     long = xp.maximum(lengths - absent, xp.zeros_like(lengths))
     loss = target * short * short + down_weight * (1 - target) * long * long
@@ -121,7 +121,7 @@ def spread_loss(activations: Array, labels: Array, margin: Any = 0.9, *, reducti
         raise InputError(f"margin has shape {tuple(margin.shape)}, expected one number")
     if labels.ndim != activations.ndim - 1:
         raise InputError(f"labels have shape {tuple(labels.shape)}, expected {tuple(activations.shape[:-1])}")
-    xp, target = backends.namespace(activations), _targets(labels, activations)
+    xp, target = backends.namespace(activations), as_targets(labels, activations)
     true = xp.sum(target * activations, axis=-1, keepdims=True)
     short = xp.maximum(margin - (true - activations), xp.zeros_like(activations))
     return _reduce(xp.sum((1 - target) * short * short, axis=-1), reduction)
@@ -238,7 +238,7 @@ def mask_capsules(poses: Array, labels: Array | None = None) -> Array:
     xp = backends.namespace(poses)
     if labels is None:
         labels = xp.argmax(lengths, axis=-1)
-    return xp.where(_targets(labels, lengths)[..., None] > 0, poses, xp.zeros_like(poses))
+    return xp.where(as_targets(labels, lengths)[..., None] > 0, poses, xp.zeros_like(poses))
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -281,7 +281,7 @@ def tweak_poses(poses: Array, *, steps: Sequence[float] | None = None) -> Array:
     return poses[..., None, None, :] + constant(shift, like=poses)
 
 
-def _targets(labels: Array, like: Array) -> Array:
+def as_targets(labels: Array, like: Array) -> Array:
     """Rows of 0 and 1, from labels or already so, in the dtype of `like`."""
     xp, n = backends.namespace(like, labels), like.shape[-1]
     if tuple(labels.shape) == tuple(like.shape):

@@ -7,6 +7,7 @@ from typing import Any
 
 from emroute.backend import Array, namespace
 from emroute.capsule import Routing, mask_capsules
+from emroute.capsule.losses import as_targets
 from emroute.errors import InputError
 from emroute.nn.outputs import CapsuleOutput
 from emroute.nn.sizes import check_images
@@ -67,6 +68,8 @@ class CapsuleNetwork:
         """
         poses, activations = self.encode(images)
         if self.decoder is None:
+            if labels is not None:  # nothing is drawn, but wrong ones are an error all the same
+                as_targets(labels, activations)
             return CapsuleOutput(poses, activations, None)
         shown = activations.argmax(-1) if labels is None else labels
         return CapsuleOutput(poses, activations, self.reconstruct(poses, shown))

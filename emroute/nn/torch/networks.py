@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree
 
 from emroute.capsule import Routing
 from emroute.nn.network import CapsuleNetwork
@@ -18,6 +19,9 @@ from emroute.nn.torch.vector import Decoder, DynamicRouting, PrimaryCapsules
 from emroute.nn.weights import build, check_tensors, describe_network, network_arguments, read_network, write_network
 
 __all__ = ["CapsNet", "MatrixCapsNet", "load", "save"]
+
+# an exported network can only be saved if what it returns has a name; Torch's error asks for this very call
+_pytree._register_namedtuple(CapsuleOutput, serialized_type_name="emroute.nn.CapsuleOutput")
 
 
 class _Network(CapsuleNetwork, nn.Module):
