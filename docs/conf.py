@@ -131,10 +131,11 @@ def unhide(app, what, name, obj, options, signature, returns):
 
 
 def reach(app, pagename, templatename, context, doctree):
-    """Let the keyboard scroll what may be too wide, and give captions in the contents, which are headings, a level."""
+    """Let the keyboard scroll what may be too wide; for screen readers, captions have levels, and lists have items."""
     for part, plain, reachable in (
         ("body", "<pre>", '<pre tabindex="0">'),
         ("body", '<div class="table-wrapper', '<div tabindex="0" class="table-wrapper'),
+        ("body", 'role="doc-biblioentry"', 'role="listitem"'),
         ("furo_navigation_tree", 'role="heading"', 'role="heading" aria-level="2"'),
     ):
         if part in context:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from sklearn.datasets import load_digits
@@ -126,7 +127,10 @@ def test_a_run_that_is_killed_goes_on_where_it_was(folder, tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert 1 <= len(log(killed)) < 3
-    assert run("train_capsnet", folder, killed, "--epochs", "3", "--resume").returncode == 0
+    done = len(log(killed))
+    resumed = run("train_capsnet", folder, killed, "--epochs", "3", "--resume")
+    assert resumed.returncode == 0
+    assert f"going on after epoch {done}" in resumed.stdout
     assert log(whole) == log(killed)
     assert (whole / training.BEST).read_bytes() == (killed / training.BEST).read_bytes()
 
@@ -212,16 +216,13 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_training(digits, tmp_
             train(*small(), digits, 1, out, False)
 
 
-def test_two_runs_do_not_share_a_folder(begun, digits, tmp_path, monkeypatch):
-    def meanwhile(*args):
-        (tmp_path / training.CHECKPOINT).write_bytes(content(begun)[training.CHECKPOINT])
-        return epoch(*args)
-
-    epoch = training._epoch
-    monkeypatch.setattr(training, "_epoch", meanwhile)
-    with pytest.raises(training.TrainingError, match="another run writes"):
-        train(*small(), digits, 1, tmp_path, False)
-    assert content(tmp_path) == {training.CHECKPOINT: content(begun)[training.CHECKPOINT]}
+def test_two_runs_do_not_share_a_folder(copy, digits):
+    before = content(copy)
+    with FileLock(copy / training.LOCK), pytest.raises(training.TrainingError, match="another run writes"):
+        train(*small(), digits, 2, copy, True)
+    assert content(copy) == before
+    train(*small(), digits, 2, copy, True)
+    assert len(log(copy)) == 2
 
 
 @pytest.mark.parametrize("library", ["torch", "jax"])
@@ -235,8 +236,9 @@ def test_a_run_may_begin_with_weights_of_either_library(library, begun, digits, 
     with pytest.raises(training.TrainingError, match="start: 'digest' there, None now"):
         train(task, settings, digits, 2, tmp_path / "on", True)
     wider, settings = small(library, channels=6)
-    with pytest.raises(training.TrainingError, match="not weights of this network to begin with"):
-        train(wider, settings, digits, 1, tmp_path / "wider", False, begun / training.BEST)
+    for file, words in ((training.BEST, "CapsNet with .*channels=4,"), (training.CHECKPOINT, "it is a checkpoint")):
+        with pytest.raises(training.TrainingError, match=f"not weights of this network to begin with .*{words}"):
+            train(wider, settings, digits, 1, tmp_path / "wider", False, begun / file)
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda best: best.write_bytes(b"damaged")])

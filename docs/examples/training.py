@@ -15,15 +15,16 @@ import json
 import math
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
@@ -32,7 +33,7 @@ from emroute import EmrouteError
 from images import NAMES, Images, fetch, load, origin, preprocess_norb, shift
 
 KEY = "emroute.training"
-CHECKPOINT, BEST, LOG, RESULT = "checkpoint.safetensors", "best.safetensors", "log.csv", "result.json"
+CHECKPOINT, BEST, LOG, RESULT, LOCK = "checkpoint.safetensors", "best.safetensors", "log.csv", "result.json", ".lock"
 
 
 class TrainingError(EmrouteError):
@@ -177,20 +178,25 @@ def train(
     kept, held = _split(train, settings)
     if test.images.shape[1:] != train.images.shape[1:]:
         raise TrainingError(f"training images are {train.images.shape[1:]}, test images {test.images.shape[1:]}")
-    learner = importlib.import_module(f"{settings.library}_side").Learner(
-        task.build, task.loss, settings.seed, settings.clip
-    )
-    rows = _resumed(out / CHECKPOINT, settings, learner) if resume else _fresh(out)
-    _check_writable(out)
-    if start is not None and not rows:
-        _adopt(learner, start, "weights of this network to begin with")
-    for epoch in range(len(rows), epochs):
-        begin = time.perf_counter()
-        row = {"epoch": epoch + 1, **_epoch(task, settings, learner, kept, epoch)}
-        row |= {"validation": accuracy(settings, learner, held)} if len(held.labels) else {}
-        rows.append(row | {"seconds": round(time.perf_counter() - begin, 1)})
-        tqdm.write("  ".join(f"{name} {value:.4g}" for name, value in rows[-1].items()))
-        _keep(out, settings, learner, rows)
+    with _alone(out):
+        learner = importlib.import_module(f"{settings.library}_side").Learner(
+            task.build, task.loss, settings.seed, settings.clip
+        )
+        rows = _resumed(out / CHECKPOINT, settings, learner) if resume else _fresh(out)
+        if start is not None and not rows:
+            _adopt(learner, start, "weights of this network to begin with")
+        for epoch in range(len(rows), epochs):
+            begin = time.perf_counter()
+            row = {"epoch": epoch + 1, **_epoch(task, settings, learner, kept, epoch)}
+            row |= {"validation": accuracy(settings, learner, held)} if len(held.labels) else {}
+            rows.append(row | {"seconds": round(time.perf_counter() - begin, 1)})
+            tqdm.write("  ".join(f"{name} {value:.4g}" for name, value in rows[-1].items()))
+            _keep(out, settings, learner, rows)
+        return _test(settings, learner, test, out, rows)
+
+
+def _test(settings: Settings, learner: Any, test: Images, out: Path, rows: list[dict]) -> float:
+    """Return and keep the accuracy on the test set of the network that was best."""
     _adopt(learner, out / BEST, "the network that was kept")
     found = accuracy(settings, learner, test)
     best = max(rows, key=_score)["epoch"]
@@ -205,7 +211,21 @@ def _adopt(learner: Any, path: Path, what: str) -> None:
     try:
         learner.adopt(path)
     except (EmrouteError, OSError, RuntimeError, SafetensorError) as error:
-        raise TrainingError(f"{path} is not {what} ({error})") from None
+        raise TrainingError(f"{path} is not {what} ({_content(path) or error})") from None
+
+
+def _content(path: Path) -> str:
+    """Which network a file holds, or that it is a checkpoint; nothing if that cannot be told."""
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+        if KEY in metadata:
+            return f"it is a checkpoint: {BEST} beside it has the weights"
+        found = json.loads(metadata["emroute.network"])
+        arguments = ", ".join(f"{name}={value!r}" for name, value in found["arguments"].items())
+        return f"it holds a {found['kind']} with {arguments}"
+    except (AttributeError, LookupError, OSError, SafetensorError, TypeError, ValueError):
+        return ""
 
 
 def _size(path: Path) -> int:
@@ -288,6 +308,7 @@ def _fresh(out: Path) -> list[dict]:
 def _resumed(path: Path, settings: Settings, learner: Any) -> list[dict]:
     """Restore a learner from a checkpoint and return the log so far."""
     if not path.exists():
+        print(f"there is no {path}: this run begins anew")
         return []
     there, rows = _described(path)
     here = json.loads(json.dumps(asdict(settings)))
@@ -302,6 +323,7 @@ def _resumed(path: Path, settings: Settings, learner: Any) -> list[dict]:
             told = f"{name} is {found.get(name, 'missing')} there, {mine[name]} here"
             raise TrainingError(f"{path} is of another network, perhaps for other images ({told})")
     learner.restore(state)
+    print(f"going on after epoch {len(rows)}")
     return rows
 
 
@@ -317,13 +339,21 @@ def _described(path: Path) -> tuple[dict[str, Any], list[dict]]:
         raise TrainingError(f"{path} is no checkpoint of these examples: choose another folder with --out") from None
 
 
-def _check_writable(out: Path) -> None:
-    """Make the folder of a run; better now than after an epoch."""
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Make the folder of a run and keep other runs out of it; what is in the way is told before the first epoch."""
+    lock = FileLock(out / LOCK, timeout=0)  # the system opens it when a run is killed
     try:
         out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()
+        lock.acquire()
+    except Timeout:
+        raise TrainingError(f"another run writes to {out}: choose another folder with --out") from None
     except OSError as error:
         raise TrainingError(f"{out} cannot be written to ({error}): choose another folder with --out") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _write(path: Path, write: Callable[[Path], Any]) -> None:
@@ -340,15 +370,12 @@ def _write(path: Path, write: Callable[[Path], Any]) -> None:
 
 def _keep(out: Path, settings: Settings, learner: Any, rows: list[dict]) -> None:
     """Write the log, the best network and the checkpoint, in this order, each whole or not at all."""
-    if (out / CHECKPOINT).exists() and _described(out / CHECKPOINT)[1] != rows[:-1]:
-        raise TrainingError(f"another run writes to {out}: this one ends, and leaves what is there")
     text = json.dumps({"settings": asdict(settings), "rows": rows})
     log = io.StringIO(newline="")
     table = csv.DictWriter(log, rows[-1])
     table.writeheader()
     table.writerows(rows)
     try:
-        out.mkdir(parents=True, exist_ok=True)
         if rows[-1] is max(rows, key=_score):
             learner.save(out / BEST)
         _write(out / LOG, lambda draft: draft.write_text(log.getvalue(), newline=""))

@@ -16,7 +16,15 @@ from emroute.capsule.agreement import check_floats
 from emroute.errors import InputError, InputTypeError
 from emroute.validate import check_choice, check_count, check_number, require
 
-__all__ = ["as_targets", "margin_loss", "mask_capsules", "reconstruction_loss", "spread_loss", "spread_margin", "tweak_poses"]
+__all__ = [
+    "as_targets",
+    "margin_loss",
+    "mask_capsules",
+    "reconstruction_loss",
+    "spread_loss",
+    "spread_margin",
+    "tweak_poses",
+]
 
 _REDUCTIONS = ("mean", "sum", "none")
 
