@@ -1,6 +1,13 @@
 """Every test that asks for `lib` runs on every array library; where one cannot run it is skipped, with its reason."""
 
 import importlib.util
+import os
+from pathlib import Path
+
+# Most of the tests' time is XLA's: keep what it compiled, for the other worker, for subprocesses and for the next run.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
 import pytest

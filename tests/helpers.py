@@ -29,7 +29,11 @@ class Library:
 
     def asarray(self, value, dtype=None):
         """Carry a host array over; `dtype` is a NumPy dtype."""
-        return self.module.asarray(np.array(value, dtype=dtype), device=self.device)
+        return self.module.asarray(np.array(value, dtype=dtype), **self._place())
+
+    def _place(self):
+        """Where `asarray` shall put an array; CuPy's takes no device, and there is one."""
+        return {} if self.device is None else {"device": self.device}
 
     def to_numpy(self, x):
         """Carry an array of this library, on this device, to the host."""
@@ -40,7 +44,7 @@ class Library:
 
     def owns(self, x):
         """Whether an array is of this library and device."""
-        like = self.module.asarray(0.0, device=self.device)
+        like = self.module.asarray(0.0, **self._place())
         if self.name == "numpy" and isinstance(x, np.generic):  # what NumPy makes of arrays without dimensions
             return True
         return isinstance(x, type(like)) and array_api_compat.device(x) == array_api_compat.device(like)
