@@ -18,7 +18,7 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute._progress import bar_of
-from emroute.array import concrete, eps, leaves, map_leaves, rebuild, set_at
+from emroute.array import concrete, constant, eps, leaves, map_leaves, rebuild, set_at
 from emroute.backend import Array, Backend, compiled
 from emroute.batch import Batch, rejoin, select, take, unmoved
 from emroute.blocks import Cascade, at_once, expect_rows, expectation
@@ -291,7 +291,7 @@ def _loop(steps: _Steps, room: int, params: Any, rows: Rows, tol: Array, max_ite
     """
     xp, total = steps.backend.namespace(rows.arrays[0]), rows.total_weight()
     state = steps.begin(params, map_leaves(xp.ones_like, steps.expect(params, rows.arrays, rows.weight)))
-    trace = xp.full((room, *state.objective.shape), xp.nan, dtype=state.objective.dtype)
+    trace = xp.zeros((room, *state.objective.shape), dtype=state.objective.dtype)  # NaN would stop `jax_debug_nans`
 
     def unfinished(carry: tuple[Array, _State, Array]) -> Array:
         iteration, state, _ = carry
@@ -305,8 +305,7 @@ def _loop(steps: _Steps, room: int, params: Any, rows: Rows, tol: Array, max_ite
         statistics = steps.expect(params, rows.arrays, rows.weight)
         begun, after = steps.begin(params, statistics), steps.judge(before, params, statistics, total, tol)
         after = map_leaves(lambda old, new: xp.where(first, old, new), begun, after)
-        reached = xp.where(first | (after.n_iter > before.n_iter), after.objective, xp.nan)
-        return iteration + 1, after, set_at(trace, iteration, reached)
+        return iteration + 1, after, set_at(trace, iteration, after.objective)
 
     return steps.backend.loop(unfinished, step, (xp.zeros((), dtype=xp.int32), state, trace))[1:]
 
@@ -391,10 +390,18 @@ def _finish(state: _State, trace: Array, batch: Batch) -> Fit:
 
 
 def trim(fit: Fit, max_iter: int) -> Fit:
-    """Cut the trace behind the longest run, or behind `max_iter` while a compiler is tracing and no length is known."""
+    """Cut the trace behind the longest run, or behind `max_iter` while a compiler is tracing and no length is known.
+
+    Behind the end of each problem it is NaN.
+    """
     backend = backends.get(fit.n_iter)
-    if concrete(backend.namespace(fit.n_iter).any(fit.n_iter > 0)) is None:
-        return fit._replace(trace=fit.trace[..., : max_iter + 1])
-    longest = int(backend.to_numpy(fit.n_iter).max())
+    xp = backend.namespace(fit.n_iter)
+    if concrete(xp.any(fit.n_iter > 0)) is None:
+        trace = fit.trace[..., : max_iter + 1]
+        made = constant(np.arange(max_iter + 1), like=fit.n_iter) <= fit.n_iter[..., None]
+        return fit._replace(trace=xp.where(made, trace, xp.nan))
+    n_iter, trace = backend.to_numpy(fit.n_iter), backend.to_numpy(fit.trace)
     # on the host, for a slice of every length would be compiled anew
-    return fit._replace(trace=backend.from_numpy(backend.to_numpy(fit.trace)[..., : longest + 1], fit.trace))
+    made = np.arange(n_iter.max() + 1)
+    trace = np.where(made <= n_iter[..., None], trace[..., : len(made)], np.nan).astype(trace.dtype)
+    return fit._replace(trace=backend.from_numpy(trace, fit.trace))

@@ -113,7 +113,7 @@ class KMeansModel:
             far = xp.argmax(present, axis=-1, keepdims=True)[..., None]
             rows = broadcast(z, (*labels.shape, d))
             farthest = xp.take_along_axis(rows, broadcast(far, (*far.shape[:-1], d)), axis=-2)[..., 0, :]
-            return Statistics(counts, total(gaps), xp.vecdot(share, square), farthest, xp.max(present, axis=-1))
+            return Statistics(counts, total(gaps), xp.sum(share * square, axis=-1), farthest, xp.max(present, axis=-1))
 
         def by_both(z: Array) -> Statistics:  # of a batch, only some problems may need care
             return select(params.careful > 0, by_differences(z), by_products(z))

@@ -13,7 +13,7 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute import em
-from emroute.array import concrete, map_leaves, safe_log
+from emroute.array import concrete, full, map_leaves, safe_log
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.data import Rows, Stream, open_source
@@ -83,7 +83,7 @@ class Mixture:
     def unfitted(cls, model: Any, params: Any) -> Self:
         """Wrap parameters in a mixture without a history."""
         xp = backends.namespace(params.weights)
-        nothing = xp.full_like(params.weights[..., 0], xp.nan)
+        nothing = full(tuple(params.weights.shape[:-1]), np.nan, like=params.weights)
         count = xp.zeros_like(nothing, dtype=xp.int32)
         return cls(model, params, nothing, nothing[..., None], count, count + int(em.Status.MAX_ITER))
 

@@ -121,8 +121,8 @@ class _Gauge:
 
     def expect(self, params: Array, x: Array, weight: Array) -> Extent:
         xp = backends.namespace(x)
-        square = xp.vecdot(x, x)
-        return Extent(xp.sum(weight, axis=-1), xp.matmul(weight[..., None, :], x)[..., 0, :], xp.vecdot(weight, square))
+        length = xp.sum(weight * xp.vecdot(x, x), axis=-1)  # a product would add one row after another
+        return Extent(xp.sum(weight, axis=-1), xp.matmul(weight[..., None, :], x)[..., 0, :], length)
 
     def bytes_per_row(self, params: Array) -> int:
         return params.shape[-1]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from functools import partial
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -10,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from emroute_backends.portable import Array, namespace
+from emroute_backends.portable import Array, replaced
 
 __all__ = [
     "anchor",
@@ -39,18 +42,39 @@ digamma = jax.scipy.special.digamma
 to_numpy = np.asarray
 
 _CPU_BYTES = 2**22
+_CPU_ROWS = 2**12  # products add up rows one after another: more of them cost digits
 _DEVICE_BYTES = 2**28
+_PIECE = 64
+
+# By default, GPUs multiply float32 in TF32, which has three digits; whatever the default, ours have seven.
+_HIGHEST = {"precision": jax.lax.Precision.HIGHEST}
+_SPACE = replaced(jnp, lambda name, product: partial(product, **_HIGHEST))
+
+
+def namespace(x: Array, /) -> ModuleType:
+    return _SPACE
 
 
 def eigh(x: Array, /) -> tuple[Array, Array]:
-    return tuple(jnp.linalg.eigh(x))  # NaN where it fails
+    """On CUDA a matrix with NaN has finite eigenvalues; ours are NaN."""
+    finite = jnp.all(jnp.isfinite(x), axis=(-2, -1), keepdims=True)
+    values, vectors = jnp.linalg.eigh(jnp.where(finite, x, 0))
+    return jnp.where(finite[..., 0], values, math.nan), jnp.where(finite, vectors, math.nan)
 
 
 def segment_sum(values: Array, segments: Array, n_segments: int) -> Array:
-    batch, (n, d) = values.shape[:-2], values.shape[-2:]
-    segments = jnp.broadcast_to(segments, (*batch, n)).reshape(-1, n)
-    one = jax.vmap(lambda v, s: jax.ops.segment_sum(v, s, num_segments=n_segments))
-    return one(values.reshape(-1, n, d), segments).reshape(*batch, n_segments, d)
+    """In pieces, added as a tree: one row after another, a float32 sum stands still at 2**24 times a row."""
+    (*batch, n, d), problems = values.shape, math.prod(values.shape[:-2])
+    length = n if values.dtype == jnp.float64 else max(_PIECE, 2 * n_segments)
+    pieces = 1 << (max(1, -(-n // length)) - 1).bit_length()
+    first = (jnp.arange(problems)[:, None] * pieces + jnp.arange(n) // length) * n_segments
+    index = (jnp.broadcast_to(segments, (*batch, n)).reshape(problems, n) + first).ravel()
+    sums = jax.ops.segment_sum(values.reshape(-1, d), index, num_segments=problems * pieces * n_segments)
+    sums = sums.reshape(problems, pieces, n_segments, d)
+    while pieces > 1:
+        pieces //= 2
+        sums = sums[:, :pieces] + sums[:, pieces:]
+    return sums.reshape(*batch, n_segments, d)
 
 
 def from_numpy(value: np.ndarray, like: Array) -> Array:
@@ -63,8 +87,9 @@ def from_numpy(value: np.ndarray, like: Array) -> Array:
 
 
 def chunk_size(bytes_per_row: int) -> int:
-    budget = _CPU_BYTES if jax.default_backend() == "cpu" else _DEVICE_BYTES
-    return max(256, budget // max(1, bytes_per_row))
+    if jax.default_backend() == "cpu":
+        return min(_CPU_ROWS, max(256, _CPU_BYTES // max(1, bytes_per_row)))
+    return max(256, _DEVICE_BYTES // max(1, bytes_per_row))
 
 
 def map_blocks(function: Callable[..., Any], arrays: Sequence[Array], size: int, recompute: bool = False) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import array_api_compat
@@ -19,12 +20,25 @@ namespace = array_api_compat.array_namespace
 
 _STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156)
 _CACHE_BYTES = 2**21
+_PIECE = 1024
 _LARGE = 256  # from where on Stirling's series needs no recurrence
 
 # The C library gives freed memory back to the system above a limit that grows with the largest block it saw freed, up
 # to 32 MiB. This block, never touched, takes the limit there: else the arrays of every block of rows are fresh pages,
 # which cost more than what is computed in them.
 np.empty(2**25 - 2**16, dtype=np.uint8)
+
+
+_PRODUCTS = ("matmul", "tensordot", "vecdot")
+
+
+def replaced(space: ModuleType, wrap: Callable[[str, Callable[..., Array]], Callable[..., Array]]) -> ModuleType:
+    """Return a namespace like `space`, its matrix products wrapped."""
+    changed = ModuleType(f"{space.__name__} of emroute")
+    products = {name: wrap(name, getattr(space, name)) for name in _PRODUCTS}
+    vars(changed).update({**vars(space), **products})
+    vars(changed)["linalg"] = SimpleNamespace(**{**vars(space.linalg), **products})
+    return changed
 
 
 def loop(condition: Callable[[Any], Array], body: Callable[[Any], Any], state: Any) -> Any:
@@ -77,9 +91,18 @@ def digamma(x: Array, /) -> Array:
 
 
 def segment_sum(values: Array, segments: Array, n_segments: int) -> Array:
-    xp = namespace(values)
-    classes = xp.arange(n_segments, dtype=segments.dtype, device=array_api_compat.device(segments))
-    return xp.matmul(xp.astype(segments[..., None, :] == classes[:, None], values.dtype), values)
+    """Products with one-hot matrices, a piece of the rows each: one after another, float32 sums lose their digits."""
+    xp, n = namespace(values), values.shape[-2]
+    classes = xp.arange(n_segments, dtype=segments.dtype, device=array_api_compat.device(segments))[:, None]
+
+    def piece(start: int) -> Array:
+        part = slice(start, min(start + _PIECE, n))
+        return xp.matmul(xp.astype(segments[..., None, part] == classes, values.dtype), values[..., part, :])
+
+    sums = [piece(start) for start in range(0, max(n, 1), _PIECE)]
+    while len(sums) > 1:
+        sums = [sum(sums[at + 1 : at + 2], sums[at]) for at in range(0, len(sums), 2)]
+    return sums[0]
 
 
 def detach(x: Array, /) -> Array:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial, wraps
+from types import ModuleType
 from typing import Any
 
+import array_api_compat.torch
 import numpy as np
 import torch
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.utils.checkpoint import checkpoint
 
-from emroute_backends.portable import Array, compile, eigh, join, loop, namespace
+from emroute_backends.portable import Array, compile, eigh, join, loop, replaced
 
 __all__ = [
     "chunk_size",
@@ -36,13 +39,77 @@ digamma = torch.digamma
 tracing = torch.compiler.is_compiling
 
 _CPU_BYTES = 2**23
+_CPU_ROWS = 2**13  # products add up rows one after another: more of them cost digits
 _DEVICE_BYTES = 2**28
+_FULL = ("none", "ieee", "highest")
+
+
+@contextmanager
+def _full_precision(kind: str) -> Iterator[None]:
+    """Multiply in the arrays' own precision: in TF32 or bfloat16 a log-likelihood is 1e-3 wrong and may fall.
+
+    Autocast and `torch.set_float32_matmul_precision` are for layers; the user's settings hold again afterwards.
+    """
+    with ExitStack() as stack:
+        if torch.is_autocast_enabled(kind):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        for settings in _PRECISIONS:
+            if (before := settings.fp32_precision) not in _FULL:
+                settings.fp32_precision = "ieee"
+                stack.callback(setattr, settings, "fp32_precision", before)
+        yield
+
+
+class _Legacy:
+    """The one setting of releases before 2.9, under the name and the values of the later ones."""
+
+    @property
+    def fp32_precision(self) -> str:
+        return torch.get_float32_matmul_precision()
+
+    @fp32_precision.setter
+    def fp32_precision(self, value: str) -> None:
+        torch.set_float32_matmul_precision("highest" if value == "ieee" else value)
+
+
+def _precisions() -> tuple[Any, ...]:
+    each = (torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None))
+    return each if all(hasattr(settings, "fp32_precision") for settings in each) else (_Legacy(),)
+
+
+_PRECISIONS = _precisions()
+
+
+def _is_full(kind: str) -> bool:
+    switched = not all(settings.fp32_precision in _FULL for settings in _PRECISIONS)
+    return not (switched or torch.is_autocast_enabled(kind))
+
+
+def _precise(name: str, product: Callable[..., Array]) -> Callable[..., Array]:
+    @wraps(product)
+    def full(a: Array, b: Array, /, **options: Any) -> Array:
+        kind = a.device.type
+        if tracing() or kind == "meta" or _is_full(kind):
+            return product(a, b, **options)
+        with _full_precision(kind):
+            return product(a, b, **options)
+
+    return full
+
+
+_SPACE = replaced(array_api_compat.torch, _precise)
+
+
+def namespace(x: Array, /) -> ModuleType:
+    return _SPACE
 
 
 def segment_sum(values: Array, segments: Array, n_segments: int) -> Array:
+    """In float64: one row after another, a float32 sum stands still at 2**24 times a row."""
+    wide = values if values.device.type == "mps" else values.to(torch.float64)  # MPS has none
     index = segments.expand(values.shape[:-1])[..., None].expand(values.shape)
     shape = (*values.shape[:-2], n_segments, values.shape[-1])
-    return values.new_zeros(shape).scatter_add(-2, index, values)
+    return wide.new_zeros(shape).scatter_add(-2, index, wide).to(values.dtype)
 
 
 def detach(x: Array, /) -> Array:
@@ -60,8 +127,9 @@ def from_numpy(value: np.ndarray, like: Array) -> Array:
 
 
 def chunk_size(bytes_per_row: int) -> int:
-    budget = _DEVICE_BYTES if torch.accelerator.is_available() else _CPU_BYTES
-    return max(1024, budget // max(1, bytes_per_row))
+    if torch.accelerator.is_available():
+        return max(1024, _DEVICE_BYTES // max(1, bytes_per_row))
+    return min(_CPU_ROWS, max(1024, _CPU_BYTES // max(1, bytes_per_row)))
 
 
 class _Peel(torch.autograd.Function):

@@ -15,7 +15,7 @@ from emroute.cli.show import show
 from emroute.testing.cases import OPERATIONS, Case
 from emroute.testing.check import run
 from emroute.testing.equivalence import Outcome, told
-from emroute.testing.place import NUMPY, places
+from emroute.testing.place import NUMPY, Place, places
 
 __all__ = ["check"]
 
@@ -76,13 +76,34 @@ def _table(
     def cells(mine: Sequence[Outcome], entry: Callable[[Sequence[Outcome]], str]) -> list[str]:
         return [entry([outcome for outcome in mine if outcome.place == place]) for place in columns]
 
+    left_out = _left_out(results)
     rows, above = [], ""
     for (title, what), mine in lines.items():
-        rows.append((title if title != above else "", what, *cells(mine, _cell), _seconds(mine)))
+        row_cells = [
+            left_out.get(place, "–") if cell == "–" else cell
+            for place, cell in zip(columns, cells(mine, _cell), strict=True)
+        ]
+        rows.append((title if title != above else "", what, *row_cells, _seconds(mine)))
         above = title
     rows.append(("seconds", "", *cells(everything, _seconds), _seconds(everything)))
     headers = ["", "", *(f"{place.library}\n{place.device}" for place in columns), "seconds"]
     show(console, "Largest differences from float64 NumPy, relative to the array's largest entry", headers, rows)
+
+
+def _left_out(results: Sequence[tuple[Case, list[Outcome]]]) -> dict[Place, str]:
+    """Why the algorithms were not run on some libraries: an operation that they rest on is wrong there."""
+    wrong: dict[Place, dict[str, None]] = {}
+    for case, outcomes in results:
+        for outcome in outcomes:
+            if case in OPERATIONS and not outcome.passed:
+                wrong.setdefault(outcome.place, {})[case.name.rpartition(".")[2]] = None
+    reasons = {}
+    for place, names in wrong.items():
+        reasons[place] = f"not run: {', '.join(names)} {'is' if len(names) == 1 else 'are'} wrong"
+    if NUMPY in reasons:  # there is nothing to compare with
+        everywhere = dict.fromkeys((outcome.place for _, outcomes in results for outcome in outcomes), reasons[NUMPY])
+        reasons = {place: f"{why} on NumPy" for place, why in everywhere.items()}
+    return reasons
 
 
 def _seconds(outcomes: Sequence[Outcome]) -> str:

@@ -213,7 +213,7 @@ class KMeans(TransformerMixin, ClassNamePrefixFeaturesOutMixin, ClusterMixin, Es
         """Minus the inertia of rows."""
         square = self._over_rows(lambda clusters, rows: clusters.assign(rows)[1], X)
         xp, weight = backends.namespace(square), as_weight(sample_weight, square)
-        return -as_number(xp.sum(square) if weight is None else xp.vecdot(weight, square))
+        return -as_number(xp.sum(square) if weight is None else xp.sum(weight * square))
 
     def _over_rows(self, function: Callable[[kmeans.KMeans, Array], Array], X: Any) -> Array:
         check_is_fitted(self, self._fitted)

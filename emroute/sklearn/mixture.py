@@ -195,7 +195,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         """Mean log-density of a row, weighted where weights are given."""
         log_prob = self.score_samples(X)
         xp, weight = backends.namespace(log_prob), as_weight(sample_weight, log_prob)
-        return as_number(xp.mean(log_prob) if weight is None else xp.vecdot(weight, log_prob) / xp.sum(weight))
+        return as_number(xp.mean(log_prob) if weight is None else xp.sum(weight * log_prob) / xp.sum(weight))
 
     def bic(self, X: Any) -> float:
         """Bayesian information criterion: the lower, the better."""
