@@ -1,17 +1,20 @@
 """Where to start: k-means++ (Arthur & Vassilvitskii 2007, greedy as in scikit-learn), random rows.
 
-Draws are uniforms from a host generator, turned into rows by inverting the cumulative weights on the device, so
-one seed gives one start on every library, under tracing too.
+Draws are uniforms from a host generator, turned into rows by inverting the cumulative weights. That is done on the
+host, in float64, for on the devices float32 sums differ in their last digits, and with them the rows: so one seed gives
+one start on every library. A compiler that is tracing has no values to show; there the device draws.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import array_api_compat
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import concrete, constant, set_at, swap
+from emroute.array import concrete, constant, eps, itemsize, map_leaves, swap
 from emroute.backend import Array, Backend, compiled
 from emroute.data import Rows, Stream
 
@@ -58,32 +61,89 @@ def seeds(
         ``(..., k, p)``, or ``(..., R, k, p)`` where R > 1.
     """
     most = max(_MOST_ROWS, 16 * n_components)
-    rows = source
-    if n_rows > most:
-        counting = _counting(source.weight, n_rows)
-        if len(counting) > most:
-            counting = np.sort(rng.choice(counting, most, replace=False, shuffle=False))
-        rows = _sample(source, counting)
+    rows = _representatives(source, n_rows, most, rng) if n_rows > most else source
     if isinstance(rows, Stream):
         rows = _sample(rows, np.arange(n_rows))
-    backend = backends.get(*rows.arrays)
     by_distance = name == "k-means++"
     candidates = 2 + int(np.log(n_components)) if by_distance else 1
     restarts = (n_init,) if n_init > 1 else ()
-    uniforms = np.moveaxis(rng.random((*rows.batch, *restarts, n_components, candidates)), -2, 0)
+    uniforms = rng.random((*rows.batch, *restarts, n_components, candidates))
+    index = _draw_indices(model, params, rows, uniforms, by_distance)
+    backend = backends.get(*rows.arrays)
     z = compiled(backend, type(model).points, model)(params, rows.layout.pack(rows.arrays))
-    weight = rows.weight
-    if restarts:
-        z, weight = z[..., None, :, :], None if weight is None else weight[..., None, :]
-    return compiled(backend, _draw_rows, backend, by_distance)(z, weight, backend.from_numpy(uniforms, z))
+    return compiled(backend, _pick, len(rows.batch))(z, index)
 
 
-def _counting(weight: Array | None, n_rows: int) -> np.ndarray:
-    """Rows of positive weight in some problem, as far as values can be seen."""
+def _pick(n_batch: int, z: Array, index: Array) -> Array:
+    """Rows ``(..., R, k, p)`` of each problem's `z` ``(..., n, p)`` at the indices ``(..., R, k)``."""
+    xp, batch, last = backends.namespace(z), tuple(z.shape[:n_batch]), tuple(index.shape[n_batch:])
+    flat = xp.reshape(index, (*batch, math.prod(last)))
+    wide = xp.broadcast_to(flat[..., None], (*flat.shape, z.shape[-1]))
+    return xp.reshape(xp.take_along_axis(z, wide, axis=-2), (*batch, *last, z.shape[-1]))
+
+
+def _draw_indices(model: Any, params: Any, rows: Rows, uniforms: np.ndarray, by_distance: bool) -> Array:
+    """Draw rows on the host, or on the device where a compiler is tracing; indices ``(..., R, k)``."""
+    backend = backends.get(*rows.arrays)
+    if concrete(backend.namespace(rows.arrays[0]).any(rows.arrays[0][..., :0] == 0)) is None:
+        z = model.points(params, rows.layout.pack(rows.arrays))
+        return _draw_all(backend, by_distance, z, rows.weight, backend.from_numpy(uniforms, z))
+    host, params = rows.like([backend.to_numpy(x) for x in rows.held]), map_leaves(backend.to_numpy, params)
+    real = [x.astype(np.float64, copy=False) if x.dtype.kind == "f" else x for x in host.held]
+    host, params = host.like(real), map_leaves(_coarse, params)
+    z = model.points(params, host.layout.pack(host.arrays))
+    numpy = backends.get(z)
+    return backend.from_numpy(_draw_all(numpy, by_distance, z, host.weight, uniforms), rows.arrays[0])
+
+
+def _coarse(x: np.ndarray) -> np.ndarray:
+    """Round to 12 bits: a start must not hang on the last digits of a scale, in which libraries differ."""
+    if x.dtype.kind != "f":
+        return x
+    mantissa, exponent = np.frexp(x.astype(np.float64))
+    return np.ldexp(np.round(mantissa * 2**12), exponent - 12)
+
+
+def _draw_all(backend: Backend, by_distance: bool, z: Array, weight: Array | None, uniforms: Array) -> Array:
+    """Draw for every problem and every restart, some at a time: what is held is ``(L, n)`` for each."""
+    xp, n = backend.namespace(z), z.shape[-2]
+    batch, (k, candidates) = tuple(uniforms.shape[:-2]), uniforms.shape[-2:]
+    restarts = tuple(batch[len(z.shape[:-2]) :])
+    place = xp.arange(math.prod(z.shape[:-2]), device=array_api_compat.device(z))
+    place = xp.reshape(xp.broadcast_to(place[:, None], (place.shape[0], math.prod(restarts))), (-1,))
+    rows = xp.reshape(z - xp.mean(z, axis=-2, keepdims=True), (-1, *z.shape[-2:]))
+    mass = None if weight is None else xp.reshape(xp.broadcast_to(weight, z.shape[:-1]), (-1, n))
+
+    def some(place: Array, uniforms: Array) -> tuple[Array, ...]:
+        if rows.shape[0] == 1:
+            own, its = rows, mass
+        else:
+            own, its = xp.take(rows, place, axis=0), None if mass is None else xp.take(mass, place, axis=0)
+        return (_draw_rows(backend, by_distance, own, its, uniforms),)
+
+    size = max(1, backend.chunk_size(itemsize(z) * 4 * candidates) // n)
+    (index,) = backend.map_blocks(some, [place, xp.reshape(uniforms, (-1, k, candidates))], size)
+    return xp.reshape(index, (*batch, k))
+
+
+def _representatives(source: Rows | Stream, n_rows: int, most: int, rng: np.random.Generator) -> Rows:
+    """Return about `most` rows that stand for all.
+
+    Half of them are drawn by weight, half whatever their weight, and each stands for as many as it had chances not to
+    be drawn: so heavy rows are there, and light ones count what they weigh.
+    """
+    weight = source.weight
     if weight is None or concrete(backends.namespace(weight).all(weight >= 0)) is None:
-        return np.arange(n_rows)
-    host = backends.get(weight).to_numpy(weight)
-    return np.flatnonzero((host > 0).reshape(-1, n_rows).any(axis=0))
+        return _sample(source, np.sort(rng.choice(n_rows, most, replace=False, shuffle=False)))
+    host = backends.get(weight).to_numpy(weight).astype(np.float64).reshape(-1, n_rows)
+    part = np.mean(host / host.sum(axis=-1, keepdims=True), axis=0)
+    counting = part > 0
+    chance = np.where(counting, np.minimum(1, most / 2 * (1 / np.count_nonzero(counting) + part)), 0)
+    index = np.flatnonzero(np.diff(np.floor(np.cumsum(chance) + rng.random()), prepend=0))
+    rows = _sample(source, index)
+    backend = backends.get(weight)
+    stands_for = backend.from_numpy(1 / chance[index], rows.arrays[0])
+    return rows.like([*rows.arrays, rows.weight * stands_for])
 
 
 def _sample(source: Rows | Stream, index: np.ndarray) -> Rows:
@@ -104,16 +164,16 @@ def _sample(source: Rows | Stream, index: np.ndarray) -> Rows:
 
 
 def _draw_rows(backend: Backend, by_distance: bool, z: Array, sample_weight: Array | None, uniforms: Array) -> Array:
-    """Draw ``uniforms.shape[0]`` rows, each with probability weight times squared distance to those before it.
+    """Draw `k` rows of centred ``z (..., n, p)`` for each of the uniforms ``(m, k, L)``; indices ``(m, k)``.
 
-    Without `by_distance` a row counts 1 until it has been drawn. Of the candidates ``uniforms.shape[-1]`` the one
-    that leaves the least total distance is kept.
+    Each has probability weight times squared distance to those before it; without `by_distance` a row counts 1 until
+    one like it has been drawn. Of the `L` candidates the one that leaves the least total distance is kept.
     """
     xp = backend.namespace(z)
-    batch = tuple(uniforms.shape[1:-1])
-    z = xp.broadcast_to(z, (*batch, *z.shape[-2:]))
-    weight = xp.ones_like(z[..., 0]) if sample_weight is None else xp.broadcast_to(sample_weight, z.shape[:-1])
-    n, square = z.shape[-2], xp.sum(z * z, axis=-1)
+    (m, k, _), n = uniforms.shape, z.shape[-2]
+    weight = xp.ones_like(z[..., 0]) if sample_weight is None else sample_weight
+    square = xp.sum(z * z, axis=-1)
+    numbers = constant(np.arange(k), like=xp.argmin(uniforms[:, :, 0]))
 
     def draw(mass: Array, uniform: Array) -> Array:
         """Invert the cumulative mass; where nothing is left, that of the weights."""
@@ -122,27 +182,26 @@ def _draw_rows(backend: Backend, by_distance: bool, z: Array, sample_weight: Arr
         below = cumulative[..., None, :] <= uniform[..., None] * cumulative[..., None, -1:]
         return xp.minimum(xp.count_nonzero(below, axis=-1), constant(n - 1, like=xp.argmin(mass)))
 
-    def distance(index: Array) -> tuple[Array, Array]:
-        """Rows at the candidates' indices, and what of each row's distance they leave: ``(..., L, n)``."""
-        wide = xp.broadcast_to(index[..., None], (*index.shape, z.shape[-1]))
-        chosen = xp.take_along_axis(z, wide, axis=-2)
+    def distance(index: Array) -> Array:
+        """What of each row's distance the candidates ``(m, L)`` leave: ``(m, L, n)``."""
+        rows = xp.broadcast_to(z, (m, *z.shape[-2:]))
+        chosen = xp.take_along_axis(rows, xp.broadcast_to(index[..., None], (*index.shape, z.shape[-1])), axis=-2)
+        own = xp.sum(chosen * chosen, axis=-1)[..., None]
         if not by_distance:
-            return chosen, xp.astype(index[..., None] != constant(np.arange(n), like=index), z.dtype)
-        gap = square[..., None, :] - 2 * xp.matmul(chosen, swap(z)) + xp.sum(chosen * chosen, axis=-1)[..., None]
-        return chosen, xp.where(gap > 0, gap, xp.zeros_like(gap))
+            same = xp.all(chosen[..., None, :] == rows[..., None, :, :], axis=-1)
+            return xp.astype(~same, z.dtype)
+        gap = square[..., None, :] - 2 * xp.matmul(chosen, swap(rows)) + own
+        return xp.where(gap > 4 * eps(z) * (square[..., None, :] + own), gap, xp.zeros_like(gap))
 
     def one_more(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        count, left, points = state
-        index = draw(weight * left, uniforms[count, ...])
-        chosen, gap = distance(index)
-        after = xp.minimum(left[..., None, :], gap)
-        best = xp.argmin(xp.sum(weight[..., None, :] * after, axis=-1), axis=-1)[..., None, None]
-        left = xp.take_along_axis(after, xp.broadcast_to(best, (*left.shape[:-1], 1, n)), axis=-2)[..., 0, :]
-        kept = xp.take_along_axis(chosen, xp.broadcast_to(best, (*left.shape[:-1], 1, z.shape[-1])), axis=-2)
-        return count + 1, left, set_at(points, count, kept[..., 0, :])
+        count, left, found = state
+        index = draw(weight * left, xp.take(uniforms, xp.reshape(count, (1,)), axis=1)[:, 0, :])
+        after = xp.minimum(left[..., None, :], distance(index))
+        best = xp.argmin(xp.sum(weight[..., None, :] * after, axis=-1), axis=-1)[..., None]
+        left = xp.take_along_axis(after, xp.broadcast_to(best[..., None], (m, 1, n)), axis=-2)[..., 0, :]
+        kept = xp.take_along_axis(index, best, axis=-1)
+        return count + 1, left, xp.where(numbers == count, kept, found)
 
-    first, gap = distance(draw(weight, uniforms[0, ..., :1]))
-    k = uniforms.shape[0]
-    points = set_at(first[..., 0, :] + xp.zeros_like(uniforms[..., :1]), 0, first[..., 0, :])
-    _, _, points = backend.loop(lambda state: state[0] < k, one_more, (1, gap[..., 0, :], points))
-    return xp.moveaxis(points, 0, -2)
+    first = draw(xp.broadcast_to(weight, (m, n)), uniforms[:, 0, :1])
+    start = (numbers[1] if k > 1 else numbers[0] + 1, distance(first)[:, 0, :], first + 0 * numbers)
+    return backend.loop(lambda state: state[0] < k, one_more, start)[2]
