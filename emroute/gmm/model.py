@@ -20,7 +20,7 @@ from emroute.array import constant, either, eps, full, itemsize, normalize, safe
 from emroute.backend import Array, compiled
 from emroute.data import Rows
 from emroute.errors import InputError
-from emroute.family import Statistics, share
+from emroute.family import Statistics, posterior, share, weighted
 from emroute.fitting import mixing_weights
 from emroute.gmm.covariance import COVARIANCES, Covariance, Spread
 from emroute.validate import as_parameter, check_floating, check_scored, check_width, require
@@ -148,17 +148,19 @@ class GaussianModel:
 
     def log_prob(self, params: Params, x: Array) -> Array:
         """log p(x), ``(..., n)``."""
-        return normalize(self._joint_of(params, x), axis=-2)[1][..., 0, :]
+        return posterior(self._log_prob_of(params, x), params.weights)[1]
 
     def responsibilities(self, params: Params, x: Array) -> Array:
         """p(k | x), ``(..., n, k)``."""
-        return swap(normalize(self._joint_of(params, x), axis=-2)[0])
+        return swap(posterior(self._log_prob_of(params, x), params.weights)[0])
 
     def predict(self, params: Params, x: Array) -> Array:
         """Return the likeliest component, ``(..., n)``."""
-        return backends.namespace(x).argmax(self._joint_of(params, x), axis=-2)
+        return backends.namespace(x).argmax(weighted(self._log_prob_of(params, x), params.weights), axis=-2)
 
-    def _joint_of(self, params: Params, x: Array) -> Array:
+    def _log_prob_of(self, params: Params, x: Array) -> Array:
+        """log N(x | k), ``(..., k, n)``."""
+        params = params._replace(weights=backends.namespace(x).ones_like(params.weights))
         return self._joint(params, standardize(params, x)[..., None, :, :] - params.means[..., None])
 
     def check(self, params: Params, rows: Rows) -> None:
