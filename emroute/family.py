@@ -33,17 +33,15 @@ __all__ = [
     "as_real",
     "distances",
     "is_count",
-    "is_small",
     "nearest",
     "posterior",
     "ratio",
     "share",
-    "weighted",
 ]
 
 
-_LOST = {4: 1e-3, 8: 1e-8}  # of float32 and float64: what sums of products may err by
-_POOLED = 0.02  # share of all rows' estimate in each component's start
+_LOST = {4: 1e-3, 8: 1e-10}  # of float32 and float64: what sums of products may err by
+_POOLED = 0.05  # share of all rows' estimate in each component's start
 
 
 class Statistics(NamedTuple):
@@ -219,15 +217,18 @@ class FamilyModel:
 
     def predict(self, params: Any, data: Any) -> Array:
         """Return the likeliest component, ``(..., n)``."""
-        log_prob = self.suited(params, data).log_prob_of(params, data)
-        return backends.namespace(log_prob).argmax(weighted(log_prob, params.weights), axis=-2)
+        shares, _ = posterior(self.suited(params, data).log_prob_of(params, data), params.weights)
+        return backends.namespace(shares).argmax(shares, axis=-2)
 
     def suited(self, params: Any, data: Any) -> FamilyModel:
-        """Return the model of the form that these rows need; under a compiler, which sees none, the one for all."""
-        if not self.family.precise:
-            return self
-        size = self.family.size(params, data)
-        return replace(self, large=concrete(backends.namespace(size).all(is_small(size))) is not True)
+        """Return the model in the form that these rows need."""
+        return self.sized(self.family.size(params, data)) if self.family.precise else self
+
+    def sized(self, size: Array) -> FamilyModel:
+        """Return the model in the form that rows of these sizes need; a compiler that sees none gets that for all."""
+        xp = backends.namespace(size)
+        small = xp.all(eps(size) * size * xp.log(size + 1) < _LOST[itemsize(size)])
+        return replace(self, large=self.family.precise and concrete(small) is not True)
 
     def describe(self) -> dict[str, Any]:
         """Return what a saved mixture must know beside its arrays."""
@@ -265,45 +266,36 @@ class Nearest:
         return self.model.bytes_per_row(params[0])
 
 
-def weighted(log_prob: Array, weights: Array) -> Array:
-    """log w_k + log p(x | k), ``(..., k, n)``; log w_k where no component can give x."""
-    xp, log_weights = backends.namespace(log_prob), safe_log(weights)[..., None]
-    joint = log_prob + log_weights
-    impossible = xp.max(joint, axis=-2, keepdims=True) == -xp.inf
-    return xp.where(impossible, log_weights, joint)
-
-
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
 def posterior(log_prob: Array, weights: Array) -> tuple[Array, Array]:
     """Return p(k | x), ``(..., k, n)``, and log p(x), ``(..., n)``, of log p(x | k) and weights ``(..., k)``.
 
-    Where no component can give x, p(k | x) are the weights. A weight of 0 has its derivatives too: p(x | k) / p(x) is
-    that of log p(x), if it is not above the root of the largest number.
+    Where no component can give x, p(k | x) are the weights. A weight of 0 has its derivatives, as others have.
 
     >>> import numpy as np
     >>> shares, log_prob = posterior(np.asarray([[-5000.0], [0.0]]), np.asarray([1.0, 0.0]))
     >>> shares.tolist(), log_prob.tolist()
     ([[1.0], [0.0]], [-5000.0])
     """
-    xp, backend = backends.namespace(log_prob), backends.get(log_prob)
-    joint = log_prob + safe_log(weights)[..., None]
-    shares, log_norm = normalize(joint, axis=-2)
+    xp = backends.namespace(log_prob)
+    shares, log_norm = normalize(log_prob + safe_log(weights)[..., None], axis=-2)
     impossible = log_norm == -xp.inf
-    # w p(x | k) / p(x) is 0 at w = 0, and has a slope there
+    none = weights < tiny(weights)
+    if concrete(xp.any(none)) is not False:
+        # w p(x | k) / p(x) is 0 at w = 0, but has a slope
+        extra = weights[..., None] * _odds(log_prob, log_norm, none[..., None] & ~impossible)
+        total = xp.sum(extra, axis=-2, keepdims=True)
+        shares, log_norm = shares + extra - shares * total, log_norm + total
+    return xp.where(impossible, weights[..., None], shares), log_norm[..., 0, :]
+
+
+def _odds(log_prob: Array, log_norm: Array, where: Array) -> Array:
+    """p(x | k) / p(x), a constant, at most the root of the largest number; elsewhere 0."""
+    xp = backends.namespace(log_prob)
+    where = where & (log_prob > -xp.inf)
     most = math.log(xp.finfo(log_prob.dtype).max) / 2
-    known = (weights[..., None] < tiny(weights)) & ~impossible & (log_prob > -xp.inf)
-    gap = xp.where(known, log_prob, 0.0) - xp.where(impossible, 0.0, log_norm)
-    slope = xp.where(known, xp.exp(xp.where(gap < most, gap, most)), 0.0)
-    extra = weights[..., None] * backend.detach(slope)
-    total = xp.sum(extra, axis=-2, keepdims=True)
-    shares = xp.where(impossible, weights[..., None], shares + extra - shares * total)
-    return shares, (log_norm + total)[..., 0, :]
-
-
-def is_small(size: Array) -> Array:
-    """Whether sums of `size` logarithms of probabilities keep their digits."""
-    xp = backends.namespace(size)
-    return eps(size) * size * xp.log(size + 1) < _LOST[itemsize(size)]
+    gap = xp.clip(xp.where(where, log_prob, 0.0) - xp.where(where, log_norm, 0.0), None, most)
+    return backends.get(log_prob).detach(xp.where(where, xp.exp(gap), 0.0))
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -328,8 +320,9 @@ def as_real(x: Array, like: Array) -> Array:
     return backends.namespace(x).astype(x, like.dtype, copy=False)
 
 
+@Capabilities(jit=True, batch=True, integers=True, half=True)
 def as_integers(x: Array) -> Array:
-    """Return integers in the library's own dtype of them, in which sums do not wrap around; other numbers as they are."""
+    """Return integers in the library's default dtype, in which sums do not wrap around; other numbers as they are."""
     xp, backend = backends.namespace(x), backends.get(x)
     if not xp.isdtype(x.dtype, "integral"):
         return x

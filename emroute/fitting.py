@@ -15,7 +15,7 @@ from emroute.array import concrete, eps, leaves, map_leaves, rebuild
 from emroute.backend import Array, compiled
 from emroute.data import Rows, Stream, open_source
 from emroute.errors import InputError
-from emroute.family import FamilyModel, Nearest, is_small
+from emroute.family import FamilyModel, Nearest
 from emroute.init import STARTS, seeds
 from emroute.sweep import Moments, summarize, sweep
 from emroute.validate import (
@@ -224,9 +224,12 @@ class _Census:
         ]
         data = tuple(kept) if isinstance(data, tuple) else kept[0]
         bad = xp.astype(~good, sample_weight.dtype)
-        each = [self.family.base(params, data), self.family.peak(params, data)]
-        sums = [xp.sum(sample_weight * one, axis=-1) for one in each]
-        return _Tally(*sums, xp.max(self.family.size(params, data), axis=-1), xp.sum(bad, axis=-1))
+        return _Tally(
+            xp.sum(sample_weight * self.family.base(params, data), axis=-1),
+            xp.sum(sample_weight * self.family.peak(params, data), axis=-1),
+            xp.max(self.family.size(params, data), axis=-1),
+            xp.sum(bad, axis=-1),
+        )
 
     def merge(self, a: _Tally, b: _Tally) -> _Tally:
         total = map_leaves(lambda x, y: x + y, a, b)
@@ -250,10 +253,8 @@ def fit_counts(
         check_rows(source, family.good, family.complaint)
     n = source.n if isinstance(source, Rows) else sum(rows.n for rows in source)
     check_total(n, k, "n_components", math.prod(source.batch))
-    # a compiler that is tracing cannot say
-    large = family.precise and concrete(xp.all(is_small(census.size))) is not True
-    model = FamilyModel(family, fixed_weights=weights is not None, large=large)
-    params = params._replace(constant=census.large if large else census.small)
+    model = FamilyModel(family, fixed_weights=weights is not None).sized(census.size)
+    params = params._replace(constant=census.large if model.large else census.small)
     drawn = None
     if settings.named:
         drawn = seeds(model, params, source, n, settings.init, k, settings.n_init, as_generator(settings.rng))

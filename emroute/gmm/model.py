@@ -20,7 +20,7 @@ from emroute.array import constant, either, eps, full, itemsize, normalize, safe
 from emroute.backend import Array, compiled
 from emroute.data import Rows
 from emroute.errors import InputError
-from emroute.family import Statistics, posterior, share, weighted
+from emroute.family import Statistics, posterior, share
 from emroute.fitting import mixing_weights
 from emroute.gmm.covariance import COVARIANCES, Covariance, Spread
 from emroute.validate import as_parameter, check_floating, check_scored, check_width, require
@@ -156,11 +156,13 @@ class GaussianModel:
 
     def predict(self, params: Params, x: Array) -> Array:
         """Return the likeliest component, ``(..., n)``."""
-        return backends.namespace(x).argmax(weighted(self._log_prob_of(params, x), params.weights), axis=-2)
+        return backends.namespace(x).argmax(self._joint_of(params, x), axis=-2)
 
     def _log_prob_of(self, params: Params, x: Array) -> Array:
         """log N(x | k), ``(..., k, n)``."""
-        params = params._replace(weights=backends.namespace(x).ones_like(params.weights))
+        return self._joint_of(params._replace(weights=backends.namespace(x).ones_like(params.weights)), x)
+
+    def _joint_of(self, params: Params, x: Array) -> Array:
         return self._joint(params, standardize(params, x)[..., None, :, :] - params.means[..., None])
 
     def check(self, params: Params, rows: Rows) -> None:
@@ -193,7 +195,9 @@ def offset(params: Params) -> Array:
     """log w_k plus the logarithm of the density of x at the mean, ``(..., k)``."""
     xp, d = backends.namespace(params.means), params.means.shape[-1]
     jacobian = xp.sum(xp.log(params.scale), axis=-1)[..., None]
-    return safe_log(params.weights) + params.spread.log_det / 2 - jacobian - d * np.log(2 * np.pi).item() / 2
+    # the log of 0 is below every density, yet finite: coefficients are multiplied and compared
+    log_weights = xp.clip(safe_log(params.weights), -xp.finfo(params.weights.dtype).max / 8)
+    return log_weights + params.spread.log_det / 2 - jacobian - d * np.log(2 * np.pi).item() / 2
 
 
 def reference(params: Params) -> Array:

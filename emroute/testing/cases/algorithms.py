@@ -15,6 +15,7 @@ from emroute.gmm import GaussianMixture, diagonal
 from emroute.gmm.covariance import COVARIANCES
 from emroute.mixture import Mixture
 from emroute.testing.cases.case import Case, Draw, normal, positive
+from emroute.testing.cases.counts import COUNTS
 from emroute.testing.cases.routings import ROUTINGS
 
 __all__ = ["ALGORITHMS"]
@@ -379,6 +380,7 @@ ALGORITHMS = (
     Case("kmeans.KMeans.predict", _called("predict"), _clustered),
     Case("kmeans.KMeans.transform", _called("transform", "assign"), _clustered, also=("kmeans.KMeans.assign",)),
     Case("select.mixtures", _chosen, _clusters),
+    *COUNTS,
     *ROUTINGS,
 )
 """What rests on the operations."""
