@@ -91,7 +91,7 @@ class Binomial(Counts):
             heads, trials = as_integers(heads), as_integers(trials)
             floating = [x.dtype for x in (heads, trials) if xp.isdtype(x.dtype, "real floating")]
             heads, trials = (xp.astype(x, floating[0]) if floating else x for x in (heads, trials))
-        return is_count(heads) & is_count(trials) & (heads <= trials)
+        return is_count(heads) & is_count(trials) & (as_integers(heads) <= as_integers(trials))
 
     def check(self, params: Params, *arrays: Array) -> None:
         """Accept any two arrays of counts."""

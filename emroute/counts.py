@@ -27,7 +27,7 @@ from emroute.family import Family
 __all__ = ["Counts", "deviance", "peak"]
 
 _CELLS = 2**17  # numbers that the deviances of some categories hold at once
-_NEAR = 0.05  # |x - m| / (x + m) below which a series takes over
+_NEAR = 0.1  # |x - m| / (x + m) below which a series takes over
 _SERIES = tuple(1 / (2 * j + 1) for j in range(1, 8))  # of atanh
 _STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188)  # to 1e-16 from there on:
 _LARGE = 16
@@ -62,7 +62,7 @@ def deviance(x: Array, mean: Array) -> Array:
     xp, gap = backends.namespace(x, mean), x - mean
     both = x + mean
     part = gap / xp.where(both > 0, both, xp.ones_like(both))
-    near = xp.abs(part) < _NEAR
+    near = (xp.abs(part) < _NEAR) & (x > 0)
     part = xp.where(near, part, xp.zeros_like(part))
     square, series = part * part, xp.zeros_like(part)
     for coefficient in reversed(_SERIES):

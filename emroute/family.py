@@ -337,6 +337,8 @@ def is_count(x: Array) -> Array:
 
 def _is_count(x: Array) -> Array:
     xp = backends.namespace(x)
+    if xp.isdtype(x.dtype, "unsigned integer"):
+        return xp.ones_like(x, dtype=xp.bool)
     good = x >= 0
     return good & xp.isfinite(x) & (xp.floor(x) == x) if xp.isdtype(x.dtype, "real floating") else good
 

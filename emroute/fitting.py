@@ -15,7 +15,7 @@ from emroute.array import concrete, eps, leaves, map_leaves, rebuild
 from emroute.backend import Array, compiled
 from emroute.data import Rows, Stream, open_source
 from emroute.errors import InputError
-from emroute.family import FamilyModel, Nearest
+from emroute.family import FamilyModel, Nearest, as_real
 from emroute.init import STARTS, seeds
 from emroute.sweep import Moments, summarize, sweep
 from emroute.validate import (
@@ -219,9 +219,10 @@ class _Census:
         xp = backends.namespace(sample_weight)
         arrays = data if isinstance(data, tuple) else (data,)
         good = self.family.good(*arrays)
-        kept = [
-            xp.where(xp.reshape(good, (*good.shape, *(1,) * (x.ndim - good.ndim))), x, xp.zeros_like(x)) for x in arrays
-        ]
+        kept = []
+        for x in arrays:
+            here = xp.reshape(good, (*good.shape, *(1,) * (x.ndim - good.ndim)))
+            kept.append(xp.where(here, as_real(x, params.weights), 0.0))
         data = tuple(kept) if isinstance(data, tuple) else kept[0]
         bad = xp.astype(~good, sample_weight.dtype)
         return _Tally(
