@@ -23,6 +23,7 @@ from emroute.array import safe_log
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.family import Family
+from emroute.validate import check_floating
 
 __all__ = ["Counts", "deviance", "peak"]
 
@@ -59,6 +60,7 @@ def deviance(x: Array, mean: Array) -> Array:
     >>> deviance(np.asarray([0.0, 10.0, 1.0]), np.asarray([2.0, 10.0, 0.0])).tolist()
     [2.0, 0.0, inf]
     """
+    check_floating("counts and means", x, mean)
     xp, gap = backends.namespace(x, mean), x - mean
     both = x + mean
     part = gap / xp.where(both > 0, both, xp.ones_like(both))
@@ -84,6 +86,7 @@ def peak(x: Array) -> Array:
     >>> peak(np.asarray([0.0, 1.0, 1e7])).round(6).tolist()
     [0.0, -1.0, -8.977986]
     """
+    check_floating("counts", x)
     xp, gammaln = backends.namespace(x), backends.get(x).gammaln
     small, limit = x < _LARGE, xp.full_like(x, _LARGE)
     few, many = xp.where(small, x, limit), xp.where(small, limit, x)

@@ -22,7 +22,7 @@ from emroute import backend as backends
 from emroute.array import concrete, either, eps, itemsize, normalize, one_hot, safe_log, swap, tiny
 from emroute.backend import Array, compiled
 from emroute.capability import Capabilities
-from emroute.validate import check_rows
+from emroute.validate import check_floating, check_rows
 
 __all__ = [
     "Family",
@@ -266,7 +266,7 @@ class Nearest:
         return self.model.bytes_per_row(params[0])
 
 
-@Capabilities(gradients=True, jit=True, batch=True, half=True)
+@Capabilities(gradients=True, jit=True, batch=True)
 def posterior(log_prob: Array, weights: Array) -> tuple[Array, Array]:
     """Return p(k | x), ``(..., k, n)``, and log p(x), ``(..., n)``, of log p(x | k) and weights ``(..., k)``.
 
@@ -277,6 +277,7 @@ def posterior(log_prob: Array, weights: Array) -> tuple[Array, Array]:
     >>> shares.tolist(), log_prob.tolist()
     ([[1.0], [0.0]], [-5000.0])
     """
+    check_floating("log_prob", log_prob)
     xp = backends.namespace(log_prob)
     shares, log_norm = normalize(log_prob + safe_log(weights)[..., None], axis=-2)
     impossible = log_norm == -xp.inf
@@ -320,7 +321,7 @@ def as_real(x: Array, like: Array) -> Array:
     return backends.namespace(x).astype(x, like.dtype, copy=False)
 
 
-@Capabilities(jit=True, batch=True, integers=True, half=True)
+@Capabilities(gradients=True, jit=True, batch=True, integers=True, half=True)
 def as_integers(x: Array) -> Array:
     """Return integers in the library's default dtype, in which sums do not wrap around; other numbers as they are."""
     xp, backend = backends.namespace(x), backends.get(x)

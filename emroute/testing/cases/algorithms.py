@@ -303,6 +303,7 @@ def _chosen(x: Array, weight: Array, means: Array) -> Any:
 
 
 ALGORITHMS = (
+    *COUNTS,
     Case("family.distances", family.distances, normal((6, 3), (4, 3))),
     Case("family.nearest", family.nearest, normal((6, 3), (4, 3))),
     Case("family.is_count", family.is_count, lambda rng: (np.asarray([0, 1, 2.5, -1, np.nan, np.inf]),)),
@@ -380,7 +381,6 @@ ALGORITHMS = (
     Case("kmeans.KMeans.predict", _called("predict"), _clustered),
     Case("kmeans.KMeans.transform", _called("transform", "assign"), _clustered, also=("kmeans.KMeans.assign",)),
     Case("select.mixtures", _chosen, _clusters),
-    *COUNTS,
     *ROUTINGS,
 )
 """What rests on the operations."""

@@ -98,7 +98,10 @@ def _exact_deviance(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
 
 
 COUNTS = (
-    Case("family.as_integers", family.as_integers, lambda rng: (rng.integers(0, 200, 5).astype(np.int64),)),
+    Case(
+        "family.as_integers", family.as_integers, lambda rng: (rng.integers(0, 200, 5),), smooth=False, variant="counts"
+    ),
+    Case("family.as_integers", family.as_integers, normal((4,))),
     Case(
         "family.posterior",
         family.posterior,
