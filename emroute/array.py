@@ -76,6 +76,8 @@ def _exponentials(x: Array, axis: int) -> tuple[Array, Array]:
 def normalize(log_joint: Array, *, axis: int, weight: Array | float = 1.0) -> tuple[Array, Array]:
     """Return the softmax along an axis times a weight, and the logsumexp, from one pass of exponentials; axes are kept.
 
+    Where all is −inf, the softmax is 0 and the logsumexp −inf.
+
     >>> import numpy as np
     >>> share, log_norm = normalize(np.asarray([[0.0, 0.0]]), axis=-1)
     >>> share.tolist(), round(float(log_norm[0, 0]), 6)
@@ -86,7 +88,7 @@ def normalize(log_joint: Array, *, axis: int, weight: Array | float = 1.0) -> tu
     # next to nothing is nothing: products with denormal numbers take a hundred times as long
     share = xp.where(share > tiny(share) / eps(share), share, 0.0)
     total = xp.sum(share, axis=axis, keepdims=True)
-    return share * (weight / total), xp.log(total) + top
+    return share * (weight / xp.where(total == 0, xp.ones_like(total), total)), safe_log(total) + top
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -103,9 +105,15 @@ def softmax(x: Array, *, axis: int = -1) -> Array:
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
 def safe_log(x: Array) -> Array:
-    """Logarithm of non-negative `x` in which 0 counts as the smallest normal number: finite, also its gradient."""
+    """Logarithm of non-negative `x`: −inf at 0, and below the smallest normal number; the gradient is 0 there.
+
+    >>> import numpy as np
+    >>> safe_log(np.asarray([1.0, 0.0])).tolist()
+    [0.0, -inf]
+    """
     xp = namespace(x)
-    return xp.log(xp.where(x <= tiny(x), xp.full_like(x, tiny(x)), x))
+    none = x < tiny(x)
+    return xp.where(none, -xp.inf, xp.log(xp.where(none, xp.ones_like(x), x)))
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)

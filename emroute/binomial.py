@@ -2,7 +2,7 @@
 
     p(h | t) = sum_k w_k C(t, h) p_k^h (1 - p_k)^(t - h)
 
-T(h, t) = (1, h, t - h), eta_k = (0, log p_k, log(1 - p_k)); the M-step is p_k = sum_n r_nk h_n / sum_n r_nk t_n.
+The counts are heads and tails, h and t - h; the M-step is p_k = sum_n r_nk h_n / sum_n r_nk t_n.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import full, one_hot, safe_log, swap
+from emroute.array import full, one_hot, swap
 from emroute.backend import Array, is_array
 from emroute.capability import Capabilities
+from emroute.counts import Counts
 from emroute.em import Fit
 from emroute.errors import InputError, InputTypeError
-from emroute.family import Family, FamilyModel, as_real, is_count, ratio
+from emroute.family import FamilyModel, as_integers, as_real, is_count, ratio
 from emroute.fitting import Settings, align, fit_counts, mixing_weights, split_start
 from emroute.mixture import Mixture
 from emroute.validate import as_parameter, as_trials, check_count, check_floating, require
@@ -37,7 +38,7 @@ class Params(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Binomial(Family):
+class Binomial(Counts):
     """The binomial family over ``(heads, trials)``."""
 
     params = Params
@@ -49,26 +50,18 @@ class Binomial(Family):
         """The rank of one row of each data array."""
         return (0, 0)
 
-    def features(self, params: Params, data: tuple[Array, Array]) -> Array:
-        """(1, h, t - h)."""
+    def cells(self, params: Params, data: tuple[Array, Array]) -> Array:
+        """Heads and tails."""
         heads, trials = self._real(params, data)
-        xp = backends.namespace(heads)
-        return xp.stack([xp.ones_like(heads), heads, trials - heads], axis=-2)
+        return backends.namespace(heads).stack([heads, trials - heads], axis=-2)
 
-    def natural(self, params: Params) -> Array:
-        """(0, log p, log(1 - p)); 0 counts as the smallest normal number."""
-        xp = backends.namespace(params.probs)
-        return xp.stack([xp.zeros_like(params.probs), safe_log(params.probs), safe_log(1 - params.probs)], axis=-1)
+    def means(self, params: Params) -> Array:
+        """(p, 1 − p)."""
+        return backends.namespace(params.probs).stack([params.probs, 1 - params.probs], axis=-1)
 
     def estimate(self, sums: Array, params: Params) -> Params:
         """Heads over tosses."""
         return params._replace(probs=ratio(sums[..., 1], sums[..., 1] + sums[..., 2], params.probs))
-
-    def base(self, params: Params, data: tuple[Array, Array]) -> Array:
-        """log C(t, h)."""
-        heads, trials = self._real(params, data)
-        gammaln = backends.get(heads).gammaln
-        return gammaln(trials + 1) - gammaln(heads + 1) - gammaln(trials - heads + 1)
 
     def points(self, params: Params, data: tuple[Array, Array]) -> Array:
         """The rate of heads."""
@@ -94,9 +87,11 @@ class Binomial(Family):
         """Whether rows are counts, heads no more than trials."""
         heads, trials = arrays
         xp = backends.namespace(heads, trials)
-        if xp.isdtype(heads.dtype, "integral"):
-            heads = xp.astype(heads, trials.dtype)
-        return is_count(heads) & is_count(trials) & (heads <= xp.astype(trials, heads.dtype))
+        if heads.dtype != trials.dtype:  # in the floating dtype, if one is: what is compared must not wrap around
+            heads, trials = as_integers(heads), as_integers(trials)
+            floating = [x.dtype for x in (heads, trials) if xp.isdtype(x.dtype, "real floating")]
+            heads, trials = (xp.astype(x, floating[0]) if floating else x for x in (heads, trials))
+        return is_count(heads) & is_count(trials) & (as_integers(heads) <= as_integers(trials))
 
     def check(self, params: Params, *arrays: Array) -> None:
         """Accept any two arrays of counts."""
@@ -305,7 +300,8 @@ def fit_complete(heads: Array, trials: Array | int, labels: Array, n_components:
     sums = xp.matmul(coins, swap(family.features(start.params, (heads, trials))))
     require(xp.all(sums[..., 0] > 0), lambda: "every component needs an observation; a label does not occur")
     params = family.estimate(sums, start.params._replace(weights=sums[..., 0] / labels.shape[-1]))
-    log_likelihood = xp.sum(sums * family.natural(params), axis=(-2, -1)) + params.constant
+    each = xp.where(coins > 0, start.model.log_prob_of(params, (heads, trials)), 0.0)
+    log_likelihood = xp.sum(each, axis=(-2, -1)) + params.constant
     return BinomialMixture(
         start.model, params, log_likelihood, log_likelihood[..., None], start.n_iter, 0 * start.status
     )
@@ -339,9 +335,10 @@ def expected_log_likelihood(
     >>> [round(float(expected_log_likelihood(start, heads, 10, constant=c)), 4) for c in (True, False)]
     [-10.9139, -32.6872]
     """
-    data = mixture.data(heads, trials)
-    xp, family = backends.namespace(*data), mixture.model.family
-    shares = mixture.responsibilities(*data)
-    log_prob = xp.matmul(family.natural(mixture.params), family.features(mixture.params, data))
-    total = xp.sum(shares * swap(log_prob), axis=(-2, -1))
-    return total + xp.sum(family.base(mixture.params, data), axis=-1) if constant else total
+    data, params = mixture.data(heads, trials), mixture.params
+    xp, model = backends.namespace(*data), mixture.model.suited(params, data)
+    shares, log_prob = mixture.responsibilities(*data), swap(model.log_prob_of(params, data))
+    possible = shares > 0  # 0 times −inf is 0
+    total = xp.sum(shares * xp.where(possible, log_prob, 0.0), axis=(-2, -1))
+    each = model.constant_of(params, data)
+    return total + xp.sum(each if constant else each - model.family.base(params, data), axis=-1)

@@ -5,35 +5,43 @@ A family is exponential: log p(x | component k) = eta_k . T(x) + h(x), the first
     E-step    r_nk = softmax_k(log w_k + eta_k . T(x_n))          one matrix product and one logsumexp
               S_k  = sum_n r_nk T(x_n)                            one matrix product; statistics add
     M-step    w_k  = S_k0 / sum_k S_k0,    eta_k from S_k / S_k0
+
+A weight of 0 and a coefficient of -inf mean what they say: log 0 = -inf, and 0 log 0 = 0.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import itemsize, normalize, one_hot, safe_log, swap, tiny
+from emroute.array import concrete, either, eps, itemsize, normalize, one_hot, safe_log, swap, tiny
 from emroute.backend import Array, compiled
 from emroute.capability import Capabilities
-from emroute.validate import check_rows
+from emroute.validate import check_floating, check_rows
 
 __all__ = [
     "Family",
     "FamilyModel",
     "Nearest",
     "Statistics",
+    "as_integers",
     "as_real",
     "distances",
     "is_count",
     "nearest",
+    "posterior",
     "ratio",
     "share",
 ]
+
+
+_LOST = {4: 1e-3, 8: 1e-10}  # of float32 and float64: what sums of products may err by
+_POOLED = 0.05  # share of all rows' estimate in each component's start
 
 
 class Statistics(NamedTuple):
@@ -59,6 +67,9 @@ class Family(ABC):
     complaint: ClassVar[str]
     """What is wrong with rows that are not `good`; ``: first in row N`` is appended."""
 
+    precise: ClassVar[bool] = False
+    """Whether the family has deviances, which keep their digits where rows count much."""
+
     @property
     @abstractmethod
     def ranks(self) -> tuple[int, ...]:
@@ -70,7 +81,7 @@ class Family(ABC):
 
     @abstractmethod
     def natural(self, params: Any) -> Array:
-        """Return eta, ``(..., k, f)``."""
+        """Return eta, ``(..., k, f)``; −inf, where a positive feature is impossible."""
 
     @abstractmethod
     def estimate(self, sums: Array, params: Any) -> Any:
@@ -79,6 +90,18 @@ class Family(ABC):
     @abstractmethod
     def base(self, params: Any, data: Any) -> Array:
         """h(x), ``(..., n)``."""
+
+    def size(self, params: Any, data: Any) -> Array:
+        """What a row counts, ``(..., n)``: where that is large, sums of products lose digits."""
+        return 0 * self.base(params, data)
+
+    def deviance(self, params: Any, data: Any) -> Array:
+        """Return `peak` less log p(x | k), ``(..., k, n)``, of a family that is `precise`."""
+        raise NotImplementedError
+
+    def peak(self, params: Any, data: Any) -> Array:
+        """Return the log-probability of each row under parameters of its own, ``(..., n)``."""
+        return self.base(params, data)
 
     @abstractmethod
     def points(self, params: Any, data: Any) -> Array:
@@ -115,6 +138,8 @@ class FamilyModel:
 
     family: Family
     fixed_weights: bool = False
+    large: bool = False
+    """Whether rows count so much that log-probabilities are taken from deviances, not from products."""
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -128,11 +153,27 @@ class FamilyModel:
 
     bytes_per_scored_row = bytes_per_row
 
-    def log_joint(self, params: Any, data: Any) -> Array:
-        """log w_k + log p(x | k) without h(x), ``(..., k, n)``."""
-        xp = backends.namespace(params.weights)
-        joint = xp.matmul(self.family.natural(params), self.family.features(params, data))
-        return joint + safe_log(params.weights)[..., None]
+    def log_prob_of(self, params: Any, data: Any) -> Array:
+        """log p(x | k) without the `constant_of` each row, ``(..., k, n)``."""
+        if self.large:
+            return -self.family.deviance(params, data)
+        xp, eta, features = (
+            backends.namespace(params.weights),
+            self.family.natural(params),
+            self.family.features(params, data),
+        )
+        closed = eta == -xp.inf
+        log_prob = xp.matmul(xp.where(closed, xp.zeros_like(eta), eta), features)
+
+        def where_closed(x: Array) -> Array:
+            impossible = xp.matmul(xp.astype(closed, x.dtype), xp.astype(x > 0, x.dtype)) > 0
+            return xp.where(impossible, -xp.inf, log_prob)
+
+        return either(xp.any(closed), where_closed, lambda x: log_prob, features)
+
+    def constant_of(self, params: Any, data: Any) -> Array:
+        """What all components' log p(x | k) share, ``(..., n)``."""
+        return self.family.peak(params, data) if self.large else self.family.base(params, data)
 
     def gather(self, params: Any, data: Any, responsibilities: Array, log_likelihood: Array) -> Statistics:
         """Sums of the features, weighted by responsibilities ``(..., k, n)``."""
@@ -143,9 +184,10 @@ class FamilyModel:
     def expect(self, params: Any, data: Any, sample_weight: Array) -> Statistics:
         """E-step."""
         xp = backends.namespace(sample_weight)
-        log_joint = self.log_joint(params, data)
+        log_joint = self.log_prob_of(params, data) + safe_log(params.weights)[..., None]
         shares, log_norm = normalize(log_joint, axis=-2, weight=sample_weight[..., None, :])
-        return self.gather(params, data, shares, xp.sum(sample_weight * log_norm[..., 0, :], axis=-1))
+        counting = xp.where(sample_weight > 0, log_norm[..., 0, :], 0.0)  # 0 times −inf is 0
+        return self.gather(params, data, shares, xp.sum(sample_weight * counting, axis=-1))
 
     def maximize(self, statistics: Statistics, params: Any) -> Any:
         """M-step."""
@@ -153,27 +195,44 @@ class FamilyModel:
         params = self.family.estimate(sums, params)
         return params if self.fixed_weights else params._replace(weights=share(sums[..., 0]))
 
+    def begin(self, statistics: Statistics, params: Any) -> Any:
+        """M-step of hard assignments, a little towards what all rows ask for: EM cannot leave a probability of 0."""
+        (sums,) = statistics.sums
+        xp = backends.namespace(sums)
+        pooled = share(sums[..., 0])[..., None] * xp.sum(sums, axis=-2, keepdims=True)
+        return self.maximize(Statistics(((1 - _POOLED) * sums + _POOLED * pooled,), statistics.log_likelihood), params)
+
     def objective(self, statistics: Statistics, params: Any) -> Array:
         """Return the total log-likelihood, with every constant."""
         return statistics.log_likelihood + params.constant
 
     def log_prob(self, params: Any, data: Any) -> Array:
         """log p(x), ``(..., n)``."""
-        _, log_norm = normalize(self.log_joint(params, data), axis=-2)
-        return log_norm[..., 0, :] + self.family.base(params, data)
+        model = self.suited(params, data)
+        return posterior(model.log_prob_of(params, data), params.weights)[1] + model.constant_of(params, data)
 
     def responsibilities(self, params: Any, data: Any) -> Array:
-        """p(k | x), ``(..., n, k)``."""
-        return swap(normalize(self.log_joint(params, data), axis=-2)[0])
+        """p(k | x), ``(..., n, k)``; the mixing weights, where x is impossible."""
+        return swap(posterior(self.suited(params, data).log_prob_of(params, data), params.weights)[0])
 
     def predict(self, params: Any, data: Any) -> Array:
         """Return the likeliest component, ``(..., n)``."""
-        joint = self.log_joint(params, data)
-        return backends.namespace(joint).argmax(joint, axis=-2)
+        shares, _ = posterior(self.suited(params, data).log_prob_of(params, data), params.weights)
+        return backends.namespace(shares).argmax(shares, axis=-2)
+
+    def suited(self, params: Any, data: Any) -> FamilyModel:
+        """Return the model in the form that these rows need."""
+        return self.sized(self.family.size(params, data)) if self.family.precise else self
+
+    def sized(self, size: Array) -> FamilyModel:
+        """Return the model in the form that rows of these sizes need; a compiler that sees none gets that for all."""
+        xp = backends.namespace(size)
+        small = xp.all(eps(size) * size * xp.log(size + 1) < _LOST[itemsize(size)])
+        return replace(self, large=self.family.precise and concrete(small) is not True)
 
     def describe(self) -> dict[str, Any]:
         """Return what a saved mixture must know beside its arrays."""
-        return {"fixed_weights": self.fixed_weights, **asdict(self.family)}
+        return {"fixed_weights": self.fixed_weights, **asdict(self.family)}  # `large` is of the data
 
     def check(self, params: Any, source: Any) -> None:
         """Raise `InputError` for data that the family cannot score."""
@@ -198,9 +257,46 @@ class Nearest:
         responsibilities = one_hot(labels, seeds.shape[-2], like=seeds) * sample_weight[..., None, :]
         return self.model.gather(start, data, responsibilities, 0 * responsibilities[..., 0, 0])
 
+    def maximize(self, statistics: Statistics, start: Any) -> Any:
+        """Parameters from them: by the model's own ``begin`` where it has one, else by its M-step."""
+        return getattr(self.model, "begin", self.model.maximize)(statistics, start)
+
     def bytes_per_row(self, params: tuple[Any, Array]) -> int:
         """As the model itself."""
         return self.model.bytes_per_row(params[0])
+
+
+@Capabilities(gradients=True, jit=True, batch=True)
+def posterior(log_prob: Array, weights: Array) -> tuple[Array, Array]:
+    """Return p(k | x), ``(..., k, n)``, and log p(x), ``(..., n)``, of log p(x | k) and weights ``(..., k)``.
+
+    Where no component can give x, p(k | x) are the weights. A weight of 0 has its derivatives, as others have.
+
+    >>> import numpy as np
+    >>> shares, log_prob = posterior(np.asarray([[-5000.0], [0.0]]), np.asarray([1.0, 0.0]))
+    >>> shares.tolist(), log_prob.tolist()
+    ([[1.0], [0.0]], [-5000.0])
+    """
+    check_floating("log_prob", log_prob)
+    xp = backends.namespace(log_prob)
+    shares, log_norm = normalize(log_prob + safe_log(weights)[..., None], axis=-2)
+    impossible = log_norm == -xp.inf
+    none = weights < tiny(weights)
+    if concrete(xp.any(none)) is not False:
+        # w p(x | k) / p(x) is 0 at w = 0, but has a slope
+        extra = weights[..., None] * _odds(log_prob, log_norm, none[..., None] & ~impossible)
+        total = xp.sum(extra, axis=-2, keepdims=True)
+        shares, log_norm = shares + extra - shares * total, log_norm + total
+    return xp.where(impossible, weights[..., None], shares), log_norm[..., 0, :]
+
+
+def _odds(log_prob: Array, log_norm: Array, where: Array) -> Array:
+    """p(x | k) / p(x), a constant, at most the root of the largest number; elsewhere 0."""
+    xp = backends.namespace(log_prob)
+    where = where & (log_prob > -xp.inf)
+    most = math.log(xp.finfo(log_prob.dtype).max) / 2
+    gap = xp.clip(xp.where(where, log_prob, 0.0) - xp.where(where, log_norm, 0.0), None, most)
+    return backends.get(log_prob).detach(xp.where(where, xp.exp(gap), 0.0))
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -225,6 +321,15 @@ def as_real(x: Array, like: Array) -> Array:
     return backends.namespace(x).astype(x, like.dtype, copy=False)
 
 
+@Capabilities(gradients=True, jit=True, batch=True, integers=True, half=True)
+def as_integers(x: Array) -> Array:
+    """Return integers in the library's default dtype, in which sums do not wrap around; other numbers as they are."""
+    xp, backend = backends.namespace(x), backends.get(x)
+    if not xp.isdtype(x.dtype, "integral"):
+        return x
+    return xp.astype(x, backend.from_numpy(np.zeros((), np.int64), x).dtype, copy=False)
+
+
 @Capabilities(jit=True, batch=True, integers=True, half=True)
 def is_count(x: Array) -> Array:
     """Whether each entry is a whole number that is not negative."""
@@ -233,6 +338,8 @@ def is_count(x: Array) -> Array:
 
 def _is_count(x: Array) -> Array:
     xp = backends.namespace(x)
+    if xp.isdtype(x.dtype, "unsigned integer"):
+        return xp.ones_like(x, dtype=xp.bool)
     good = x >= 0
     return good & xp.isfinite(x) & (xp.floor(x) == x) if xp.isdtype(x.dtype, "real floating") else good
 

@@ -15,7 +15,7 @@ from emroute.array import concrete, eps, leaves, map_leaves, rebuild
 from emroute.backend import Array, compiled
 from emroute.data import Rows, Stream, open_source
 from emroute.errors import InputError
-from emroute.family import FamilyModel, Nearest
+from emroute.family import FamilyModel, Nearest, as_real
 from emroute.init import STARTS, seeds
 from emroute.sweep import Moments, summarize, sweep
 from emroute.validate import (
@@ -118,8 +118,9 @@ def iterate(
         backend = backends.get(drawn)
         lead = compiled(backend, _lead, batch, params.weights.ndim - 1)
         params, drawn = lead(params, drawn)
-        statistics = sweep(Nearest(model), (params, drawn), source, batch, settings.chunk_size)
-        params = compiled(backend, type(model).maximize, model)(statistics, params)
+        nearest = Nearest(model)
+        statistics = sweep(nearest, (params, drawn), source, batch, settings.chunk_size)
+        params = compiled(backend, Nearest.maximize, nearest)(statistics, params)
     return kind(model, *run(model, params, source, settings))
 
 
@@ -201,13 +202,16 @@ def _align(ranks: tuple[int, ...], joint: tuple[int, ...], n_own: int, params: A
 
 
 class _Tally(NamedTuple):
-    constant: Array
+    small: Array
+    large: Array
+    """Constants of the log-likelihood, as rows that count little and much have them."""
+    size: Array
     bad: Array
 
 
 @dataclass(frozen=True)
 class _Census:
-    """One pass over count data: the constant of their log-likelihood, and how many rows are impossible."""
+    """One pass over count data: the constant of their log-likelihood, the largest, and how many are impossible."""
 
     family: Any
 
@@ -215,12 +219,22 @@ class _Census:
         xp = backends.namespace(sample_weight)
         arrays = data if isinstance(data, tuple) else (data,)
         good = self.family.good(*arrays)
-        kept = [
-            xp.where(xp.reshape(good, (*good.shape, *(1,) * (x.ndim - good.ndim))), x, xp.zeros_like(x)) for x in arrays
-        ]
-        base = self.family.base(params, tuple(kept) if isinstance(data, tuple) else kept[0])
-        bad = xp.sum(xp.astype(~good, sample_weight.dtype), axis=-1)
-        return _Tally(xp.sum(sample_weight * base, axis=-1), bad)
+        kept = []
+        for x in arrays:
+            here = xp.reshape(good, (*good.shape, *(1,) * (x.ndim - good.ndim)))
+            kept.append(xp.where(here, as_real(x, params.weights), 0.0))
+        data = tuple(kept) if isinstance(data, tuple) else kept[0]
+        bad = xp.astype(~good, sample_weight.dtype)
+        return _Tally(
+            xp.sum(sample_weight * self.family.base(params, data), axis=-1),
+            xp.sum(sample_weight * self.family.peak(params, data), axis=-1),
+            xp.max(self.family.size(params, data), axis=-1),
+            xp.sum(bad, axis=-1),
+        )
+
+    def merge(self, a: _Tally, b: _Tally) -> _Tally:
+        total = map_leaves(lambda x, y: x + y, a, b)
+        return total._replace(size=backends.namespace(a.size).maximum(a.size, b.size))
 
 
 def fit_counts(
@@ -233,7 +247,6 @@ def fit_counts(
     like = backends.get(*source.arrays).from_numpy(np.zeros(()), source.arrays[0])
     check_floating("the data", like)
     check_weights("sample_weight", sample_weight, like)
-    model = FamilyModel(family, fixed_weights=weights is not None)
     params = family.template(like, source.batch, k, *source.arrays)
     census = sweep(_Census(family), params, source, source.batch)
     xp = backends.namespace(like)
@@ -241,7 +254,8 @@ def fit_counts(
         check_rows(source, family.good, family.complaint)
     n = source.n if isinstance(source, Rows) else sum(rows.n for rows in source)
     check_total(n, k, "n_components", math.prod(source.batch))
-    params = params._replace(constant=census.constant)
+    model = FamilyModel(family, fixed_weights=weights is not None).sized(census.size)
+    params = params._replace(constant=census.large if model.large else census.small)
     drawn = None
     if settings.named:
         drawn = seeds(model, params, source, n, settings.init, k, settings.n_init, as_generator(settings.rng))

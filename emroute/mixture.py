@@ -156,6 +156,7 @@ class Mixture:
         check_weights("sample_weight", sample_weight, value)
         if sample_weight.shape[-1] != value.shape[-1]:
             raise InputError(f"sample_weight has {sample_weight.shape[-1]} entries, the data {value.shape[-1]} rows")
+        value = xp.where(sample_weight > 0, value, 0.0)  # 0 times −inf is 0
         return xp.sum(sample_weight * value, axis=-1), xp.sum(sample_weight, axis=-1)
 
     def _sample(self, n: int, rng: Any, *extra: Any) -> tuple[Array, Array]:

@@ -2,7 +2,7 @@
 
     p(x) = sum_k w_k (sum_j x_j)! prod_j p_kj^x_j / x_j!
 
-T(x) = (1, x), eta_k = (0, log p_k); the M-step is p_k in proportion to sum_n r_nk x_n.
+The M-step is p_k in proportion to sum_n r_nk x_n.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import full, safe_log, swap
+from emroute.array import full, swap
 from emroute.backend import Array
 from emroute.capability import Capabilities
+from emroute.counts import Counts
 from emroute.em import Fit
-from emroute.family import Family, FamilyModel, as_real, is_count, ratio
+from emroute.family import FamilyModel, as_real, is_count, ratio
 from emroute.fitting import Settings, align, fit_counts, mixing_weights, split_start
 from emroute.mixture import Mixture
 from emroute.validate import as_parameter, as_trials, check_floating, check_width, require
@@ -36,7 +37,7 @@ class Params(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Multinomial(Family):
+class Multinomial(Counts):
     """The multinomial family over ``x (..., n, d)``."""
 
     params = Params
@@ -48,25 +49,18 @@ class Multinomial(Family):
         """The rank of one row of each data array."""
         return (1,)
 
-    def features(self, params: Params, data: Array) -> Array:
-        """(1, x)."""
-        xp, x = backends.namespace(data), swap(as_real(data, params.weights))
-        return xp.concat([xp.ones_like(x[..., :1, :]), x], axis=-2)
+    def cells(self, params: Params, data: Array) -> Array:
+        """The counts."""
+        return swap(as_real(data, params.weights))
 
-    def natural(self, params: Params) -> Array:
-        """(0, log p); 0 counts as the smallest normal number."""
-        xp, eta = backends.namespace(params.probs), safe_log(params.probs)
-        return xp.concat([xp.zeros_like(eta[..., :1]), eta], axis=-1)
+    def means(self, params: Params) -> Array:
+        """Probabilities."""
+        return params.probs
 
     def estimate(self, sums: Array, params: Params) -> Params:
         """Share of each category."""
         xp, counts = backends.namespace(sums), sums[..., 1:]
         return params._replace(probs=ratio(counts, xp.sum(counts, axis=-1, keepdims=True), params.probs))
-
-    def base(self, params: Params, data: Array) -> Array:
-        """Log multinomial coefficient."""
-        xp, x, gammaln = backends.namespace(data), as_real(data, params.weights), backends.get(data).gammaln
-        return gammaln(xp.sum(x, axis=-1) + 1) - xp.sum(gammaln(x + 1), axis=-1)
 
     def points(self, params: Params, data: Array) -> Array:
         """Shares of the categories in each row."""

@@ -2,7 +2,7 @@
 
     p(x) = sum_k w_k prod_j exp(-m_kj) m_kj^x_j / x_j!
 
-T(x) = (1, x), eta_k = (-sum_j m_kj, log m_kj); the M-step is m_k = sum_n r_nk x_n / sum_n r_nk.
+The M-step is m_k = sum_n r_nk x_n / sum_n r_nk.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import full, safe_log, swap
+from emroute.array import full, swap
 from emroute.backend import Array, is_array
 from emroute.capability import Capabilities
+from emroute.counts import Counts
 from emroute.em import Fit
-from emroute.family import Family, FamilyModel, as_real, is_count, ratio
+from emroute.family import FamilyModel, as_real, is_count, ratio
 from emroute.fitting import Settings, align, fit_counts, mixing_weights, split_start
 from emroute.mixture import Mixture
 from emroute.validate import as_parameter, check_floating, check_width, require
@@ -36,10 +37,11 @@ class Params(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Poisson(Family):
+class Poisson(Counts):
     """The Poisson family over ``x (..., n, d)``, or over plain counts ``x (n,)``."""
 
     plain: bool = False
+    conditional = False
     params = Params
     param_ranks = (1, 2, 0)
     complaint = "counts must be whole numbers that are not negative"
@@ -49,24 +51,17 @@ class Poisson(Family):
         """The rank of a row."""
         return (0,) if self.plain else (1,)
 
-    def features(self, params: Params, data: Array) -> Array:
-        """(1, x)."""
-        xp, x = backends.namespace(data), swap(self._real(params, data))
-        return xp.concat([xp.ones_like(x[..., :1, :]), x], axis=-2)
+    def cells(self, params: Params, data: Array) -> Array:
+        """The counts."""
+        return swap(self._real(params, data))
 
-    def natural(self, params: Params) -> Array:
-        """(−sum m, log m); 0 counts as the smallest normal number."""
-        xp, rates = backends.namespace(params.rates), params.rates
-        return xp.concat([-xp.sum(rates, axis=-1, keepdims=True), safe_log(rates)], axis=-1)
+    def means(self, params: Params) -> Array:
+        """Rates."""
+        return params.rates
 
     def estimate(self, sums: Array, params: Params) -> Params:
         """Mean counts."""
         return params._replace(rates=ratio(sums[..., 1:], sums[..., :1], params.rates))
-
-    def base(self, params: Params, data: Array) -> Array:
-        """−sum log x!."""
-        x = self._real(params, data)
-        return -backends.namespace(x).sum(backends.get(x).gammaln(x + 1), axis=-1)
 
     def points(self, params: Params, data: Array) -> Array:
         """Square roots, whose variance is the same at every rate."""

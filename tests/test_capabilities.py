@@ -36,6 +36,8 @@ UNDECLARED = {
     "emroute.data": "holds rows for a fit",
     "emroute.em.climb": "`em.fit` of data that are open",
     "emroute.em.trim": "the end of `em.fit`",
+    "emroute.counts.Counts": "what the steps of a fit need",
+    "emroute.family.Family": "what the steps of a fit need",
     "emroute.family.FamilyModel": "the steps of a fit",
     "emroute.family.Nearest": "the start of a fit",
     "emroute.fitting": "the steps of a fit",

@@ -20,7 +20,7 @@ from emroute.array import constant, either, eps, full, itemsize, normalize, safe
 from emroute.backend import Array, compiled
 from emroute.data import Rows
 from emroute.errors import InputError
-from emroute.family import Statistics, share
+from emroute.family import Statistics, posterior, share
 from emroute.fitting import mixing_weights
 from emroute.gmm.covariance import COVARIANCES, Covariance, Spread
 from emroute.validate import as_parameter, check_floating, check_scored, check_width, require
@@ -148,15 +148,19 @@ class GaussianModel:
 
     def log_prob(self, params: Params, x: Array) -> Array:
         """log p(x), ``(..., n)``."""
-        return normalize(self._joint_of(params, x), axis=-2)[1][..., 0, :]
+        return posterior(self._log_prob_of(params, x), params.weights)[1]
 
     def responsibilities(self, params: Params, x: Array) -> Array:
         """p(k | x), ``(..., n, k)``."""
-        return swap(normalize(self._joint_of(params, x), axis=-2)[0])
+        return swap(posterior(self._log_prob_of(params, x), params.weights)[0])
 
     def predict(self, params: Params, x: Array) -> Array:
         """Return the likeliest component, ``(..., n)``."""
         return backends.namespace(x).argmax(self._joint_of(params, x), axis=-2)
+
+    def _log_prob_of(self, params: Params, x: Array) -> Array:
+        """log N(x | k), ``(..., k, n)``."""
+        return self._joint_of(params._replace(weights=backends.namespace(x).ones_like(params.weights)), x)
 
     def _joint_of(self, params: Params, x: Array) -> Array:
         return self._joint(params, standardize(params, x)[..., None, :, :] - params.means[..., None])
@@ -191,7 +195,9 @@ def offset(params: Params) -> Array:
     """log w_k plus the logarithm of the density of x at the mean, ``(..., k)``."""
     xp, d = backends.namespace(params.means), params.means.shape[-1]
     jacobian = xp.sum(xp.log(params.scale), axis=-1)[..., None]
-    return safe_log(params.weights) + params.spread.log_det / 2 - jacobian - d * np.log(2 * np.pi).item() / 2
+    # the log of 0 is below every density, yet finite: coefficients are multiplied and compared
+    log_weights = xp.clip(safe_log(params.weights), -xp.finfo(params.weights.dtype).max / 8)
+    return log_weights + params.spread.log_det / 2 - jacobian - d * np.log(2 * np.pi).item() / 2
 
 
 def reference(params: Params) -> Array:

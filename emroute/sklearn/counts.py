@@ -13,6 +13,7 @@ from emroute import backend as backends
 from emroute import binomial, multinomial, poisson
 from emroute.backend import Array
 from emroute.errors import InputError
+from emroute.family import as_integers
 from emroute.mixture import Mixture
 from emroute.sklearn.base import Blocks
 from emroute.sklearn.mixture import MixtureEstimator, as_start, weights_start
@@ -161,6 +162,7 @@ class BinomialMixture(_ProbsMixture):
         return x
 
     def _data(self, x: Array) -> tuple[Array, Array]:
+        x = as_integers(x)
         return x[:, 0], backends.namespace(x).sum(x, axis=1, dtype=x.dtype)
 
     def sample(self, n_samples: int = 1, trials: int = 1) -> tuple[Array, Array]:

@@ -17,9 +17,9 @@ __all__ = ["COLUMNS", "FAMILIES", "MODULES", "declared", "families", "libraries"
 
 MODULES = (
     *("gmm", "binomial", "multinomial", "poisson", "mixture", "kmeans", "select", "capsule", "nn", "em"),
-    *("array", "family", "gmm.diagonal", "backend"),
+    *("array", "family", "counts", "gmm.diagonal", "backend"),
 )
-"""Where users find what declares something, in the order of the tables; the last four are to build upon."""
+"""Where users find what declares something, in the order of the tables; the last five are to build upon."""
 
 COLUMNS: dict[str, tuple[str, Callable[[Capabilities, Any], bool]]] = {
     "gradients": ("Torch, JAX", lambda can, function: can.gradients),

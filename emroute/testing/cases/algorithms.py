@@ -15,6 +15,7 @@ from emroute.gmm import GaussianMixture, diagonal
 from emroute.gmm.covariance import COVARIANCES
 from emroute.mixture import Mixture
 from emroute.testing.cases.case import Case, Draw, normal, positive
+from emroute.testing.cases.counts import COUNTS
 from emroute.testing.cases.routings import ROUTINGS
 
 __all__ = ["ALGORITHMS"]
@@ -302,6 +303,7 @@ def _chosen(x: Array, weight: Array, means: Array) -> Any:
 
 
 ALGORITHMS = (
+    *COUNTS,
     Case("family.distances", family.distances, normal((6, 3), (4, 3))),
     Case("family.nearest", family.nearest, normal((6, 3), (4, 3))),
     Case("family.is_count", family.is_count, lambda rng: (np.asarray([0, 1, 2.5, -1, np.nan, np.inf]),)),
