@@ -154,7 +154,7 @@ class Mixture:
         xp = backends.namespace(value, sample_weight)
         if sample_weight is None:
             return xp.sum(value, axis=-1), xp.zeros_like(value[..., 0]) + float(value.shape[-1])
-        check_weights("sample_weight", sample_weight, value)
+        sample_weight = check_weights("sample_weight", sample_weight, value)
         if sample_weight.shape[-1] != value.shape[-1]:
             raise InputError(f"sample_weight has {sample_weight.shape[-1]} entries, the data {value.shape[-1]} rows")
         return xp.sum(sample_weight * value, axis=-1), xp.sum(sample_weight, axis=-1)

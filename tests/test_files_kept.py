@@ -44,8 +44,8 @@ def test_results_are_not_replaced_without_force(here):
 
 @pytest.mark.parametrize("options", ["kmeans rows.npy --force", "gmm rows.npy --format safetensors", "gmm gone.npy"])
 def test_that_is_told_before_any_work(here, options, monkeypatch):
-    for module in (gmm, kmeans):
-        monkeypatch.setattr(module, "fit", lambda *args, **options: pytest.fail("work was done"))
+    for family in (gmm, kmeans):
+        monkeypatch.setattr(family, "fit", lambda *args, **options: pytest.fail("work was done"))
     (here / "out" / "centroids.csv").write_text("mine")
     expected = "rows.npy is what is fitted" if "--force" in options else "labels.csv"
     if "--force" in options:

@@ -100,6 +100,10 @@ def fit(
     heads: Annotated[str | None, typer.Option(help="Binomials: the column of successes.")] = None,
     trials: Annotated[str | None, typer.Option(help="Binomials: the column of trials.")] = None,
     key: Annotated[str | None, typer.Option(help="Which array of an npz file.")] = None,
+    header: Annotated[
+        bool | None,
+        typer.Option("--header/--no-header", help="Whether the first line of text names the columns; else guessed."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="A folder to write labels and parameters to.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files of earlier fits in --out.")] = False,
     format: Annotated[Format, typer.Option(help="Of the mixture in --out.")] = Format.npz,
@@ -113,7 +117,7 @@ def fit(
         need("safetensors", "cli", "--format safetensors")
     if out is not None:
         check_free(out, _files(family, format, pictures), force, file)
-    table = read(file, key)
+    table = read(file, key, header)
     names = _columns(family, table, columns, weights_column, heads, trials)
     x = table.take(names)
     dtype = dtype or (Dtype.float32 if x.dtype.kind == "f" and x.dtype.itemsize <= 4 else Dtype.float64)
@@ -139,6 +143,9 @@ def fit(
     seconds = time.perf_counter() - start
     if int(result.status) == Status.NON_FINITE:
         raise EmrouteError(f"iteration {int(result.n_iter) + 1} met a number that is not finite; scale the data")
+    if not quiet:
+        for guess in table.assumed:
+            typer.echo(f"emroute: {guess}", err=True)
     try:
         if out is not None:
             job.write(out, result, format, pictures)
