@@ -35,7 +35,7 @@ def obstacle(x: Any) -> str | None:
         return f"got {kind}, a query, expected an array; pass its numbers, `.collect().to_numpy()`"
     if has("compute") and has("dask"):
         return (
-            f"got {kind}, expected an array; pass `.compute()`, all rows in memory, or, for rows that do not fit there, "
+            f"got {kind}, expected an array; pass `.compute()`, all rows in memory, or, where they do not fit, "
             "an object whose __iter__ yields computed blocks"
         )
     if has("to_numpy"):
@@ -54,8 +54,8 @@ def obstacle(x: Any) -> str | None:
         return f"got {kind}, which holds an array; pass that, `param[...]`"
     if has("chunks"):
         return (
-            f"got {kind}, which is on disk, expected an array; pass `x[:]`, all rows in memory, or, for rows that do not "
-            "fit there, an object whose __iter__ yields blocks of rows, `x[start:stop]`"
+            f"got {kind}, which is on disk, expected an array; pass `x[:]`, all rows in memory, or, where they do not "
+            "fit, an object whose __iter__ yields blocks of rows, `x[start:stop]`"
         )
     if (number := _n_devices(x)) > 1:
         return (
@@ -65,9 +65,7 @@ def obstacle(x: Any) -> str | None:
     return None
 
 
-_TRAITS = (
-    "__iter__", "chunks", "collect", "compute", "dask", "devices", "get_value", "to_dense", "to_numpy", "toarray", "todense"
-)  # fmt: skip
+_TRAITS = """__iter__ chunks collect compute dask devices get_value to_dense to_numpy toarray todense""".split()
 
 
 @cache

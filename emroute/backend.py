@@ -212,8 +212,8 @@ def get(*arrays: Array) -> Backend:
     for x in present[1:]:
         if _of(x, present[0]) is not backend:
             raise InputTypeError(
-                f"arrays of two libraries: {_name(present[0])} and {_name(x)}; convert one of them, such as the latter, "
-                f"`{_spelled(present[0])}.asarray(...)`: emroute moves nothing itself"
+                f"arrays of two libraries: {_name(present[0])} and {_name(x)}; convert one of them, "
+                f"such as with `{_spelled(present[0])}.asarray`: emroute moves nothing itself"
             )
         here, there = _device(present[0]), _device(x)
         if here is not None and there is not None and here != there:

@@ -1,5 +1,6 @@
 """Sources whose passes differ, chunks without rows, and lists that may be chunks or a batch."""
 
+import itertools
 import time
 import warnings
 
@@ -105,7 +106,7 @@ def test_the_same_rows_in_other_chunks_are_the_same_rows(eager_lib):
         def __iter__(self):
             self.made += 1
             bounds = [0, *sorted({self.made % 48, 20}), 48]
-            return (eager_lib.asarray(X[a:b]) for a, b in zip(bounds[:-1], bounds[1:], strict=True))
+            return (eager_lib.asarray(X[a:b]) for a, b in itertools.pairwise(bounds))
 
     got, expected = kmeans.fit(Ragged(), 2, rng=0), kmeans.fit(eager_lib.asarray(X), 2, rng=0)
     np.testing.assert_array_equal(eager_lib.to_numpy(got.labels), eager_lib.to_numpy(expected.labels))
