@@ -65,7 +65,8 @@ def obstacle(x: Any) -> str | None:
     return None
 
 
-_TRAITS = """__iter__ chunks collect compute dask devices get_value to_dense to_numpy toarray todense""".split()
+_TRAITS = ["__iter__", "chunks", "collect", "compute", "dask", "devices", "get_value"]
+_TRAITS += ["to_dense", "to_numpy", "toarray", "todense"]
 
 
 @cache
