@@ -154,7 +154,7 @@ class _Seal:
                 index = np.arange(-n % self.step, x.shape[0], self.step)
                 some = backend.namespace(x).take(x, here.from_numpy(index, x), axis=0)
             try:
-                code = zlib.crc32(np.ascontiguousarray(here.to_numpy(some)), code)
+                code = zlib.crc32(np.ascontiguousarray(here.to_numpy(some)).data, code)
             except (TypeError, RuntimeError):  # a compiler is tracing and there are no values: told by the fit
                 continue
         return n + arrays[0].shape[0], code

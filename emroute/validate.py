@@ -117,7 +117,7 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
         raise InputError(f"got {name}={value!r}, expected one of {', '.join(map(repr, choices))}")
 
 
-def check_weights(name: str, weight: Array | None, like: Array) -> Array:
+def check_weights(name: str, weight: Array, like: Array) -> Array:
     """Return weights, whole and boolean ones as floating numbers like the data.
 
     Raise an error unless they are, and finite, not negative and not all zero.
