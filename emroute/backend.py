@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import array_api_compat
 import numpy as np
 
+from emroute._foreign import obstacle
 from emroute.capability import Capabilities
 from emroute.errors import BackendError, InputTypeError
 
@@ -161,22 +162,26 @@ def is_array(x: object) -> bool:
     return hasattr(x, "shape") and hasattr(x, "dtype")
 
 
-def _name(x: Array) -> str:
-    if isinstance(x, np.ma.MaskedArray):  # an array of NumPy's to all functions, which see through the mask
-        raise InputTypeError("got a masked array; leave masked rows out, or give them sample_weight 0, and pass .data")
-    name = _library(type(x))
-    if name is not None:
+def _name(x: Array, other: Array | None = None) -> str:
+    """The library of an array, or an error that tells how to make one that goes with another."""
+    if not isinstance(x, np.ma.MaskedArray) and (name := _library(type(x))) is not None:
         return name
+    if reason := obstacle(x):
+        raise InputTypeError(reason)
     kind = f"{type(x).__module__}.{type(x).__qualname__}"
-    if hasattr(x, "to_numpy"):
-        raise InputTypeError(f"got {kind}, expected an array; pass its numbers, `.to_numpy()`")
     if not is_array(x):
-        raise InputTypeError(f"got {kind}, expected an array of the library of the others; convert it first")
+        call = "" if other is None else f", `{_spelled(other)}.asarray(...)`"
+        raise InputTypeError(f"got {kind}, expected an array of the library of the others; convert it first{call}")
     found = ", ".join(installed()) or "none"
     raise BackendError(
         f"no backend for {kind} (found: {found}); install a plug-in for its library, or, if this is a source "
         "checkout, run `pip install -e .` again: entry points are written at installation"
     )
+
+
+def _spelled(x: Array) -> str:
+    """The namespace of an array as its users write it."""
+    return namespace(x).__name__.removeprefix("array_api_compat.")
 
 
 def get(*arrays: Array) -> Backend:
@@ -205,22 +210,24 @@ def get(*arrays: Array) -> Backend:
         raise InputTypeError("got None, expected an array")
     backend = _of(present[0])
     for x in present[1:]:
-        if _of(x) is not backend:
+        if _of(x, present[0]) is not backend:
             raise InputTypeError(
-                f"arrays of two libraries: {_name(present[0])} and {_name(x)}; convert one of them, emroute moves "
-                "nothing itself"
+                f"arrays of two libraries: {_name(present[0])} and {_name(x)}; convert one of them, "
+                f"such as with `{_spelled(present[0])}.asarray`: emroute moves nothing itself"
             )
         here, there = _device(present[0]), _device(x)
         if here is not None and there is not None and here != there:
+            if reason := obstacle(present[0]) or obstacle(x):  # sharded: on more than one
+                raise InputTypeError(reason)
             raise InputTypeError(f"arrays on two devices: {here} and {there}; move one of them, emroute moves nothing")
     return backend
 
 
-def _of(x: Array) -> Backend:
+def _of(x: Array, other: Array | None = None) -> Backend:
     """The backend of an array, looked up once a type: `get` is called for every few operations."""
     kind = type(x)
     if kind not in _backends:
-        _backends[kind] = _load(_name(x))
+        _backends[kind] = _load(_name(x, other))
     return _backends[kind]
 
 

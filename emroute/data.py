@@ -6,17 +6,52 @@ dimensions are batch. A source of chunks is anything but a tuple that can be ite
 
 from __future__ import annotations
 
+import math
+import sys
+import warnings
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from emroute import backend
+from emroute._foreign import obstacle
 from emroute.backend import Array
-from emroute.errors import InputError, InputTypeError
+from emroute.errors import FitWarning, InputError, InputTypeError
 
-__all__ = ["Layout", "Rows", "Stream", "open_source"]
+__all__ = ["Chunks", "Layout", "Rows", "Stream", "open_source", "real_weight"]
+
+_SEALED = 2**12  # entries of each array of a first chunk that are compared between passes
+
+
+class Chunks:
+    """Arrays in memory, or tuples of arrays, that hold the rows of one data set one after another.
+
+    A list of them is read the same way, but with a warning where it could as well be meant as a batch.
+
+    Parameters
+    ----------
+    chunks
+        The arrays, each ``(rows, d)``; tuples of arrays where the data are several.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from emroute import kmeans
+    >>> kmeans.fit(Chunks([np.asarray([[0.0], [1.0]]), np.asarray([[9.0], [10.0]])]), 2, rng=0).labels.tolist()
+    [1, 1, 0, 0]
+    """
+
+    def __init__(self, chunks: Iterable[Any]) -> None:
+        self._chunks = tuple(chunks)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._chunks)
+
+    def __len__(self) -> int:
+        return len(self._chunks)
 
 
 @dataclass(frozen=True)
@@ -99,6 +134,45 @@ class Rows:
         return total if index is None else xp.take(total, index, axis=0)
 
 
+class _Seal:
+    """Number and checksum of the rows of a source, which every pass must find as the first did.
+
+    The checksum is over the bits of evenly spaced rows, of all where chunks are small: it sees any other order of
+    rows, whatever the chunks they come in, and costs next to nothing beside an E-step.
+    """
+
+    def __init__(self, arrays: tuple[Array, ...]) -> None:
+        self.step = max(math.ceil(math.prod(x.shape) / _SEALED) for x in arrays)
+        self.first: tuple[int, int] | None = None
+
+    def add(self, seen: tuple[int, int], arrays: tuple[Array, ...]) -> tuple[int, int]:
+        """Return number and checksum of rows with those of one more chunk."""
+        n, code = seen
+        for x in arrays:
+            here, some = backend.get(x), x
+            if self.step > 1:
+                index = np.arange(-n % self.step, x.shape[0], self.step)
+                some = backend.namespace(x).take(x, here.from_numpy(index, x), axis=0)
+            try:
+                code = zlib.crc32(np.ascontiguousarray(here.to_numpy(some)).data, code)
+            except (TypeError, RuntimeError):  # a compiler is tracing and there are no values: told by the fit
+                continue
+        return n + arrays[0].shape[0], code
+
+    def compare(self, seen: tuple[int, int]) -> None:
+        """Raise `InputError` unless a whole pass has seen what the first saw."""
+        self.first = self.first or seen
+        if seen == self.first:
+            return
+        found = (
+            f"{seen[0]} rows, {self.first[0]} in the first" if seen[0] != self.first[0] else "others, or another order"
+        )
+        raise InputError(
+            f"a pass over the source gave other rows than the first ({found}); EM reads its source in every iteration, "
+            "and labels are those of rows in order: leave out shuffle=True and random changes, or fit an array"
+        )
+
+
 @dataclass(frozen=True)
 class Stream:
     """Observations read a chunk at a time, again in every pass; weights are those of all rows in order."""
@@ -107,7 +181,8 @@ class Stream:
     weight: Array | None
     layout: Layout
     arrays: tuple[Array, ...]
-    """The first chunk, which tells library, dtype and width."""
+    """The first chunk that has rows, which tells library, dtype and width."""
+    seal: _Seal = field(compare=False)
 
     batch = ()
 
@@ -126,7 +201,7 @@ class Stream:
         return Rows(tuple(x[:n, ...] for x in self.arrays), weight, self.layout)
 
     def __iter__(self) -> Iterator[Rows]:
-        start = 0
+        start, seen = 0, (0, 0)
         for number, chunk in enumerate(self.source):
             arrays = _outside(_as_arrays(chunk))
             backend.get(*self.arrays, *arrays)
@@ -137,6 +212,7 @@ class Stream:
             n = arrays[0].shape[0]
             if any(x.shape[0] != n for x in arrays):
                 raise InputError(f"chunk {number}: its arrays have {[x.shape[0] for x in arrays]} rows, expected equal")
+            seen = self.seal.add(seen, arrays)
             weight = None if self.weight is None else self.weight[start : min(start + n, self.weight.shape[0])]
             start += n
             if weight is not None and weight.shape[0] != n:
@@ -147,6 +223,7 @@ class Stream:
             raise InputError(
                 f"sample_weight has {self.weight.shape[0]} entries, the source other than that: {start} rows or more"
             )
+        self.seal.compare(seen)
 
 
 def _outside(arrays: Iterable[Array]) -> tuple[Array, ...]:
@@ -158,13 +235,31 @@ def _as_arrays(data: Any) -> tuple[Array, ...]:
     if not arrays:
         raise InputError("got an empty tuple, expected at least one array")
     for x in arrays:
+        if reason := obstacle(x):
+            raise InputTypeError(reason)
         if not backend.is_array(x):
-            remedy = "pass its numbers, `.to_numpy()`" if hasattr(x, "to_numpy") else "convert lists with numpy.asarray"
             raise InputTypeError(
                 f"got {type(x).__qualname__}, expected an array, a tuple of arrays or a source of chunks of these; "
-                f"{remedy}"
+                f"{_remedy(x)}"
             )
     return arrays
+
+
+def _remedy(x: Any) -> str:
+    if isinstance(x, list) and x and all(map(backend.is_array, x)):
+        call = "its one array, `chunk[0]`" if len(x) == 1 else "a tuple, `tuple(chunk)`, or one of its arrays"
+        return f"a chunk is a list of {len(x)} array{'s' * (len(x) > 1)}, as loaders of data sets give it: yield {call}"
+    return "convert lists with numpy.asarray"
+
+
+def real_weight(weight: Any, like: Array) -> Any:
+    """Return whole and boolean weights as floating ones, of the dtype of fits of arrays like `like`."""
+    if not backend.is_array(weight):
+        return weight
+    xp = backend.namespace(like, weight)
+    if not xp.isdtype(weight.dtype, ("integral", "bool")):
+        return weight
+    return xp.astype(weight, backend.get(like).from_numpy(np.zeros(()), like).dtype)
 
 
 def open_source(data: Any, sample_weight: Array | None = None, ranks: tuple[int, ...] | None = None) -> Rows | Stream:
@@ -186,19 +281,17 @@ def open_source(data: Any, sample_weight: Array | None = None, ranks: tuple[int,
     InputTypeError
         If the data are no arrays, or of two libraries or devices.
     """
-    whole = isinstance(data, (tuple, str, bytes, Mapping)) or backend.is_array(data) or hasattr(data, "to_numpy")
+    whole = isinstance(data, (tuple, str, bytes, Mapping)) or backend.is_array(data) or obstacle(data) is not None
     if whole or not hasattr(data, "__iter__"):
         return _open_rows(data, sample_weight, ranks)
     if isinstance(data, Iterator):
         raise InputError(
             f"got {type(data).__qualname__}, which can be read only once; EM reads its data in every iteration: "
-            "pass a list of chunks, or an object whose __iter__ starts again"
+            "pass a list of chunks, emroute.data.Chunks(source), or an object whose __iter__ starts again"
         )
-    chunk = next(iter(data), None)
-    if chunk is None:
-        raise InputError("the source of chunks is empty; expected at least one chunk with one row")
-    arrays = _as_arrays(chunk)
+    chunk, arrays = _first_chunk(data)
     backend.get(*arrays, sample_weight)
+    sample_weight = real_weight(sample_weight, arrays[0])
     layout = Layout.of(arrays, not isinstance(chunk, tuple), ranks)
     wrong = [x.shape for x, rank in zip(arrays, layout.ranks, strict=False) if x.ndim != 1 + rank]
     if wrong or len(arrays) != len(layout.ranks):
@@ -207,12 +300,47 @@ def open_source(data: Any, sample_weight: Array | None = None, ranks: tuple[int,
             f"a chunk has shapes {[tuple(x.shape) for x in arrays]}, expected {expected}; what is neither an array nor "
             "a tuple is read as chunks of rows: stack a list of single rows"
         )
-    return Stream(data, None if sample_weight is None else _outside((sample_weight,))[0], layout, _outside(arrays))
+    _ask(data)
+    weight = None if sample_weight is None else _outside((sample_weight,))[0]
+    return Stream(data, weight, layout, _outside(arrays), _Seal(arrays))
+
+
+def _first_chunk(source: Any) -> tuple[Any, tuple[Array, ...]]:
+    """Return the first chunk that has rows, as it is and as arrays."""
+    n_chunks = 0
+    for chunk in source:
+        n_chunks += 1
+        arrays = _as_arrays(chunk)
+        if not arrays[0].shape or arrays[0].shape[0]:
+            return chunk, arrays
+    what = f"all {n_chunks} chunks of the source are empty" if n_chunks else "the source of chunks is empty"
+    raise InputError(f"{what}; expected at least one chunk with one row")
+
+
+def _ask(source: Any) -> None:
+    """Warn of a list of arrays that may be meant as a batch: several of one shape."""
+    if type(source) is not list or len(source) < 2 or not all(map(backend.is_array, source)):
+        return
+    shapes = {tuple(x.shape) for x in source}
+    if len(shapes) > 1:
+        return
+    (shape,) = shapes
+    depth, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        depth, frame = depth + 1, frame.f_back
+    warnings.warn(
+        f"a list of {len(source)} arrays of shape {shape} is read as chunks of one data set of "
+        f"{len(source) * shape[0]} rows; say so with emroute.data.Chunks(arrays), or stack them, (..., n, d), to fit "
+        "each on its own",
+        FitWarning,
+        stacklevel=depth,
+    )
 
 
 def _open_rows(data: Any, sample_weight: Array | None, ranks: tuple[int, ...] | None) -> Rows:
     arrays = _as_arrays(data)
     xp = backend.get(*arrays, sample_weight).namespace(arrays[0])
+    sample_weight = real_weight(sample_weight, arrays[0])
     layout = Layout.of(arrays, not isinstance(data, tuple), ranks)
     shapes = [tuple(x.shape) for x in arrays]
     if len(arrays) != len(layout.ranks) or any(

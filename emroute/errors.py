@@ -1,6 +1,6 @@
 """The errors of emroute: each says what was got, what was expected and what to do."""
 
-__all__ = ["BackendError", "EmrouteError", "InputError", "InputTypeError", "MissingDependencyError"]
+__all__ = ["BackendError", "EmrouteError", "FitWarning", "InputError", "InputTypeError", "MissingDependencyError"]
 
 
 class EmrouteError(Exception):
@@ -21,3 +21,7 @@ class BackendError(EmrouteError, LookupError):
 
 class MissingDependencyError(EmrouteError, ImportError):
     """An optional package is needed and not installed."""
+
+
+class FitWarning(UserWarning):
+    """A fit that worked, but that its user should look at."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute import em
+from emroute._files import whole
 from emroute.array import concrete, full, map_leaves, safe_log
 from emroute.backend import Array
 from emroute.capability import Capabilities
@@ -153,7 +154,7 @@ class Mixture:
         xp = backends.namespace(value, sample_weight)
         if sample_weight is None:
             return xp.sum(value, axis=-1), xp.zeros_like(value[..., 0]) + float(value.shape[-1])
-        check_weights("sample_weight", sample_weight, value)
+        sample_weight = check_weights("sample_weight", sample_weight, value)
         if sample_weight.shape[-1] != value.shape[-1]:
             raise InputError(f"sample_weight has {sample_weight.shape[-1]} entries, the data {value.shape[-1]} rows")
         value = xp.where(sample_weight > 0, value, 0.0)  # 0 times −inf is 0
@@ -177,6 +178,8 @@ class Mixture:
     def save(self, path: str | Path) -> None:
         """Write the mixture to ``.npz``, or ``.safetensors`` (needs that package); nothing is pickled.
 
+        A file that is there already stays whole until the new one is.
+
         Raises
         ------
         InputError
@@ -190,11 +193,11 @@ class Mixture:
         header = json.dumps({"kind": type(self).__name__, "names": [*_named(self.params)], **self.model.describe()})
         path = Path(path)
         _check_suffix(path)
-        if path.suffix == ".safetensors":
-            _safetensors().numpy.save_file(host, path, metadata={"emroute": header})
-        else:
-            with path.open("wb") as file:
-                np.savez(file, allow_pickle=False, emroute=np.asarray(header), **host)
+        with whole(path) as draft:
+            if path.suffix == ".safetensors":
+                draft.write_bytes(_safetensors().numpy.save(host, {"emroute": header}))
+            else:
+                np.savez(draft, allow_pickle=False, emroute=np.asarray(header), **host)
 
     @classmethod
     @Capabilities(batch=True)

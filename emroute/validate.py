@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from emroute import backend as backends
+from emroute._foreign import conversion
 from emroute.array import concrete
 from emroute.backend import Array, compiled, is_array
-from emroute.data import Rows, Stream
+from emroute.data import Rows, Stream, real_weight
 from emroute.errors import InputError, InputTypeError
 
 __all__ = [
@@ -40,13 +41,29 @@ def require(flag: Array, message: Callable[[], str]) -> None:
 
 
 def check_floating(name: str, *arrays: Array) -> None:
-    """Raise `InputTypeError` unless all arrays are float32 or float64, all of one dtype."""
+    """Raise `InputTypeError` unless all arrays are float32 or float64, and of the dtype of the first.
+
+    Where there are several the first are fitted parameters, the last what is named.
+    """
     xp = backends.namespace(*arrays)
     for x in arrays:
+        _check_order(name, x)
         if x.dtype not in (xp.float32, xp.float64):
-            raise InputTypeError(f"{name} has dtype {x.dtype}, expected float32 or float64; convert it first")
+            narrow = xp.isdtype(x.dtype, "real floating") and xp.finfo(x.dtype).bits < 32
+            call = conversion(x, name, "float32" if narrow else "float64")
+            raise InputTypeError(f"{name} has dtype {x.dtype}, expected float32 or float64; convert it first, `{call}`")
         if x.dtype != arrays[0].dtype:
-            raise InputTypeError(f"{name}: got dtypes {arrays[0].dtype} and {x.dtype}, expected one; convert first")
+            call = conversion(x, name, arrays[0].dtype)
+            raise InputTypeError(
+                f"{name} has dtype {x.dtype}, the fitted parameters have {arrays[0].dtype}; convert the first, `{call}`"
+            )
+
+
+def _check_order(name: str, x: Array) -> None:
+    """Raise `InputTypeError` for numbers whose bytes are in another order than this machine's, as files have them."""
+    if not getattr(x.dtype, "isnative", True):
+        call = conversion(x, name, x.dtype)
+        raise InputTypeError(f"{name} has dtype {x.dtype}, of another byte order than this machine's; pass `{call}`")
 
 
 def check_count(name: str, value: Any, at_least: int = 1) -> int:
@@ -100,15 +117,22 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
         raise InputError(f"got {name}={value!r}, expected one of {', '.join(map(repr, choices))}")
 
 
-def check_weights(name: str, weight: Array | None, like: Array) -> None:
-    """Raise an error unless weights are floating like the data, finite, not negative and not all zero."""
+def check_weights(name: str, weight: Array, like: Array) -> Array:
+    """Return weights, whole and boolean ones as floating numbers like the data.
+
+    Raise an error unless they are, and finite, not negative and not all zero.
+    """
     if weight is None:
-        return
+        return None
     if not is_array(weight):
         raise InputTypeError(f"got {name} of type {type(weight).__qualname__}, expected an array of the data's library")
-    backend = backends.get(like, weight)
+    backend, weight = backends.get(like, weight), real_weight(weight, like)
+    _check_order(name, weight)
     if weight.dtype != like.dtype:
-        raise InputTypeError(f"{name} has dtype {weight.dtype}, expected the data's {like.dtype}; convert it first")
+        call = conversion(weight, name, like.dtype)
+        raise InputTypeError(
+            f"{name} has dtype {weight.dtype}, expected the data's {like.dtype}; convert it first, `{call}`"
+        )
     good, positive = compiled(backend, _judge_weights)(weight)
     sound = backends.namespace(weight).isfinite
     require(
@@ -118,6 +142,7 @@ def check_weights(name: str, weight: Array | None, like: Array) -> None:
         ),
     )
     require(positive, lambda: f"{name} is zero everywhere (in some problem); at least one weight must be positive")
+    return weight
 
 
 def _judge_weights(weight: Array) -> tuple[Array, Array]:

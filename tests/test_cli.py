@@ -161,7 +161,7 @@ def test_csv_details(here):
     assert run("fit", "kmeans", "spaces.csv", "-k", 1, "--out", "out").exit_code == 0
     assert (here / "out" / "centroids.csv").read_text().split()[1] == "3.0,5.5"
     (here / "headless.csv").write_text("1,2\n3,4\n")
-    run("fit", "kmeans", "headless.csv", "-k", 1, "--columns", "1", "--out", "out")
+    run("fit", "kmeans", "headless.csv", "-k", 1, "--columns", "1", "--out", "out", "--force")
     assert (here / "out" / "centroids.csv").read_text().split() == ["1", "3.0"]
 
 

@@ -164,7 +164,7 @@ BAD_WEIGHTS = {
     "too few": (np.ones(5), InputError, ("6", "5", "expected equal numbers")),
     "too many": (np.ones(7), InputError, ("6", "7", "expected equal numbers")),
     "scalar": (np.ones(()), InputError, ("scalar sample_weight", "one weight a row")),
-    "integers": (np.ones(6, np.int64), InputTypeError, ("sample_weight has dtype", "int64", "float64")),
+    "complex": (np.ones(6, np.complex128), InputTypeError, ("sample_weight has dtype", "complex128", "float64")),
     "another precision": (np.ones(6, np.float32), InputTypeError, ("sample_weight has dtype", "float32", "float64")),
 }
 

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 import emroute
 from emroute.cli import check, demo, fit
+from emroute.cli.show import is_terminal
 from emroute.errors import EmrouteError
 
 __all__ = ["Group", "app"]
@@ -34,6 +35,8 @@ class Group(TyperGroup):
             context = error.ctx.command_path if error.ctx else "emroute"
             message = error.format_message().replace("Value error, ", "").rstrip(".")
             _fail(f"{message}; see `{context} --help`")
+        except OSError as error:
+            _fail(_reason(error))  # of help on a full disk
         sys.exit(status if isinstance(status, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
@@ -45,16 +48,20 @@ class Group(TyperGroup):
         except BrokenPipeError:
             raise  # `emroute ... | head`: typer ends quietly
         except OSError as error:
-            _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+            _fail(_reason(error))
         except MemoryError as error:
             _fail(f"out of memory; fit in float32, or from a .npy file, which is read in chunks ({error})")
         except KeyboardInterrupt:
             _fail("interrupted")
 
 
+def _reason(error: OSError) -> str:
+    return ": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error)
+
+
 def _fail(message: str) -> NoReturn:
     line = " ".join(message.split())
-    if sys.stderr.isatty():
+    if is_terminal():
         typer.echo(err=True)  # a progress bar may hold the line
     typer.echo(f"emroute: {line}", err=True)
     sys.exit(2)

@@ -15,6 +15,7 @@ from rich.console import Console
 from emroute import binomial, datasets, gmm, kmeans, plot
 from emroute.backend import Array
 from emroute.cli.libraries import Library, anchor, host, put
+from emroute.cli.results import check_free, drafts
 from emroute.cli.show import show
 from emroute.errors import EmrouteError
 
@@ -25,18 +26,24 @@ _IRIS = {"full": -180.1855, "tied": -256.35404, "diag": -306.86046, "spherical":
 _INERTIA = {2: 152.3479518, 3: 78.8514414, 4: 57.2284732}
 _FAITHFUL = -1130.263960
 _RESTARTS = 16
+_PICTURES = ("iris-kmeans.png", "iris-gmm.png", "faithful-gmm.png", "traces.png")
 _HEADERS = ("covariances", "log-likelihood", "best known", "BIC", "iterations")
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="The folder for the pictures.")] = Path("emroute-demo"),
+    out: Annotated[
+        Path | None, typer.Option(help="The folder for the pictures; emroute-demo by default.", show_default=False)
+    ] = None,
     backend: Annotated[
         list[Library] | None, typer.Option(help="Only these libraries; by default all that are installed.")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace pictures in --out.")] = False,
 ) -> None:
     """Fit coins, irises and a geyser on every array library that is installed."""
     start = time.perf_counter()
     console = Console()
+    if out is not None:  # its own folder is the demo's to renew
+        check_free(out, _PICTURES, force)
     tossed = _coins(console)
     clusters, flowers = _iris(console)
     geyser = _faithful(console)
@@ -44,7 +51,7 @@ def demo(
     if find_spec("matplotlib") is None:
         console.print("No pictures: they need matplotlib; pip install 'emroute[plot]'", markup=False)
     else:
-        _pictures(console, out, tossed, clusters, flowers, geyser)
+        _pictures(console, out or Path("emroute-demo"), tossed, clusters, flowers, geyser)
     console.print(f"Done in {time.perf_counter() - start:.1f} s.")
 
 
@@ -175,12 +182,13 @@ def _pictures(
     out.mkdir(parents=True, exist_ok=True)
     iris, faithful = datasets.iris(), datasets.faithful()
     fits = {"coins": tossed, "Old Faithful": geyser, **{f"iris, {kind}": fit for kind, fit in flowers.items()}}
-    figures = {
-        "iris-kmeans.png": plot.pairs(iris.x, clusters.labels, iris.names),
-        "iris-gmm.png": plot.pairs(iris.x, flowers["full"].predict(iris.x), iris.names),
-        "faithful-gmm.png": plot.density(geyser, faithful.x, faithful.names),
-        "traces.png": plot.trace(*fits.values(), labels=list(fits), relative=True),
-    }
-    for name, figure in figures.items():
-        figure.savefig(out / name)
-    console.print(f"Pictures in {out}: {', '.join(figures)}", markup=False, soft_wrap=True)
+    figures = [
+        plot.pairs(iris.x, clusters.labels, iris.names),
+        plot.pairs(iris.x, flowers["full"].predict(iris.x), iris.names),
+        plot.density(geyser, faithful.x, faithful.names),
+        plot.trace(*fits.values(), labels=list(fits), relative=True),
+    ]
+    with drafts(out, _PICTURES) as paths:
+        for figure, path in zip(figures, paths, strict=True):
+            figure.savefig(path)
+    console.print(f"Pictures in {out}: {', '.join(_PICTURES)}", markup=False, soft_wrap=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import re
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +19,10 @@ from emroute.errors import InputError
 
 __all__ = ["Table", "read"]
 
-SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".npy", ".npz")
+TEXTS = (".csv", ".tsv", ".txt")
+SUFFIXES = (*TEXTS, ".parquet", ".npy", ".npz")
 SEPARATORS = (",", ";", "\t")
+_DECIMAL_COMMA = r"\s*[+-]?(?:[0-9]+(?:,[0-9]*)?|,[0-9]+)(?:[eE][+-]?[0-9]+)?\s*"
 _MISSING = ("", "na", "n/a", "null", "none", "nan", "?")
 
 
@@ -33,6 +37,10 @@ class Table:
     """What is wrong with each column that does not hold numbers."""
     missing: dict[str, int] = field(default_factory=dict)
     """The first row that has no number in a column, of each column of numbers where there is one."""
+    infinite: dict[str, int] = field(default_factory=dict)
+    """The first row that has an infinity in a column."""
+    assumed: tuple[str, ...] = ()
+    """What was guessed in reading, and the option that says otherwise."""
     file: str = ""
     """Where it was read from."""
     place: Callable[[int], str] = "row {}".format
@@ -66,22 +74,28 @@ class Table:
             name = min(gaps, key=self.missing.__getitem__)
             where = f"{self.file}, {self.place(self.missing[name])}"
             raise InputError(f"{where}: no number in column {name!r}; fill it in, or leave the row out")
+        if endless := [name for name in names if name in self.infinite]:
+            name = min(endless, key=self.infinite.__getitem__)
+            where = f"{self.file}, {self.place(self.infinite[name])}"
+            raise InputError(f"{where}: infinity in column {name!r}; correct it, or leave the row out")
         if tuple(names) == self.names:
             return self.values
         return self.values[:, [self.names.index(name) for name in names]]
 
 
-def read(path: Path, key: str | None = None) -> Table:
+def read(path: Path, key: str | None = None, header: bool | None = None) -> Table:
     """Read a table of numbers.
 
     Parameters
     ----------
     path
-        A ``.csv``, ``.parquet``, ``.npy`` or ``.npz`` file. The first line of a csv file names the columns, unless
-        it holds only numbers; fields are separated by commas, semicolons or tabs, and the name may end in ``.tsv`` or
-        ``.txt``.
+        A ``.csv``, ``.parquet``, ``.npy`` or ``.npz`` file. Fields of a csv file are separated by commas, semicolons
+        or tabs, decimals by points or, where fields are not, by commas; the name may end in ``.tsv`` or ``.txt``.
     key
         Which array of an npz file.
+    header
+        Whether the first line of a csv file names the columns; by default it does unless it holds only numbers other
+        than ``0, 1, ..., d - 1``, which pandas writes for columns without names.
 
     Raises
     ------
@@ -97,9 +111,11 @@ def read(path: Path, key: str | None = None) -> Table:
         raise InputError(f"{path}: got suffix {suffix!r}, expected {', '.join(SUFFIXES)}")
     if key is not None and suffix != ".npz":
         raise InputError(f"--key is for npz files, got {path.name}")
+    if header is not None and suffix not in TEXTS:
+        raise InputError(f"--header and --no-header are for {', '.join(TEXTS)} files, got {path.name}")
     with path.open("rb"):  # the libraries' own errors name neither file nor reason
         pass
-    return _read_array(path, key) if suffix in (".npy", ".npz") else _read_frame(path)
+    return _read_array(path, key) if suffix in (".npy", ".npz") else _read_frame(path, header)
 
 
 def _read_array(path: Path, key: str | None) -> Table:
@@ -132,11 +148,11 @@ def _key(keys: list[str], key: str | None) -> str:
     return key
 
 
-def _read_frame(path: Path) -> Table:
+def _read_frame(path: Path, header: bool | None) -> Table:
     need("polars", "cli", f"a {path.suffix} file")
     import polars as pl
 
-    place = "row {}".format
+    place, assumed = "row {}".format, ()
     try:
         if path.suffix.lower() == ".parquet":
             frame, text = pl.read_parquet(path), {}
@@ -147,23 +163,34 @@ def _read_frame(path: Path) -> Table:
             narrow = all(kind in (pl.Float32, pl.Null) for kind in frame.dtypes)
             frame = frame.cast(pl.Float32 if narrow else pl.Float64)
         else:
-            frame, text, place = _parse(pl, path)
+            frame, text, place, assumed = _parse(pl, path, header)
     except pl.exceptions.PolarsError as error:
         raise InputError(f"{path}: cannot be read ({_first_line(error)})") from None
-    missing = {}
-    for name in frame.columns:
-        gaps = (frame[name].is_null() | frame[name].is_nan()).arg_true()
-        if len(gaps):
-            missing[name] = gaps[0]
-    return Table(tuple(frame.columns), frame.to_numpy(), text, missing, str(path), place)
+    missing = _first_rows(frame, lambda column: column.is_null() | column.is_nan())
+    infinite = _first_rows(frame, lambda column: column.is_infinite())
+    return Table(tuple(frame.columns), frame.to_numpy(), text, missing, infinite, assumed, str(path), place)
 
 
-def _parse(pl: Any, path: Path) -> tuple[Any, dict[str, str], Callable[[int], str]]:
+def _first_rows(frame: Any, what: Callable[[Any], Any]) -> dict[str, int]:
+    """Return the first row of each column for which something holds, of those where it does."""
+    rows = {name: what(frame[name]).arg_true() for name in frame.columns}
+    return {name: found[0] for name, found in rows.items() if len(found)}
+
+
+def _parse(
+    pl: Any, path: Path, header: bool | None
+) -> tuple[Any, dict[str, str], Callable[[int], str], tuple[str, ...]]:
     """Read a csv file as text first, so that a column of numbers is one in which every entry is missing or a number."""
-    heads = {separator: next(_records(path, separator), (0, []))[1] for separator in SEPARATORS}
-    separator = max(heads, key=lambda separator: len(heads[separator]))  # of equals, the first
-    names = [name.strip() for name in heads[separator]]
-    headless = all(map(_is_number, names))
+    separator, first = _first_record(path)
+    names, assumed = [name.strip() for name in first], []
+    headless = header is False
+    if header is None and all(_is_number(name, separator) for name in names):
+        headless = not _is_count_of_columns(path, separator, names)
+        if headless and names:
+            assumed.append("the first line holds numbers and is read as a row; --header takes it for names of columns")
+        elif names:
+            line = f"{','.join(names):.40}"
+            assumed.append(f"the first line, {line}, is taken for names of columns; --no-header reads it as a row")
     if headless:
         names = [str(place) for place in range(len(names))]
     if twice := [name for name in names if names.count(name) > 1]:
@@ -175,7 +202,7 @@ def _parse(pl: Any, path: Path) -> tuple[Any, dict[str, str], Callable[[int], st
 
     try:
         raw = pl.read_csv(
-            path, has_header=not headless, new_columns=names or None, separator=separator, infer_schema=False
+            _lines(path), has_header=not headless, new_columns=names or None, separator=separator, infer_schema=False
         )
     except pl.exceptions.PolarsError:
         _check_widths(path, separator)
@@ -186,6 +213,9 @@ def _parse(pl: Any, path: Path) -> tuple[Any, dict[str, str], Callable[[int], st
     raw = raw.head(filled[-1] + 1 if len(filled) else 0)  # empty lines at the end are no rows
     raw = raw.with_columns(pl.all().str.strip_chars())
     raw = raw.with_columns(pl.when(~pl.all().str.to_lowercase().is_in(_MISSING)).then(pl.all()))
+    if separator != "," and (commas := _with_decimal_commas(pl, raw)):
+        raw = raw.with_columns(pl.col(commas).str.replace(",", ".", literal=True))
+        assumed.append(f"commas in {', '.join(map(repr, commas))} are read as decimal points")
     frame = raw.cast(pl.Float64, strict=False)
     text = {}
     for name in raw.columns:
@@ -194,7 +224,49 @@ def _parse(pl: Any, path: Path) -> tuple[Any, dict[str, str], Callable[[int], st
             text[name] = f"{place(bad[0])}: {raw[name][bad[0]]!r:.40}"
             if len(names) == 1:
                 text[name] += "; fields are separated by commas, semicolons or tabs"
-    return frame, text, place
+    return frame, text, place, tuple(f"{path}: {what}" for what in assumed)
+
+
+def _first_record(path: Path) -> tuple[str, list[str]]:
+    """Return what separates the fields of the first line, and the fields.
+
+    It is what makes most fields of it, the first of equals; but a comma between digits may be a decimal one: where all
+    fields between other separators are numbers with commas, it is.
+    """
+    heads = {separator: next(_records(path, separator), (0, []))[1] for separator in SEPARATORS}
+    for separator in SEPARATORS[1:]:
+        if len(heads[separator]) > 1 and all(re.fullmatch(_DECIMAL_COMMA, cell) for cell in heads[separator]):
+            return separator, heads[separator]
+    separator = max(heads, key=lambda separator: len(heads[separator]))
+    return separator, heads[separator]
+
+
+def _is_count_of_columns(path: Path, separator: str, names: list[str]) -> bool:
+    """Whether the first line is ``0, 1, ..., d - 1``: of a single column only where other numbers are not as plain."""
+    if names != [str(place) for place in range(len(names))]:
+        return False
+    return len(names) > 1 or any(not cells[0].strip().isdigit() for _, cells in _records(path, separator) if cells)
+
+
+def _with_decimal_commas(pl: Any, raw: Any) -> list[str]:
+    """Name columns in which some numbers have a comma, all commas are decimal, and no number has a point."""
+    found = []
+    for name in raw.columns:
+        column = raw[name]
+        commas = column.filter(column.str.contains(",", literal=True))
+        numbers = f"^(?:{_DECIMAL_COMMA})$"
+        if len(commas) and commas.str.contains(numbers).all() and not column.str.contains(".", literal=True).any():
+            found.append(name)
+    return found
+
+
+def _lines(path: Path) -> Path | io.BytesIO:
+    """Return a file, or its content where lines end in a carriage return alone, which polars does not read."""
+    with path.open("rb") as file:
+        start = file.read(2**20)
+        if b"\r" not in start or b"\n" in start:
+            return path
+        return io.BytesIO((start + file.read()).replace(b"\r", b"\n"))
 
 
 def _check_widths(path: Path, separator: str) -> None:
@@ -216,11 +288,11 @@ def _records(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
         raise InputError(f"{path}: not a csv file in UTF-8 ({_first_line(error)})") from None
 
 
-def _is_number(cell: str) -> bool:
+def _is_number(cell: str, separator: str) -> bool:
     try:
         float(cell)
     except ValueError:
-        return False
+        return separator != "," and re.fullmatch(_DECIMAL_COMMA, cell) is not None
     return True
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import re
-import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -20,7 +20,8 @@ from emroute import binomial, gmm, kmeans, plot, select
 from emroute.backend import Array
 from emroute.cli.files import Table, read
 from emroute.cli.libraries import Library, anchor, host, need, put
-from emroute.cli.show import show
+from emroute.cli.results import check_free, drafts
+from emroute.cli.show import is_terminal, show
 from emroute.em import Status
 from emroute.errors import EmrouteError, InputError
 
@@ -99,7 +100,12 @@ def fit(
     heads: Annotated[str | None, typer.Option(help="Binomials: the column of successes.")] = None,
     trials: Annotated[str | None, typer.Option(help="Binomials: the column of trials.")] = None,
     key: Annotated[str | None, typer.Option(help="Which array of an npz file.")] = None,
+    header: Annotated[
+        bool | None,
+        typer.Option("--header/--no-header", help="Whether the first line of text names the columns; else guessed."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="A folder to write labels and parameters to.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files of earlier fits in --out.")] = False,
     format: Annotated[Format, typer.Option(help="Of the mixture in --out.")] = Format.npz,
     pictures: Annotated[bool, typer.Option("--plot", help="Also draw pictures to --out.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
@@ -109,7 +115,9 @@ def fit(
     _check_options(family, sizes, criterion, covariance_type, columns, heads or trials, out, pictures)
     if format is Format.safetensors:
         need("safetensors", "cli", "--format safetensors")
-    table = read(file, key)
+    if out is not None:
+        check_free(out, _files(family, format, pictures), force, file)
+    table = read(file, key, header)
     names = _columns(family, table, columns, weights_column, heads, trials)
     x = table.take(names)
     dtype = dtype or (Dtype.float32 if x.dtype.kind == "f" and x.dtype.itemsize <= 4 else Dtype.float64)
@@ -127,7 +135,7 @@ def fit(
     options = {"n_init": n_init, "rng": seed, **{name: value for name, value in given.items() if value is not None}}
     start, choice = time.perf_counter(), None
     if len(sizes) == 1:
-        result = job.fit(sizes[0], progress=not quiet and sys.stderr.isatty(), **options)
+        result = job.fit(sizes[0], progress=not quiet and is_terminal(), **options)
     else:
         options = {"covariance_type": "full", "criterion": criterion or "bic", **options}
         choice = select.mixtures(x, sizes, sample_weight=weight, **options)
@@ -136,15 +144,27 @@ def fit(
     if int(result.status) == Status.NON_FINITE:
         raise EmrouteError(f"iteration {int(result.n_iter) + 1} met a number that is not finite; scale the data")
     if not quiet:
-        where = f"{file.name}: {x.shape[0]} rows, {dtype} on {backend}{f' ({device})' if device else ''}"
-        console = Console()
-        if choice is not None:
-            console.print(Text(f"{choice}\n"), soft_wrap=True)
-        job.show(console, result, where, seconds)
-    if out is not None:
-        job.write(out, result, format)
-        if pictures:
-            job.draw(out, result)
+        for guess in table.assumed:
+            typer.echo(f"emroute: {guess}", err=True)
+    try:
+        if out is not None:
+            job.write(out, result, format, pictures)
+    finally:  # tables are for eyes, and whoever reads them may have left: files come first, and no full disk hides them
+        if not quiet:
+            where = f"{file.name}: {x.shape[0]} rows, {dtype} on {backend}{f' ({device})' if device else ''}"
+            console = Console()
+            if choice is not None:
+                console.print(Text(f"{choice}\n"), soft_wrap=True)
+            job.show(console, result, where, seconds)
+
+
+def _files(family: Family, format: Format, pictures: bool) -> list[str]:
+    """Name what a fit may write."""
+    names = ["labels.csv", "centroids.csv" if family is Family.kmeans else f"mixture.{format}"]
+    if pictures:
+        names += ["trace.png", *(["pairs.png"] if family is not Family.binomial else [])]
+        names += ["density.png"] if family is Family.gmm else []
+    return names
 
 
 def _sizes(text: str) -> list[int]:
@@ -254,22 +274,29 @@ class _Job:
         facts["seconds"] = f"{seconds:.3f}"
         show(console, "fit", ["", ""], facts.items())
 
-    def write(self, out: Path, result: Any, format: Format) -> None:
-        """Write ``labels.csv``, and the mixture or ``centroids.csv``."""
-        np.savetxt(out / "labels.csv", host(self.labels(result)), fmt="%d", header="label", comments="")
-        if self.family is not Family.kmeans:
-            result.save(out / f"mixture.{format}")
-            return
-        with (out / "centroids.csv").open("w", encoding="utf-8", newline="") as file:
+    def write(self, out: Path, result: Any, format: Format, pictures: bool) -> None:
+        """Write ``labels.csv``, the mixture or ``centroids.csv``, and pictures: all of them, or none."""
+        names = [
+            name for name in _files(self.family, format, pictures) if name != "density.png" or len(self.names) == 2
+        ]
+        with drafts(out, names) as (labels, parameters, *figures):
+            np.savetxt(labels, host(self.labels(result)), fmt="%d", header="label", comments="")
+            if self.family is Family.kmeans:
+                self._write_centroids(parameters, result)
+            else:
+                result.save(parameters)
+            for draft, figure in zip(figures, self._draw(result), strict=False):  # in this order none is drawn in vain
+                figure.savefig(draft)
+
+    def _write_centroids(self, path: Path, result: Any) -> None:
+        with path.open("w", encoding="utf-8", newline="") as file:
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(self.names)
             rows.writerows([str(value) for value in row] for row in host(result.centroids))  # shortest that reads back
 
-    def draw(self, out: Path, result: Any) -> None:
-        """Write ``trace.png``; of points also ``pairs.png``, of Gaussians in the plane ``density.png``."""
-        plot.trace(result).savefig(out / "trace.png")
-        if self.family is not Family.binomial:
-            names = self.names[:_SHOWN]
-            plot.pairs(self.x[:, :_SHOWN], self.labels(result), names).savefig(out / "pairs.png")
-        if self.family is Family.gmm and len(self.names) == 2:
-            plot.density(result, self.x, self.names).savefig(out / "density.png")
+    def _draw(self, result: Any) -> Iterator[Any]:
+        """Draw the trace, points in pairs, and the density of Gaussians in the plane, in the order of `_files`."""
+        yield plot.trace(result)
+        names = self.names[:_SHOWN]
+        yield plot.pairs(self.x[:, :_SHOWN], self.labels(result), names)
+        yield plot.density(result, self.x, self.names)

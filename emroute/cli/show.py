@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,7 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["number", "show"]
+__all__ = ["is_terminal", "number", "show"]
+
+
+def is_terminal() -> bool:
+    """Whether someone watches stderr; Python has none where it was closed."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def number(value: Any) -> str:

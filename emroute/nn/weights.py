@@ -6,9 +6,9 @@ import importlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
+from emroute._files import whole
 from emroute.errors import InputError, MissingDependencyError
 
 __all__ = ["build", "check_tensors", "describe_network", "network_arguments", "read_network", "write_network"]
@@ -69,12 +69,8 @@ def write_network(path: str | os.PathLike[str], description: str, tensors: Mappi
         If the file cannot be written.
     """
     data = _safetensors(framework).save(dict(tensors), {_KEY: description})
-    draft = Path(path).with_name(f"{Path(path).name}.part")
-    try:
+    with whole(path) as draft:
         draft.write_bytes(data)  # its own `save_file` makes files that nobody else may read
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def read_network(

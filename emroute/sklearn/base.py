@@ -13,10 +13,21 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from emroute import backend as backends
+from emroute._foreign import obstacle
 from emroute.backend import Array
-from emroute.errors import EmrouteError, InputError
+from emroute.errors import EmrouteError, InputError, InputTypeError
 
-__all__ = ["Blocks", "Estimator", "as_number", "as_weight", "generator", "over_rows"]
+__all__ = [
+    "Blocks",
+    "Estimator",
+    "as_array",
+    "as_bits",
+    "as_number",
+    "as_weight",
+    "generator",
+    "over_rows",
+    "refuse_masks",
+]
 
 _BLOCK = 2**23  # bytes of sparse rows that are dense at once
 
@@ -41,7 +52,10 @@ class Estimator(BaseEstimator):
 
     def _read(self, X: Any, reset: bool) -> Any:
         """Return rows ``(n, d)``: an array of another library than NumPy as it is, sparse rows as `Blocks`."""
+        refuse_masks(X)
         if _foreign(X):
+            if reason := obstacle(X):
+                raise InputTypeError(reason)
             if X.ndim != 2:
                 raise InputError(f"Expected 2D array, got {X.ndim}D array instead; reshape it to (n, d)")
             if not X.shape[1]:
@@ -61,6 +75,12 @@ class Estimator(BaseEstimator):
         return tags
 
 
+def refuse_masks(x: object) -> None:
+    """Raise `InputTypeError` for a masked array, whose mask scikit-learn's validation takes off."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise InputTypeError(obstacle(x))
+
+
 def _foreign(x: object) -> bool:
     try:
         return backends.get(x) is not backends.get(np.empty(0))
@@ -72,12 +92,26 @@ def as_weight(sample_weight: Any, x: Any) -> Array | None:
     """Return weights as an array of the data's kind: numbers, lists and the like are converted for NumPy rows."""
     if sample_weight is None:
         return None
+    refuse_masks(sample_weight)
     if _foreign(sample_weight):
         return backends.get(sample_weight).detach(sample_weight)
     if _foreign(x):
         return sample_weight
     rows = x.x if isinstance(x, Blocks) else x
     return _check_sample_weight(sample_weight, rows, dtype=rows.dtype)
+
+
+def as_array(value: Any, like: Any = None) -> Array:
+    """Return an attribute set by hand as an array: of the library of another where it is a sequence."""
+    if backends.is_array(value):
+        return value
+    host = np.asarray(value, dtype=np.float64)
+    return backends.get(like).from_numpy(host, like) if backends.is_array(like) else host
+
+
+def as_bits(value: Any) -> bytes:
+    """Return the bits of an attribute, by which a change shows."""
+    return (backends.get(value).to_numpy(value) if backends.is_array(value) else np.asarray(value)).tobytes()
 
 
 def as_number(x: Array) -> float:

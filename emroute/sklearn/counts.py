@@ -15,7 +15,7 @@ from emroute.backend import Array
 from emroute.errors import InputError
 from emroute.family import as_integers
 from emroute.mixture import Mixture
-from emroute.sklearn.base import Blocks
+from emroute.sklearn.base import Blocks, as_array
 from emroute.sklearn.mixture import MixtureEstimator, as_start, weights_start
 
 __all__ = ["BinomialMixture", "MultinomialMixture", "PoissonMixture"]
@@ -26,6 +26,7 @@ class _CountMixture(MixtureEstimator):
 
     _sparse = True
     _family: ClassVar[ModuleType]
+    _mixture: ClassVar[Any]
     _parameter = "probs"
 
     def __sklearn_tags__(self) -> Tags:
@@ -57,6 +58,14 @@ class _CountMixture(MixtureEstimator):
 
     def _parameters(self, mixture: Mixture) -> tuple[Array, ...]:
         return mixture.weights, getattr(mixture, self._parameter)
+
+    @property
+    def _parts(self) -> tuple[str, ...]:  # type: ignore[override]
+        return (f"{self._parameter}_",)
+
+    def _assembled(self) -> Mixture:
+        parameter = as_array(getattr(self, f"{self._parameter}_"))
+        return self._mixture.from_parameters(as_array(self.weights_, parameter), parameter)
 
     def _publish(self, mixture: Mixture) -> None:
         setattr(self, f"{self._parameter}_", getattr(mixture, self._parameter))
@@ -149,7 +158,7 @@ class BinomialMixture(_ProbsMixture):
     ([0.79, 0.51], [1, 0, 0, 1, 0])
     """
 
-    _family = binomial
+    _family, _mixture = binomial, binomial.BinomialMixture
     _sparse = False
 
     def _shape(self, d: int) -> tuple[int, ...]:
@@ -221,7 +230,7 @@ class MultinomialMixture(_ProbsMixture):
     [0.15, 0.85]
     """
 
-    _family = multinomial
+    _family, _mixture = multinomial, multinomial.MultinomialMixture
 
     def sample(self, n_samples: int = 1, trials: int = 1) -> tuple[Array, Array]:
         """Draw rows of so many counts ``(n, d)``, and their components ``(n,)``."""
@@ -278,7 +287,7 @@ class PoissonMixture(_CountMixture):
     [1.0, 20.0]
     """
 
-    _family = poisson
+    _family, _mixture = poisson, poisson.PoissonMixture
     _parameter = "rates"
 
     def __init__(

@@ -13,9 +13,11 @@ from emroute.backend import Array
 from emroute.errors import InputError
 from emroute.fitting import Settings
 from emroute.gmm.covariance import COVARIANCES
+from emroute.gmm.mixture import GaussianMixture as Gaussians
 from emroute.gmm.mixture import fit_model
 from emroute.gmm.ridge import RidgeModel, collapsed, one_step, triangular
 from emroute.mixture import Mixture
+from emroute.sklearn.base import as_array
 from emroute.sklearn.mixture import MixtureEstimator, as_start, weights_start
 from emroute.validate import check_choice, check_number
 
@@ -87,6 +89,8 @@ class GaussianMixture(MixtureEstimator):
     >>> sorted(estimator.means_[:, 0].round(3).tolist()), estimator.converged_
     ([0.5, 10.5], True)
     """
+
+    _parts = ("means_", "covariances_", "precisions_cholesky_")
 
     def __init__(
         self,
@@ -164,6 +168,19 @@ class GaussianMixture(MixtureEstimator):
 
     def _parameters(self, mixture: Any) -> tuple[Array, ...]:
         return mixture.weights, mixture.means, mixture.covariances
+
+    def _assembled(self) -> Mixture:
+        """From the precisions' factors, which decide in scikit-learn too, or else from the covariances."""
+        means = as_array(self.means_)
+        weights = as_array(self.weights_, means)
+        if hasattr(self, "precisions_cholesky_"):
+            factor, xp = as_array(self.precisions_cholesky_, means), backends.namespace(means)
+            dense = self.covariance_type in ("full", "tied")
+            inverse = xp.linalg.inv(factor) if dense else 1 / factor
+            covariances = xp.matmul(swap(inverse), inverse) if dense else inverse**2
+        else:
+            covariances = as_array(self.covariances_, means)
+        return Gaussians.from_parameters(weights, means, covariances, covariance_type=self.covariance_type)
 
     def _sound(self, mixture: Any) -> Any:
         if collapsed(mixture):

@@ -18,7 +18,7 @@ from emroute.data import open_source
 from emroute.em import Fit
 from emroute.errors import InputError
 from emroute.fitting import Settings
-from emroute.sklearn.base import Blocks, Estimator, as_number, as_weight, generator, over_rows
+from emroute.sklearn.base import Blocks, Estimator, as_array, as_bits, as_number, as_weight, generator, over_rows
 from emroute.sweep import summarize
 from emroute.validate import as_parameter, check_choice, check_count, check_floating, check_number
 
@@ -216,9 +216,17 @@ class KMeans(TransformerMixin, ClassNamePrefixFeaturesOutMixin, ClusterMixin, Es
         return -as_number(xp.sum(square) if weight is None else xp.sum(weight * square))
 
     def _over_rows(self, function: Callable[[kmeans.KMeans, Array], Array], X: Any) -> Array:
+        clusters = self._current()
+        return over_rows(lambda rows: function(clusters, rows), self._read(X, reset=False))
+
+    def _current(self) -> kmeans.KMeans:
+        """Return the fitted clusters, or those of centres that were set or changed by hand, as in scikit-learn."""
         check_is_fitted(self, self._fitted)
-        return over_rows(lambda rows: function(self.clusters_, rows), self._read(X, reset=False))
+        centres = as_array(self.cluster_centers_)
+        if hasattr(self, "clusters_") and as_bits(self.clusters_.centroids) == as_bits(centres):
+            return self.clusters_
+        return kmeans.fit(centres, centres.shape[0], init=centres, max_iter=0)
 
     @property
     def _n_features_out(self) -> int:
-        return self.clusters_.n_clusters
+        return len(self.cluster_centers_)

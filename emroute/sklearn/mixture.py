@@ -7,7 +7,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import DensityMixin
@@ -21,7 +21,7 @@ from emroute.em import Fit, trim
 from emroute.errors import InputError
 from emroute.fitting import best
 from emroute.mixture import Mixture
-from emroute.sklearn.base import Blocks, Estimator, as_number, as_weight, generator, over_rows
+from emroute.sklearn.base import Blocks, Estimator, as_bits, as_number, as_weight, generator, over_rows, refuse_masks
 from emroute.validate import as_parameter, check_count, check_total
 
 __all__ = ["MixtureEstimator", "as_start", "weights_start"]
@@ -29,6 +29,9 @@ __all__ = ["MixtureEstimator", "as_start", "weights_start"]
 
 class MixtureEstimator(DensityMixin, Estimator):
     """A mixture's estimator; the mathematics is that of its family, whose fitted mixture is `mixture_`."""
+
+    _parts: ClassVar[tuple[str, ...]] = ()
+    """The attributes that make the mixture beside the weights."""
 
     def __init__(
         self,
@@ -75,6 +78,10 @@ class MixtureEstimator(DensityMixin, Estimator):
     def _publish(self, mixture: Mixture) -> None:
         """Set the attributes that are the family's own."""
 
+    @abstractmethod
+    def _assembled(self) -> Mixture:
+        """Return the mixture of the attributes as they are."""
+
     def _sound(self, mixture: Mixture) -> Mixture:
         """Return a fitted mixture, or raise `InputError` where it has collapsed."""
         return mixture
@@ -112,12 +119,13 @@ class MixtureEstimator(DensityMixin, Estimator):
         like = backends.get(first).from_numpy(np.zeros((1, x.shape[1])), first)
         weight = as_weight(sample_weight, x)
         if self.warm_start and hasattr(self, "mixture_"):
-            init = self._parameters(self.mixture_)
+            init = self._parameters(self._current())
         else:
             init = self._start(x, weight, like)
         mixture = self._sound(self._run(x, weight, init))
-        self._publish(mixture)
         self.mixture_, self.weights_ = mixture, mixture.weights
+        self._publish(mixture)
+        self._published = self._stamp()
         self.converged_, self.n_iter_ = bool(mixture.converged), int(mixture.n_iter)
         total = x.shape[0] if weight is None else float(backends.namespace(weight).sum(weight))
         trace = backends.get(mixture.trace).to_numpy(mixture.trace) / total
@@ -208,18 +216,27 @@ class MixtureEstimator(DensityMixin, Estimator):
     def _criterion(self, X: Any, penalty: Callable[[int], float]) -> float:
         log_prob = self.score_samples(X)
         n, total = log_prob.shape[0], as_number(backends.namespace(log_prob).sum(log_prob))
-        return -2 * total + penalty(n) * self.mixture_.n_parameters
+        return -2 * total + penalty(n) * self._current().n_parameters
+
+    def _current(self) -> Mixture:
+        """Return the fitted mixture, or that of attributes which were set or changed by hand, as in scikit-learn."""
+        check_is_fitted(self, self._fitted)
+        if not hasattr(self, "mixture_") or self._stamp() != self._published:
+            return self._assembled()
+        return self.mixture_
+
+    def _stamp(self) -> list[bytes]:
+        """The bits of the attributes that make the mixture."""
+        return [as_bits(getattr(self, name, ())) for name in ("weights_", *self._parts)]
 
     def _each(self, name: str, X: Any) -> Array:
-        check_is_fitted(self, self._fitted)
-        function = getattr(self.mixture_, name)
+        function = getattr(self._current(), name)
         return over_rows(lambda rows: function(*self._data(rows)), self._read(X, reset=False))
 
     def _sampled(self, n_samples: int, **options: Any) -> tuple[Array, Array]:
-        check_is_fitted(self, self._fitted)
+        mixture: Any = self._current()
         if n_samples < 1:
             raise InputError(f"Invalid value for 'n_samples': {n_samples}; expected at least 1")
-        mixture: Any = self.mixture_
         return mixture.sample(n_samples, rng=generator(self.random_state), **options)
 
 
@@ -227,6 +244,7 @@ def as_start(name: str, value: Any, like: Array, shape: tuple[int, ...]) -> Arra
     """Return a part of the start as an array like the data, or raise `InputError` for its shape."""
     if value is None:
         return None
+    refuse_masks(value)
     value = as_parameter(name, value, like, ())
     if tuple(value.shape) != shape:
         raise InputError(f"The parameter '{name}' should have the shape of {shape}, but got {tuple(value.shape)}")

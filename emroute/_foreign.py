@@ -1,0 +1,101 @@
+"""What looks like an array and cannot be computed with as it is, and the call that makes one of it."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+__all__ = ["conversion", "obstacle"]
+
+
+def obstacle(x: Any) -> str | None:
+    """Say why `x` cannot be computed with as it is, and what to pass in its place; None where nothing is known of it.
+
+    Only its class is asked, for what wraps arrays may answer for them; no library is imported.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> obstacle(np.ones(3)) is None, obstacle(np.ma.ones(3))[:19]
+    (True, 'got a masked array;')
+    """
+    traits = _traits(type(x))
+    if not traits:
+        return None
+    kind = f"{type(x).__module__}.{type(x).__qualname__}"
+    has = traits.__contains__
+    if has("mask"):  # an array of NumPy's to all functions, which see through the mask
+        return (
+            "got a masked array; leave masked rows out, `x[~np.ma.getmaskarray(x).any(axis=1)].data`, or give them "
+            "sample_weight 0, and pass .data"
+        )
+    if has("collect") and not has("__iter__"):
+        return f"got {kind}, a query, expected an array; pass its numbers, `.collect().to_numpy()`"
+    if has("compute") and has("dask"):
+        return (
+            f"got {kind}, expected an array; pass `.compute()`, all rows in memory, or, where they do not fit, "
+            "an object whose __iter__ yields computed blocks"
+        )
+    if has("to_numpy"):
+        return f"got {kind}, expected an array; pass its numbers, `.to_numpy()`"
+    if not hasattr(x, "shape"):
+        return None
+    sparse = next((name for name in ("toarray", "todense") if has(name)), None)
+    if sparse is None and has("to_dense") and "sparse" in str(getattr(x, "layout", "")):
+        sparse = "to_dense"
+    if sparse is not None:
+        return (
+            f"got {kind}, a sparse array, expected a dense one; pass `.{sparse}()`, or, for rows that do not fit in "
+            "memory, an object whose __iter__ yields dense blocks of rows"
+        )
+    if has("get_value"):
+        return f"got {kind}, which holds an array; pass that, `param[...]`"
+    if has("chunks"):
+        return (
+            f"got {kind}, which is on disk, expected an array; pass `x[:]`, all rows in memory, or, where they do not "
+            "fit, an object whose __iter__ yields blocks of rows, `x[start:stop]`"
+        )
+    if (number := _n_devices(x)) > 1:
+        return (
+            f"got an array that is sharded over {number} devices, expected one on a single device; bring it together, "
+            "`device_put(x, device)`"
+        )
+    return None
+
+
+_TRAITS = ["__iter__", "chunks", "collect", "compute", "dask", "devices", "get_value"]
+_TRAITS += ["to_dense", "to_numpy", "toarray", "todense"]
+
+
+@cache
+def _traits(kind: type) -> frozenset[str]:
+    """What tells arrays from what only looks like them; nothing for the usual kinds."""
+    if issubclass(kind, np.ndarray):
+        return frozenset({"mask"} if issubclass(kind, np.ma.MaskedArray) else ())
+    return frozenset(name for name in _TRAITS if hasattr(kind, name))
+
+
+def _n_devices(x: Any) -> int:
+    """How many devices an array is spread over; 1 where a compiler is tracing and it is on none."""
+    try:
+        return len(x.devices()) if "devices" in _traits(type(x)) else 1
+    except (AttributeError, TypeError):
+        return 1
+
+
+def conversion(x: Any, name: str, dtype: Any) -> str:
+    """Spell the call that gives an array another dtype, in the way of its library.
+
+    >>> import numpy as np
+    >>> conversion(np.ones(3, int), "x", "float64"), conversion(np.ones(3, ">f8"), "x", "float64")
+    ("x.astype('float64')", "x.astype(x.dtype.newbyteorder('='))")
+    """
+    name, dtype = name if name.isidentifier() else "x", str(dtype).rpartition(".")[2]
+    if not getattr(x.dtype, "isnative", True):
+        return f"{name}.astype({name}.dtype.newbyteorder('='))"
+    if hasattr(type(x), "astype"):
+        return f"{name}.astype('{dtype}')"
+    library = type(x).__module__.partition(".")[0]
+    return f"{name}.to({library}.{dtype})" if hasattr(type(x), "to") else f"{library}.astype({name}, {library}.{dtype})"
