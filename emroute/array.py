@@ -113,8 +113,9 @@ def log_softmax(x: Array, *, axis: int = -1) -> Array:
     [-100000.0, 0.0]
     """
     xp = namespace(x)
-    share, top = _exponentials(x, axis)
-    return (x - top) - xp.log(xp.sum(share, axis=axis, keepdims=True))
+    top = xp.max(x, axis=axis, keepdims=True)
+    gap = x - xp.where(xp.isfinite(top), top, 0.0)
+    return gap - xp.log(xp.sum(xp.exp(gap), axis=axis, keepdims=True))
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)

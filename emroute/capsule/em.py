@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from emroute import backend as backends
-from emroute.array import divide, eps, itemsize, log_sigmoid, log_softmax, safe_norm
+from emroute.array import broadcast, divide, eps, itemsize, log_sigmoid, log_softmax, safe_norm
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.capsule.agreement import (
@@ -103,17 +103,17 @@ class Form:
             xp = backends.namespace(squares)
             widths = xp.sum(xp.log(xp.sqrt(parents.variances) + _TINY), axis=-1)
             offset = xp.log(parents.activations + _TINY) - widths
-        return offset[..., None] - quadratic(precisions(parents.variances), squares) / 2
+        return offset[..., None] + quadratic(-0.5 * precisions(parents.variances), squares)
 
     def follow(self, views: Array, activations: Array, betas: Betas, schedule: Sequence[float], every: bool) -> Path:
-        """Iterate over views ``(b, J, H, I)`` and activations ``(b, I)`` from equal assignments; keep all, or the last."""
-        xp, path = backends.namespace(views), ()
-        log_assignments = xp.full_like(views[..., 0, :], -math.log(views.shape[-3]))
+        """Iterate over views ``(b, J, H, I)`` and activations ``(b, I)``, from equal assignments; keep all or one."""
+        xp, path, shape = backends.namespace(views), (), tuple(views[..., 0, :].shape)
+        log_assignments = xp.full_like(views[..., :1, 0, :], -math.log(views.shape[-3]))  # alike for all parents
         for iteration, temperature in enumerate(schedule, 1):
             shares = share_out(log_assignments, activations[..., None, :])
             parents, squares = self.m_step(views, shares, betas, temperature)
             if every or iteration == len(schedule):
-                path += (Routing(parents.poses, parents.activations, xp.exp(log_assignments)),)
+                path += (Routing(parents.poses, parents.activations, broadcast(xp.exp(log_assignments), shape)),)
             if iteration < len(schedule):
                 log_assignments = log_softmax(self.logits(parents, squares), axis=-2)
             del squares  # else they stay beside the next ones

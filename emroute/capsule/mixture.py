@@ -56,7 +56,7 @@ class _Ladder:
         for temperature in schedule:
             squares = (points - means[..., None]) ** 2
             offset = log_prior + log_peak(variances)
-            log_assignments = log_softmax(offset[..., None] - quadratic(precisions(variances), squares) / 2, axis=-2)
+            log_assignments = log_softmax(offset[..., None] + quadratic(-0.5 * precisions(variances), squares), axis=-2)
             shares = share_out(log_assignments, activations[..., None, :])
             means = shares.mean(points, means)
             variances = shares.mean((points - means[..., None]) ** 2, xp.zeros_like(means)) + self.epsilon

@@ -24,7 +24,7 @@ class Shares(NamedTuple):
     """Of the children, for each parent."""
 
     relative: Array
-    """``(b, J, I)``: R a over the parent's largest; all 0 where no child is active."""
+    """``(b, J, I)``: R a over the parent's largest; all 0 where no child is active. One J where all are alike."""
     some: Array
     """``(b, J)``: their sum, at least about 1, or 0."""
     log_scale: Array
@@ -48,16 +48,19 @@ class Shares(NamedTuple):
 
 def share_out(log_assignments: Array, activations: Array) -> Shares:
     """Share out children of activations ``(b, 1, I)`` among parents by log R ``(b, J, I)``."""
-    xp, detach = backends.namespace(log_assignments), backends.get(log_assignments).detach
-    least = tiny(activations)
-    log_active = xp.log(xp.where(activations > least, activations, xp.zeros_like(activations) + least))
-    log_active = xp.where(activations > least, log_active, xp.full_like(log_active, -float("inf")))
+    xp, detach, least = backends.namespace(log_assignments), backends.get(log_assignments).detach, tiny(activations)
+    brightest = detach(xp.max(activations, axis=-1, keepdims=True))
+    brightest = xp.where(brightest > least, brightest, xp.ones_like(brightest))
+    activations = activations / brightest  # a logarithm of something faint would have fewer digits
+    there = activations > least
+    log_active = xp.log(xp.where(there, activations, xp.ones_like(activations)))
+    log_active = xp.where(there, log_active, xp.full_like(log_active, -float("inf")))
     top = xp.max(detach(log_assignments + log_active), axis=-1)
     top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
     # a child that is not there may be nearer by far than all that are: it counts for 0, not for 0 times infinity
     gap = log_assignments - top[..., None]
     relative = xp.exp(xp.minimum(gap, xp.full_like(gap, -math.log(least)))) * activations
-    return Shares(relative, xp.sum(relative, axis=-1), top)
+    return Shares(relative, xp.sum(relative, axis=-1), top + xp.log(brightest)[..., 0])
 
 
 def precisions(variances: Array) -> Array:
