@@ -28,7 +28,9 @@ def test_the_gradient_is_bounded_where_costs_tie(n_iter, level, dtype):
     u = torch.zeros(3, dtype=getattr(torch, dtype), requires_grad=True)
     tied(u, torch.asarray(votes, dtype=u.dtype), n_iter).backward()
     grad = u.grad.numpy()
-    assert -10 < grad[0] < -1e-3 and np.all(grad[1:] > 0) and np.all(grad[1:] < 10)
+    assert -10 < grad[0] < -1e-3
+    assert np.all(grad[1:] > 0)
+    assert np.all(grad[1:] < 10)
     for step in (0.1, -0.1):
         right = em_normalized(votes, np.full(6, 0.5), np.asarray([step, 0, 0]), np.zeros(3), n_iter)[1][0]
         found = tied(np.asarray([step, 0, 0], dtype), votes.astype(dtype), n_iter)
@@ -100,7 +102,8 @@ def test_no_length_is_above_1(eager_lib, dtype, n):
         votes = eager_lib.asarray(size * unit, dtype)
         for routing in (capsule.dynamic_routing(votes), capsule.kmeans_routing(votes)):
             lengths = eager_lib.to_numpy(routing.activations)
-            assert lengths.max() <= 1 and lengths.max() > 0.9
+            assert lengths.max() <= 1
+            assert lengths.max() > 0.9
             u = eager_lib.asarray(np.zeros(2), dtype)
             capsule.em_routing(votes[:, :2, ...], routing.activations, u, u, n_iter=1)  # which takes no more than 1
         for constant in (1.0, 0.5):

@@ -77,17 +77,15 @@ def _classes(poses: Array, transforms: Array, activations: Array, beta_u: Array,
 
 
 def _starved(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """Votes for parents of which one, agreed upon, takes all children: log-shares of the others are below -200."""
-    votes = (
-        rng.standard_normal((8, 3, 4)) * np.asarray([0.02, 1.0, 1.0])[:, None] + np.asarray([0.0, 3.0, 3.0])[:, None]
-    )
-    return votes, rng.uniform(0.5, 1, 8), np.zeros(3), np.zeros(3)
+    """Votes for two parents of which one, agreed upon, takes all children: log-shares of the other are about -110."""
+    votes = rng.standard_normal((4, 2, 48)) * np.asarray([0.02, 1.0])[:, None]
+    return votes, rng.uniform(0.5, 1, 4), np.zeros(2), np.zeros(2)
 
 
 def _far(rng: np.random.Generator) -> tuple[Any, ...]:
-    """Poses, and means of which the last is far from all."""
-    means = rng.standard_normal((3, 3)) + np.asarray([0.0, 0.0, 40.0])[:, None]
-    return rng.standard_normal((6, 3)), (means, np.ones((3, 3)), np.full(3, 0.3))
+    """Poses, and means of which the last is so far from all that its log-shares are about -300."""
+    means = 0.2 * rng.standard_normal((3, 3)) + np.asarray([0.0, 0.0, 15.0])[:, None]
+    return 0.2 * rng.standard_normal((6, 3)), (means, np.ones((3, 3)), np.full(3, 0.3))
 
 
 def _small(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
@@ -110,10 +108,10 @@ ROUTINGS = (
     Case("capsule.kmeans_routing", capsule.kmeans_routing, _small, variant="small"),
     Case("capsule.em_routing", capsule.em_routing, _VOTES),
     Case("capsule.em_routing", partial(capsule.em_routing, cost="normalized", n_iter=2), _VOTES, variant="normalized"),
-    Case("capsule.em_routing", partial(capsule.em_routing, n_iter=2, epsilon=1e-4), _starved, variant="starved"),
+    Case("capsule.em_routing", partial(capsule.em_routing, n_iter=2, epsilon=1e-2), _starved, variant="starved"),
     Case("capsule.em_routing_from_poses", _from_poses, _POSES),
     Case("capsule.gmm_routing", _ladder_steps, _ladder),
-    Case("capsule.gmm_routing", partial(capsule.gmm_routing, n_iter=2), _far, variant="far"),
+    Case("capsule.gmm_routing", partial(capsule.gmm_routing, n_iter=1), _far, variant="far"),
     Case("capsule.conv_em_routing", _conv, _GRID),
     Case("capsule.conv_dynamic_routing", capsule.conv_dynamic_routing, normal(*_GRID_SHAPES)),
     Case("capsule.class_em_routing", _classes, _CLASSES),
