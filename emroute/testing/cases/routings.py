@@ -78,8 +78,8 @@ def _classes(poses: Array, transforms: Array, activations: Array, beta_u: Array,
 
 def _starved(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
     """Votes for two parents of which one, agreed upon, takes all children: log-shares of the other are about -110."""
-    votes = rng.standard_normal((4, 2, 48)) * np.asarray([0.02, 1.0])[:, None]
-    return votes, rng.uniform(0.5, 1, 4), np.zeros(2), np.zeros(2)
+    votes = rng.standard_normal((3, 2, 32)) * np.asarray([0.002, 1.0])[:, None]
+    return votes, rng.uniform(0.5, 1, 3), np.zeros(2), np.zeros(2)
 
 
 def _far(rng: np.random.Generator) -> tuple[Any, ...]:
@@ -108,7 +108,7 @@ ROUTINGS = (
     Case("capsule.kmeans_routing", capsule.kmeans_routing, _small, variant="small"),
     Case("capsule.em_routing", capsule.em_routing, _VOTES),
     Case("capsule.em_routing", partial(capsule.em_routing, cost="normalized", n_iter=2), _VOTES, variant="normalized"),
-    Case("capsule.em_routing", partial(capsule.em_routing, n_iter=2, epsilon=1e-2), _starved, variant="starved"),
+    Case("capsule.em_routing", partial(capsule.em_routing, n_iter=2, epsilon=1e-3), _starved, variant="starved"),
     Case("capsule.em_routing_from_poses", _from_poses, _POSES),
     Case("capsule.gmm_routing", _ladder_steps, _ladder),
     Case("capsule.gmm_routing", partial(capsule.gmm_routing, n_iter=1), _far, variant="far"),
