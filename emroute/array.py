@@ -15,12 +15,14 @@ __all__ = [
     "broadcast",
     "concrete",
     "constant",
+    "divide",
     "either",
     "eps",
     "full",
     "itemsize",
     "leaves",
     "log_sigmoid",
+    "log_softmax",
     "logsumexp",
     "map_leaves",
     "normalize",
@@ -32,6 +34,7 @@ __all__ = [
     "softmax",
     "swap",
     "tiny",
+    "traced",
 ]
 
 
@@ -101,6 +104,32 @@ def softmax(x: Array, *, axis: int = -1) -> Array:
     """
     share, _ = _exponentials(x, axis)
     return share / namespace(x).sum(share, axis=axis, keepdims=True)
+
+
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
+def log_softmax(x: Array, *, axis: int = -1) -> Array:
+    """Logarithm of the softmax along an axis; differences come first, so that exponentials sum to one for any `x`.
+
+    >>> import numpy as np
+    >>> log_softmax(np.asarray([-1e5, 0.0])).tolist()
+    [-100000.0, 0.0]
+    """
+    xp = namespace(x)
+    top = xp.max(x, axis=axis, keepdims=True)
+    gap = x - xp.where(xp.isfinite(top), top, 0.0)
+    return gap - xp.log(xp.sum(xp.exp(gap), axis=axis, keepdims=True))
+
+
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
+def divide(part: Array | float, whole: Array) -> Array:
+    """Quotient whose gradient is in range wherever it is itself: ``-part / whole**2`` has a square that may not be.
+
+    >>> import numpy as np
+    >>> float(divide(np.float32(1e-30), np.asarray(2e-30, dtype=np.float32)))
+    0.5
+    """
+    size = get(whole).detach(whole)
+    return (part / size) / (whole / size)
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -183,9 +212,15 @@ def swap(x: Array) -> Array:
 
 
 @Capabilities(jit=True)
+def traced(x: Array) -> bool:
+    """Whether a compiler is tracing whose graph keeps all that runs, used or not."""
+    return getattr(get(x), "tracing", bool)()
+
+
+@Capabilities(jit=True)
 def concrete(flag: Array) -> bool | None:
     """Return a truth value, or None where a compiler is tracing and there are no values yet."""
-    if is_array(flag) and getattr(get(flag), "tracing", bool)():
+    if is_array(flag) and traced(flag):
         return None
     try:
         return bool(flag)

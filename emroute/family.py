@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import concrete, either, eps, itemsize, normalize, one_hot, safe_log, swap, tiny
+from emroute.array import concrete, divide, either, eps, itemsize, normalize, one_hot, safe_log, swap, tiny
 from emroute.backend import Array, compiled
 from emroute.capability import Capabilities
 from emroute.validate import check_floating, check_rows
@@ -349,7 +349,7 @@ def ratio(part: Array, whole: Array, otherwise: Array) -> Array:
     """Return `part` over `whole`, and `otherwise` where there is next to nothing to divide by."""
     xp = backends.namespace(part, whole)
     none = whole <= tiny(whole)  # NaN is something
-    return xp.where(none, otherwise, part / xp.where(none, xp.ones_like(whole), whole))
+    return xp.where(none, otherwise, divide(part, xp.where(none, xp.ones_like(whole), whole)))
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)

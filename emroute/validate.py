@@ -9,7 +9,7 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute._foreign import conversion
-from emroute.array import concrete
+from emroute.array import concrete, traced
 from emroute.backend import Array, compiled, is_array
 from emroute.data import Rows, Stream, real_weight
 from emroute.errors import InputError, InputTypeError
@@ -30,6 +30,7 @@ __all__ = [
     "check_weights",
     "check_width",
     "require",
+    "require_values",
     "visible",
 ]
 
@@ -38,6 +39,12 @@ def require(flag: Array, message: Callable[[], str]) -> None:
     """Raise `InputError` unless `flag` holds; a compiler that is still tracing cannot say, and passes."""
     if concrete(flag) is False:
         raise InputError(message())
+
+
+def require_values(holds: Callable[[Array], Array], x: Array, message: Callable[[], str]) -> None:
+    """Raise `InputError` unless ``holds(x)``; it is not computed where an exported graph would then compute it too."""
+    if not traced(x):
+        require(holds(x), message)
 
 
 def check_floating(name: str, *arrays: Array) -> None:

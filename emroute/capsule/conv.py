@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import constant, itemsize, logsumexp, safe_norm
+from emroute.array import constant, itemsize, logsumexp
 from emroute.backend import Array, Backend, compiled
 from emroute.capability import Capabilities
 from emroute.capsule.agreement import (
@@ -30,7 +30,8 @@ from emroute.capsule.agreement import (
     for_statistics,
 )
 from emroute.capsule.em import Betas, Form, check_form, route_poses, temperatures, widen_betas
-from emroute.capsule.votes import centres, squash, vote_views
+from emroute.capsule.shares import share_out
+from emroute.capsule.votes import capsule_lengths, centres, squash, vote_views
 from emroute.capsule.windows import Windows, check_windows
 from emroute.errors import InputError
 from emroute.gmm.diagonal import quadratic, weighted_sum
@@ -44,14 +45,13 @@ class _Step(NamedTuple):
 
     poses: Array
     activations: Array
-    assignments: Array
     logits: Array
     log_sums: Array
 
 
 class _Rule(Protocol):
     def update(
-        self, views: Array, assignments: Array, given: Array, logits: Array, parents: Any, temperature: float
+        self, views: Array, log_assignments: Array, given: Array, logits: Array, parents: Any, temperature: float
     ) -> tuple[Array, Array, Array]:
         """Return poses, activations and logits of some windows from what is there."""
         ...
@@ -62,19 +62,20 @@ class _EM:
     form: Form
 
     def update(
-        self, views: Array, assignments: Array, given: Array, logits: Array, parents: Any, temperature: float
+        self, views: Array, log_assignments: Array, given: Array, logits: Array, parents: Any, temperature: float
     ) -> tuple[Array, Array, Array]:
-        found, squares = self.form.m_step(views, assignments * given[..., None, :], Betas(*parents), temperature)
+        shares = share_out(log_assignments, given[..., None, :])
+        found, squares = self.form.m_step(views, shares, Betas(*parents), temperature)
         return found.poses, found.activations, self.form.logits(found, squares)
 
 
 @dataclass(frozen=True)
 class _Dynamic:
     def update(
-        self, views: Array, assignments: Array, given: Array, logits: Array, parents: Any, temperature: float
+        self, views: Array, log_assignments: Array, given: Array, logits: Array, parents: Any, temperature: float
     ) -> tuple[Array, Array, Array]:
-        poses = squash(weighted_sum(views, assignments))
-        return poses, safe_norm(poses), logits + quadratic(poses, views)
+        poses = squash(weighted_sum(views, backends.namespace(views).exp(log_assignments)))
+        return poses, capsule_lengths(poses), logits + quadratic(poses, views)
 
 
 def _follow(
@@ -97,21 +98,20 @@ def _follow(
     logits = xp.broadcast_to(xp.zeros_like(norm), (n * q, j, c))
     size = max(1, backend.chunk_size(2 * itemsize(given) * j * p * p) // c)
     path: Path = ()
-    for temperature in schedule:
+    for iteration, temperature in enumerate(schedule, 1):
 
         def some(index: Array, norm: Array, logits: Array, *own: Array, temperature: float = temperature) -> _Step:
             rows = xp.reshape(index, (-1,))
             children = xp.reshape(xp.take(held[0], rows, axis=0), (-1, c, p, p))
             active = xp.reshape(xp.take(held[1], rows, axis=0), (-1, c))
             views = vote_views(children, transforms)
-            assignments = xp.exp(logits - norm)
-            found = rule.update(views, assignments, active, logits, own, temperature)
-            log_sums = xp.reshape(logsumexp(found[2], axis=-2), (-1, s, i))
-            return _Step(found[0], found[1], assignments, found[2], log_sums)
+            found = rule.update(views, logits - norm, active, logits, own, temperature)
+            return _Step(*found, xp.reshape(logsumexp(found[2], axis=-2), (-1, s, i)))
 
         arrays = [windows.index(n, poses), norm, logits, *parents]
         step = _Step(*backend.map_blocks(some, arrays, size, recompute))
-        path = (*path, Routing(*step[:3])) if return_path else (Routing(*step[:3]),)
+        if return_path or iteration == len(schedule):
+            path = (*path, Routing(step.poses, step.activations, xp.exp(logits - norm)))
         logits = step.logits
         norm = xp.reshape(windows.norm(xp.reshape(step.log_sums, (n, q, s, i))), (n * q, 1, c))
     return path

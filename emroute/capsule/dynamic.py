@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emroute import backend as backends
-from emroute.array import itemsize, safe_norm, softmax
+from emroute.array import divide, itemsize, safe_norm, softmax
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.capsule.agreement import (
@@ -26,7 +26,7 @@ from emroute.capsule.agreement import (
     over_samples,
     widen,
 )
-from emroute.capsule.votes import squash
+from emroute.capsule.votes import capsule_lengths, squash
 from emroute.gmm.diagonal import quadratic, weighted_sum
 from emroute.validate import check_number
 
@@ -61,14 +61,14 @@ class _Rule:
             assignments = self.share(logits)
             total = weighted_sum(seen, assignments) + bias
             poses = squash(total, constant=self.constant)
-            path += (Routing(poses, safe_norm(poses), assignments),)
+            path += (Routing(poses, capsule_lengths(poses), assignments),)
             if last:
                 break
             if self.accumulate:
                 logits = logits + quadratic(poses, seen)
             else:
                 length = safe_norm(total, keepdims=True)
-                logits = quadratic(total / xp.where(length > 0, length, xp.ones_like(length)), seen)
+                logits = quadratic(divide(total, xp.where(length > 0, length, xp.ones_like(length))), seen)
         return path
 
 

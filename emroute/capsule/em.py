@@ -10,12 +10,13 @@ logsigmoid itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from emroute import backend as backends
-from emroute.array import itemsize, log_sigmoid, safe_norm, softmax
+from emroute.array import broadcast, divide, eps, itemsize, log_sigmoid, log_softmax, safe_norm
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.capsule.agreement import (
@@ -32,10 +33,10 @@ from emroute.capsule.agreement import (
     over_samples,
     widen,
 )
+from emroute.capsule.shares import Shares, precisions, share_out
 from emroute.capsule.votes import vote_views
 from emroute.errors import InputError
-from emroute.family import ratio
-from emroute.gmm.diagonal import log_peak, quadratic, weighted_sum
+from emroute.gmm.diagonal import log_peak, quadratic
 from emroute.validate import check_choice, check_count, check_number
 
 __all__ = ["COSTS", "SCHEDULES", "Betas", "Form", "check_form", "em_routing", "em_routing_from_poses", "temperatures"]
@@ -50,6 +51,7 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = {
 """Inverse temperatures by name: of the paper's authors, and of the tutorials, ``linspace(1, min(n, 3), n)``."""
 
 _LEAST_VARIANCE, _TINY = 1e-8, 1e-9  # of the normalized cost; the first keeps what the tutorials' code leaves to chance
+_ROUNDING = 16  # spacings of the dtype within which sums of costs are equal
 
 
 class Betas(NamedTuple):
@@ -75,26 +77,21 @@ class Form:
     cost: str = "hinton"
     epsilon: float = 1e-6
 
-    def m_step(self, views: Array, shares: Array, betas: Betas, temperature: float) -> tuple[Parents, Array]:
-        """Fit parents to views ``(b, J, H, I)`` weighted by ``R a (b, J, I)``; also the squares (V - m)²."""
-        xp = backends.namespace(views)
-        total = xp.sum(shares, axis=-1)
-        some = total[..., None]
-        poses = ratio(weighted_sum(views, shares), some, xp.zeros_like(views[..., 0]))
+    def m_step(self, views: Array, shares: Shares, betas: Betas, temperature: float) -> tuple[Parents, Array]:
+        """Fit parents to views ``(b, J, H, I)`` by their shares; also the squares (V - m)²."""
+        xp, total = backends.namespace(views), shares.total[..., None]
+        poses = shares.mean(views, xp.zeros_like(views[..., 0]))
         gaps = views - poses[..., None]
         squares = gaps * gaps
-        variances = ratio(weighted_sum(squares, shares), some, xp.zeros_like(poses))
+        variances = shares.mean(squares, xp.zeros_like(poses))
         if self.cost == "hinton":
             variances = variances + self.epsilon
-            cost = xp.sum((betas.u[..., None] + xp.log(variances) / 2) * some, axis=-1)
+            cost = xp.sum((betas.u[..., None] + xp.log(variances) / 2) * total, axis=-1)
             logit = temperature * (betas.a - cost)
         else:
             variances = xp.maximum(variances, xp.full_like(variances, _LEAST_VARIANCE))
-            cost = xp.sum((betas.u[..., None] + xp.log(xp.sqrt(variances) + _TINY)) * some, axis=-1)
-            cost = cost - cost[..., :1]  # else rounding would tell equal costs apart
-            gap = xp.mean(cost, axis=-1, keepdims=True) - cost
-            deviation = safe_norm(gap, keepdims=True) / gap.shape[-1] ** 0.5
-            logit = temperature * (betas.a + gap / (deviation + _TINY))
+            costs = (betas.u[..., None] + xp.log(xp.sqrt(variances) + _TINY)) * total
+            logit = temperature * (betas.a + _standardized(costs))
         log_activations = log_sigmoid(logit)
         return Parents(poses, variances, xp.exp(log_activations), log_activations), squares
 
@@ -106,32 +103,51 @@ class Form:
             xp = backends.namespace(squares)
             widths = xp.sum(xp.log(xp.sqrt(parents.variances) + _TINY), axis=-1)
             offset = xp.log(parents.activations + _TINY) - widths
-        return offset[..., None] - quadratic(1 / parents.variances, squares) / 2
+        return offset[..., None] + quadratic(-0.5 * precisions(parents.variances), squares)
 
-    def follow(self, views: Array, activations: Array, betas: Betas, schedule: Sequence[float]) -> Path:
-        """All iterations over views ``(b, J, H, I)`` and activations ``(b, I)``, from equal assignments."""
-        xp, path = backends.namespace(views), ()
-        assignments = xp.full_like(views[..., 0, :], 1 / views.shape[-3])
-        for iteration, temperature in enumerate(schedule):
-            parents, squares = self.m_step(views, assignments * activations[..., None, :], betas, temperature)
-            path += (Routing(parents.poses, parents.activations, assignments),)
-            if iteration < len(schedule) - 1:
-                assignments = softmax(self.logits(parents, squares), axis=-2)
+    def follow(self, views: Array, activations: Array, betas: Betas, schedule: Sequence[float], every: bool) -> Path:
+        """Iterate over views ``(b, J, H, I)`` and activations ``(b, I)``, from equal assignments; keep all or one."""
+        xp, path, shape = backends.namespace(views), (), tuple(views[..., 0, :].shape)
+        log_assignments = xp.full_like(views[..., :1, 0, :], -math.log(views.shape[-3]))  # alike for all parents
+        for iteration, temperature in enumerate(schedule, 1):
+            shares = share_out(log_assignments, activations[..., None, :])
+            parents, squares = self.m_step(views, shares, betas, temperature)
+            if every or iteration == len(schedule):
+                path += (Routing(parents.poses, parents.activations, broadcast(xp.exp(log_assignments), shape)),)
+            if iteration < len(schedule):
+                log_assignments = log_softmax(self.logits(parents, squares), axis=-2)
             del squares  # else they stay beside the next ones
         return path
 
 
-def _route_votes(form: Form, shared: Any, votes: Array, activations: Array, u: Array, a: Array) -> Path:
+def _standardized(costs: Array) -> Array:
+    """How many deviations over parents each costs less than the mean, ``(b, J)``, from costs ``(b, J, H)``.
+
+    This jumps where costs tie: a difference of nothing is 0 deviations, the least difference is one, and the gradient
+    in between has no bound. Costs that rounding alone could tell apart tie; their differences are then measured by
+    the costs themselves, so that the gradient keeps its sign and is bounded.
+    """
+    xp = backends.namespace(costs)
+    cost = xp.sum(costs, axis=-1)
+    cost = cost - cost[..., :1]  # else rounding would tell equal costs apart
+    gap = xp.mean(cost, axis=-1, keepdims=True) - cost
+    deviation = safe_norm(gap, keepdims=True) / gap.shape[-1] ** 0.5
+    size = xp.max(xp.sum(xp.abs(backends.get(costs).detach(costs)), axis=-1), axis=-1, keepdims=True)
+    tied = deviation <= _ROUNDING * eps(costs) * size
+    return divide(gap, xp.where(tied, xp.maximum(size, xp.ones_like(size)), deviation + _TINY))
+
+
+def _route_votes(form: Form, every: bool, shared: Any, votes: Array, activations: Array, u: Array, a: Array) -> Path:
     (views,) = for_statistics(votes, as_views(votes))
-    return form.follow(views, activations, Betas(u, a), shared)
+    return form.follow(views, activations, Betas(u, a), shared, every)
 
 
-def _route_poses(form: Form, shared: Any, poses: Array, activations: Array, u: Array, a: Array) -> Path:
+def _route_poses(form: Form, every: bool, shared: Any, poses: Array, activations: Array, u: Array, a: Array) -> Path:
     schedule, transforms, shift = shared
     views = vote_views(poses, transforms)
     if shift is not None:
         views = views + shift
-    return form.follow(views, activations, Betas(u, a), schedule)
+    return form.follow(views, activations, Betas(u, a), schedule, every)
 
 
 def temperatures(inverse_temperature: Any, cost: str, n_iter: int) -> tuple[float, ...]:
@@ -244,7 +260,8 @@ def em_routing(
     (given,) = for_statistics(votes, activations)
     work = 3 * itemsize(u) * j * h // 2
     arrays = votes, given, u, a
-    path = over_samples(_route_votes, (form,), batch, arrays, schedule, work, i, bool(recompute), return_path)
+    static = form, bool(return_path)
+    path = over_samples(_route_votes, static, batch, arrays, schedule, work, i, bool(recompute), return_path)
     check_finite(path, votes=votes, beta_u=u, beta_a=a)
     return finish(path, votes, return_path)
 
@@ -328,6 +345,7 @@ def route_poses(
         (shift,) = for_statistics(poses, shift)
     arrays, shared = (wide, given, u, a), (schedule, kernels, shift)
     work = 2 * itemsize(u) * j * p * p
-    path = over_samples(_route_poses, (form,), batch, arrays, shared, work, i, recompute, return_path)
+    static = form, bool(return_path)
+    path = over_samples(_route_poses, static, batch, arrays, shared, work, i, recompute, return_path)
     check_finite(path, poses=poses, transforms=transforms, beta_u=u, beta_a=a)
     return finish(path, poses, return_path)

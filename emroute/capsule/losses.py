@@ -12,9 +12,9 @@ from emroute import backend as backends
 from emroute.array import constant, safe_norm
 from emroute.backend import Array, is_array
 from emroute.capability import Capabilities
-from emroute.capsule.agreement import check_floats
+from emroute.capsule.agreement import check_floats, for_statistics
 from emroute.errors import InputError, InputTypeError
-from emroute.validate import check_choice, check_count, check_number, require
+from emroute.validate import check_choice, check_count, check_number, require_values
 
 __all__ = [
     "as_targets",
@@ -79,11 +79,12 @@ def margin_loss(
     check_floats("lengths", lengths)
     present, absent = check_number("present", present), check_number("absent", absent)
     down_weight = check_number("down_weight", down_weight)
-    xp, target = backends.namespace(lengths), as_targets(labels, lengths)
-    short = xp.maximum(present - lengths, xp.zeros_like(lengths))
-    long = xp.maximum(lengths - absent, xp.zeros_like(lengths))
+    xp, (wide,) = backends.namespace(lengths), for_statistics(lengths, lengths)
+    target = as_targets(labels, wide)
+    short = xp.maximum(present - wide, xp.zeros_like(wide))
+    long = xp.maximum(wide - absent, xp.zeros_like(wide))
     loss = target * short * short + down_weight * (1 - target) * long * long
-    return _reduce(xp.sum(loss, axis=-1), reduction)
+    return _reduce(xp.sum(loss, axis=-1), reduction, lengths)
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -129,10 +130,11 @@ def spread_loss(activations: Array, labels: Array, margin: Any = 0.9, *, reducti
         raise InputError(f"margin has shape {tuple(margin.shape)}, expected one number")
     if labels.ndim != activations.ndim - 1:
         raise InputError(f"labels have shape {tuple(labels.shape)}, expected {tuple(activations.shape[:-1])}")
-    xp, target = backends.namespace(activations), as_targets(labels, activations)
-    true = xp.sum(target * activations, axis=-1, keepdims=True)
-    short = xp.maximum(margin - (true - activations), xp.zeros_like(activations))
-    return _reduce(xp.sum((1 - target) * short * short, axis=-1), reduction)
+    xp, (wide,) = backends.namespace(activations), for_statistics(activations, activations)
+    target = as_targets(labels, wide)
+    true = xp.sum(target * wide, axis=-1, keepdims=True)
+    short = xp.maximum(margin - (true - wide), xp.zeros_like(wide))
+    return _reduce(xp.sum((1 - target) * short * short, axis=-1), reduction, activations)
 
 
 def spread_margin(t: float, *, schedule: str = "epoch") -> float:
@@ -207,8 +209,9 @@ def reconstruction_loss(reconstructions: Array, images: Array, *, n_axes: int = 
     if tuple(reconstructions.shape[: len(lead)]) != lead:
         raise InputError(f"reconstructions have shape {tuple(reconstructions.shape)}, images {tuple(images.shape)}")
     flat = (*lead, math.prod(images.shape[images.ndim - n_axes :]))
-    gap = xp.reshape(reconstructions, flat) - xp.reshape(images, flat)
-    return _reduce(xp.sum(gap * gap, axis=-1), reduction)
+    drawn, seen = for_statistics(images, reconstructions, images)
+    gap = xp.reshape(drawn, flat) - xp.reshape(seen, flat)
+    return _reduce(xp.sum(gap * gap, axis=-1), reduction, images)
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -297,8 +300,7 @@ def as_targets(labels: Array, like: Array) -> Array:
             return xp.astype(labels, like.dtype)
         if not xp.isdtype(labels.dtype, ("integral", "real floating")):
             raise InputTypeError(f"targets have dtype {labels.dtype}, expected real numbers")
-        good = (labels == 0) | (labels == 1)
-        require(xp.all(good), lambda: "targets (..., classes) must be 0 or 1")
+        require_values(lambda x: xp.all((x == 0) | (x == 1)), labels, lambda: "targets (..., classes) must be 0 or 1")
         return xp.astype(labels, like.dtype)
     if tuple(labels.shape) != tuple(like.shape[:-1]):
         raise InputError(f"labels have shape {tuple(labels.shape)}, expected {tuple(like.shape[:-1])}")
@@ -307,16 +309,17 @@ def as_targets(labels: Array, like: Array) -> Array:
     classes = backends.get(labels).from_numpy(np.arange(n), labels)
     labels = xp.astype(labels, classes.dtype, copy=False)  # small dtypes cannot count so far
     if 0 not in labels.shape:
-        inside = (xp.min(labels) >= 0) & (xp.max(labels) < n)
-        require(inside, lambda: f"labels must be classes from 0 to {n - 1}")
+        message = f"labels must be classes from 0 to {n - 1}"
+        require_values(lambda x: (xp.min(x) >= 0) & (xp.max(x) < n), labels, lambda: message)
     return xp.astype(labels[..., None] == classes, like.dtype)
 
 
-def _reduce(loss: Array, reduction: str) -> Array:
+def _reduce(loss: Array, reduction: str, like: Array) -> Array:
+    """Reduce, and only then return to the dtype of `like`: what sums up may not fit it, and its mean may."""
     check_choice("reduction", reduction, _REDUCTIONS)
-    if reduction == "none":
-        return loss
     xp = backends.namespace(loss)
     if reduction == "mean" and 0 in loss.shape:
         raise InputError(f"got no samples to take the mean of: the losses have shape {tuple(loss.shape)}")
-    return xp.mean(loss) if reduction == "mean" else xp.sum(loss)
+    if reduction != "none":
+        loss = xp.mean(loss) if reduction == "mean" else xp.sum(loss)
+    return xp.astype(loss, like.dtype, copy=False)

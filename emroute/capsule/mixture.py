@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emroute import backend as backends
-from emroute.array import itemsize, log_sigmoid, safe_log, softmax, swap
+from emroute.array import itemsize, log_sigmoid, log_softmax, safe_log, swap
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.capsule.agreement import (
@@ -33,10 +33,10 @@ from emroute.capsule.agreement import (
     widen,
 )
 from emroute.capsule.em import temperatures, widen_betas
+from emroute.capsule.shares import precisions, share_out
 from emroute.errors import InputError
-from emroute.family import ratio
-from emroute.gmm.diagonal import log_peak, quadratic, weighted_sum
-from emroute.validate import check_choice, check_count, check_number, require
+from emroute.gmm.diagonal import log_peak, quadratic
+from emroute.validate import check_choice, check_count, check_number, require_values
 
 __all__ = ["gmm_routing"]
 
@@ -56,20 +56,16 @@ class _Ladder:
         for temperature in schedule:
             squares = (points - means[..., None]) ** 2
             offset = log_prior + log_peak(variances)
-            assignments = softmax(offset[..., None] - quadratic(1 / variances, squares) / 2, axis=-2)
-            shares = assignments * activations[..., None, :]
-            total = xp.sum(shares, axis=-1)
-            means = ratio(weighted_sum(points, shares), total[..., None], means)
-            moments = weighted_sum((points - means[..., None]) ** 2, shares)
-            variances = ratio(moments, total[..., None], xp.zeros_like(means)) + self.epsilon
+            log_assignments = log_softmax(offset[..., None] + quadratic(-0.5 * precisions(variances), squares), axis=-2)
+            shares = share_out(log_assignments, activations[..., None, :])
+            means = shares.mean(points, means)
+            variances = shares.mean((points - means[..., None]) ** 2, xp.zeros_like(means)) + self.epsilon
             if self.prior == "weights":
-                prior = ratio(total, xp.sum(total, axis=-1, keepdims=True), xp.ones_like(total) / total.shape[-1])
-                log_prior = safe_log(prior)
+                log_prior = log_softmax(shares.log_total)
             else:
                 cost = xp.sum(u[..., None] + xp.log(variances) / 2, axis=-1)
-                log_prior = log_sigmoid(temperature * (a - (cost * total if self.summed else cost)))
-                prior = xp.exp(log_prior)
-            path += (Routing(means, prior, assignments),)
+                log_prior = log_sigmoid(temperature * (a - (cost * shares.total if self.summed else cost)))
+            path += (Routing(means, xp.exp(log_prior), xp.exp(log_assignments)),)
         return path
 
 
@@ -153,7 +149,7 @@ def gmm_routing(
         raise InputError(f"starting means have shape {tuple(means.shape)}, expected (..., J, H) with H = {h}")
     xp, batch, j = backends.namespace(poses), tuple(poses.shape[:-2]), means.shape[-2]
     start = [widen(name, x, (*batch, j, h)) for name, x in (("means", means), ("variances", init[1]))]
-    require(xp.min(start[1]) > 0, lambda: "starting variances must be positive")
+    require_values(lambda x: xp.min(x) > 0, start[1], lambda: "starting variances must be positive")
     weights = check_activations(init[2], batch, j, poses, "weights", "J")
     if activations is None:
         activations = xp.ones_like(poses[..., 0])

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from emroute import array
 from emroute import backend as backends
-from emroute.array import constant, safe_norm
+from emroute.array import divide, eps, safe_norm
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.capsule.agreement import check_floats, check_pairs, for_statistics
 from emroute.errors import InputError
 from emroute.validate import check_number
 
-__all__ = ["check_entry_pair", "coordinate_addition", "squash", "vote", "vote_views"]
+__all__ = ["capsule_lengths", "check_entry_pair", "coordinate_addition", "squash", "vote", "vote_views"]
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -64,7 +65,17 @@ def squash(s: Array, *, axis: int = -1, constant: float = 1.0) -> Array:
     one, long = xp.ones_like(length), length > 1
     # |s| / (c + |s|²) in two forms, each where neither it nor its gradient can overflow
     few, many = xp.where(long, one, length), xp.where(long, length, one)
-    return xp.astype(wide * xp.where(long, 1 / (constant / many + many), few / (constant + few * few)), s.dtype)
+    gain = xp.where(long, divide(1.0, divide(constant, many) + many), divide(few, constant + few * few))
+    # rounding may not lengthen a vector beyond 1; a factor without gradient leaves the gradient as it is
+    most = 1 - max(4 * eps(wide), eps(s) if s.dtype != wide.dtype else 0.0)
+    over = backends.get(s).detach(gain * length) / most
+    return xp.astype(wide * (gain / xp.maximum(over, one)), s.dtype)
+
+
+def capsule_lengths(poses: Array) -> Array:
+    """Lengths of squashed poses, at most 1: a sum of squares may be rounded up."""
+    lengths = safe_norm(poses)
+    return backends.namespace(poses).minimum(lengths, backends.namespace(poses).ones_like(lengths))
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -151,7 +162,7 @@ def coordinate_addition(votes: Array, *, entries: Sequence[int] = (0, 1)) -> Arr
     if votes.ndim < 5:
         raise InputError(f"votes have shape {tuple(votes.shape)}, expected (..., h, w, I, J, H)")
     h, w, size = votes.shape[-5], votes.shape[-4], votes.shape[-1]
-    return votes + constant(centres(h, w, size, entries), like=votes)[:, :, None, None, :]
+    return votes + array.constant(centres(h, w, size, entries), like=votes)[:, :, None, None, :]
 
 
 def centres(h: int, w: int, size: int, entries: Sequence[int]) -> np.ndarray:

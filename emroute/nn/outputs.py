@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from emroute.backend import Array
+from emroute.backend import Array, namespace
 from emroute.capability import Capabilities
+from emroute.capsule.agreement import for_statistics
 from emroute.capsule.losses import margin_loss, reconstruction_loss, spread_loss
 
 __all__ = ["CapsuleOutput", "capsnet_loss", "matrix_capsnet_loss"]
@@ -67,8 +68,9 @@ def capsnet_loss(
     >>> float(capsnet_loss(output, np.zeros((1, 1, 2, 2)), np.asarray([0])).round(6))
     0.022
     """
-    loss = margin_loss(output.activations, labels)
-    return loss + _reconstruction(output, images, reconstruction_weight, reconstruction_reduction)
+    (lengths,) = for_statistics(output.activations, output.activations)
+    loss = margin_loss(lengths, labels)
+    return _whole(loss, output, images, reconstruction_weight, reconstruction_reduction)
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -113,11 +115,14 @@ def matrix_capsnet_loss(
     >>> float(matrix_capsnet_loss(output, np.zeros((1, 1, 2, 2)), np.asarray([0]), 0.5).round(6))
     0.16
     """
-    loss = spread_loss(output.activations, labels, margin)
-    return loss + _reconstruction(output, images, reconstruction_weight, reconstruction_reduction)
+    (activations,) = for_statistics(output.activations, output.activations)
+    loss = spread_loss(activations, labels, margin)
+    return _whole(loss, output, images, reconstruction_weight, reconstruction_reduction)
 
 
-def _reconstruction(output: CapsuleOutput, images: Array, weight: float, reduction: str) -> Any:
-    if output.reconstructions is None:
-        return 0.0
-    return weight * reconstruction_loss(output.reconstructions, images, reduction=reduction)
+def _whole(loss: Array, output: CapsuleOutput, images: Array, weight: float, reduction: str) -> Array:
+    """Add a little of the reconstruction loss, and only then return to the dtype of the activations."""
+    if output.reconstructions is not None:
+        drawn, seen = for_statistics(images, output.reconstructions, images)
+        loss = loss + weight * reconstruction_loss(drawn, seen, reduction=reduction)
+    return namespace(loss).astype(loss, output.activations.dtype, copy=False)

@@ -236,6 +236,9 @@ OPERATIONS = (
     Case("array.softmax", lambda x: array.softmax(x), _large_scores, _softmax_numpy, smooth=False),
     Case("array.softmax", lambda x: array.softmax(x), _small_scores, _softmax_numpy, variant="small"),
     Case("array.log_sigmoid", lambda x: array.log_sigmoid(x), _small_scores, _log_sigmoid_numpy),
+    Case("array.log_softmax", lambda x: array.log_softmax(x), _small_scores, lambda x: np.log(_softmax_numpy(x))),
+    Case("array.divide", lambda x: array.divide(1.0, x), positive((3, 2)), lambda x: 1 / x),
+    Case("array.traced", lambda x: array.traced(x), normal((3,)), lambda x: False),
     Case("array.safe_log", lambda x: array.safe_log(x), positive((4,)), np.log),
     Case(
         "array.safe_log",

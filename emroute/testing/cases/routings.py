@@ -76,6 +76,22 @@ def _classes(poses: Array, transforms: Array, activations: Array, beta_u: Array,
     return capsule.class_em_routing(poses, activations, transforms, beta_u, beta_a, n_iter=2)
 
 
+def _starved(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Votes for two parents of which one, agreed upon, takes all children: log-shares of the other are about -110."""
+    votes = rng.standard_normal((3, 2, 32)) * np.asarray([0.002, 1.0])[:, None]
+    return votes, rng.uniform(0.5, 1, 3), np.zeros(2), np.zeros(2)
+
+
+def _far(rng: np.random.Generator) -> tuple[Any, ...]:
+    """Poses, and means of which the last is so far from all that its log-shares are about -300."""
+    means = 0.2 * rng.standard_normal((3, 3)) + np.asarray([0.0, 0.0, 15.0])[:, None]
+    return 0.2 * rng.standard_normal((6, 3)), (means, np.ones((3, 3)), np.full(3, 0.3))
+
+
+def _small(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    return (1e-3 * rng.standard_normal((5, 3, 4)),)
+
+
 _VOTES = _with_activations((2, 5, 3, 4), children=(2, 5), parents=3)
 _POSES = _with_activations((2, 5, 2, 2), (5, 3, 2, 2), children=(2, 5), parents=3)
 _GRID_SHAPES = (1, 3, 4, 2, 2, 2), (3, 3, 2, 3, 2, 2)
@@ -89,10 +105,13 @@ ROUTINGS = (
     Case("capsule.coordinate_addition", capsule.coordinate_addition, normal((2, 3, 2, 2, 4))),
     Case("capsule.dynamic_routing", capsule.dynamic_routing, normal((2, 5, 3, 4))),
     Case("capsule.kmeans_routing", capsule.kmeans_routing, normal((2, 5, 3, 4))),
+    Case("capsule.kmeans_routing", capsule.kmeans_routing, _small, variant="small"),
     Case("capsule.em_routing", capsule.em_routing, _VOTES),
     Case("capsule.em_routing", partial(capsule.em_routing, cost="normalized", n_iter=2), _VOTES, variant="normalized"),
+    Case("capsule.em_routing", partial(capsule.em_routing, n_iter=2, epsilon=1e-3), _starved, variant="starved"),
     Case("capsule.em_routing_from_poses", _from_poses, _POSES),
     Case("capsule.gmm_routing", _ladder_steps, _ladder),
+    Case("capsule.gmm_routing", partial(capsule.gmm_routing, n_iter=1), _far, variant="far"),
     Case("capsule.conv_em_routing", _conv, _GRID),
     Case("capsule.conv_dynamic_routing", capsule.conv_dynamic_routing, normal(*_GRID_SHAPES)),
     Case("capsule.class_em_routing", _classes, _CLASSES),
