@@ -32,6 +32,7 @@ __all__ = [
     "softmax",
     "swap",
     "tiny",
+    "traced",
 ]
 
 
@@ -175,9 +176,15 @@ def swap(x: Array) -> Array:
 
 
 @Capabilities(jit=True)
+def traced(x: Array) -> bool:
+    """Whether a compiler is tracing that would keep, in what it exports, the operations of checks that nobody reads."""
+    return getattr(get(x), "tracing", bool)()
+
+
+@Capabilities(jit=True)
 def concrete(flag: Array) -> bool | None:
     """Return a truth value, or None where a compiler is tracing and there are no values yet."""
-    if is_array(flag) and getattr(get(flag), "tracing", bool)():
+    if is_array(flag) and traced(flag):
         return None
     try:
         return bool(flag)

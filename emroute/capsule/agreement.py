@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from emroute import backend as backends
-from emroute.array import broadcast, concrete, leaves, map_leaves, swap
+from emroute.array import broadcast, concrete, leaves, map_leaves, swap, traced
 from emroute.backend import Array, Backend, compiled
 from emroute.errors import InputError, InputTypeError
 from emroute.validate import check_count, require
@@ -191,8 +191,9 @@ def check_activations(
     if not activations.ndim or activations.shape[-1] != n:
         raise InputError(f"{name} have shape {tuple(activations.shape)}, expected (..., {axis}) with {axis} = {n}")
     wide = widen(name, activations, (*batch, n))
-    inside = compiled(backends.get(activations), _are_shares)(activations)
-    require(inside, lambda: f"{name} along {axis} must lie in [0, 1] and not be NaN")
+    if not traced(activations):
+        inside = compiled(backends.get(activations), _are_shares)(activations)
+        require(inside, lambda: f"{name} along {axis} must lie in [0, 1] and not be NaN")
     return wide
 
 
@@ -212,7 +213,7 @@ def widen(name: str, x: Array, shape: tuple[int, ...], what: str = "") -> Array:
 def check_finite(path: Path, **inputs: Array) -> None:
     """Raise `InputError` where a result is not finite, naming the input that is not: good data cost no look."""
     backend = backends.get(path[-1].poses)
-    if concrete(compiled(backend, _is_finite)(path[-1])) is False:
+    if not traced(path[-1].poses) and concrete(compiled(backend, _is_finite)(path[-1])) is False:
         xp = backends.namespace(path[-1].poses)
         for name, x in inputs.items():
             require(xp.all(xp.isfinite(x)), lambda name=name: f"{name} hold NaN or infinity")

@@ -93,7 +93,8 @@ def _follow(
     xp, (n, _, i, p, _) = backend.namespace(poses), poses.shape
     (q, s), (c, j) = windows.children.shape, transforms.shape[:2]
     held = [_padded(poses), _padded(given)]
-    norm = constant(np.tile(windows.first_norm(j)[..., None], (n, 1, i)).reshape(n * q, 1, c), like=given)
+    first = constant(np.repeat(windows.first_norm(j), i, axis=1), like=given)
+    norm = xp.reshape(xp.broadcast_to(first, (n, q, c)), (n * q, 1, c))
     logits = xp.broadcast_to(xp.zeros_like(norm), (n * q, j, c))
     size = max(1, backend.chunk_size(2 * itemsize(given) * j * p * p) // c)
     path: Path = ()

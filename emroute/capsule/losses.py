@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import constant, safe_norm
+from emroute.array import constant, safe_norm, traced
 from emroute.backend import Array, is_array
 from emroute.capability import Capabilities
 from emroute.capsule.agreement import check_floats
@@ -297,8 +297,9 @@ def as_targets(labels: Array, like: Array) -> Array:
             return xp.astype(labels, like.dtype)
         if not xp.isdtype(labels.dtype, ("integral", "real floating")):
             raise InputTypeError(f"targets have dtype {labels.dtype}, expected real numbers")
-        good = (labels == 0) | (labels == 1)
-        require(xp.all(good), lambda: "targets (..., classes) must be 0 or 1")
+        if not traced(labels):
+            good = (labels == 0) | (labels == 1)
+            require(xp.all(good), lambda: "targets (..., classes) must be 0 or 1")
         return xp.astype(labels, like.dtype)
     if tuple(labels.shape) != tuple(like.shape[:-1]):
         raise InputError(f"labels have shape {tuple(labels.shape)}, expected {tuple(like.shape[:-1])}")
@@ -306,7 +307,7 @@ def as_targets(labels: Array, like: Array) -> Array:
         raise InputTypeError(f"labels have dtype {labels.dtype}, expected integers")
     classes = backends.get(labels).from_numpy(np.arange(n), labels)
     labels = xp.astype(labels, classes.dtype, copy=False)  # small dtypes cannot count so far
-    if 0 not in labels.shape:
+    if 0 not in labels.shape and not traced(labels):
         inside = (xp.min(labels) >= 0) & (xp.max(labels) < n)
         require(inside, lambda: f"labels must be classes from 0 to {n - 1}")
     return xp.astype(labels[..., None] == classes, like.dtype)

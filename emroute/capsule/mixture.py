@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emroute import backend as backends
-from emroute.array import itemsize, log_sigmoid, safe_log, softmax, swap
+from emroute.array import itemsize, log_sigmoid, safe_log, softmax, swap, traced
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.capsule.agreement import (
@@ -153,7 +153,8 @@ def gmm_routing(
         raise InputError(f"starting means have shape {tuple(means.shape)}, expected (..., J, H) with H = {h}")
     xp, batch, j = backends.namespace(poses), tuple(poses.shape[:-2]), means.shape[-2]
     start = [widen(name, x, (*batch, j, h)) for name, x in (("means", means), ("variances", init[1]))]
-    require(xp.min(start[1]) > 0, lambda: "starting variances must be positive")
+    if not traced(start[1]):
+        require(xp.min(start[1]) > 0, lambda: "starting variances must be positive")
     weights = check_activations(init[2], batch, j, poses, "weights", "J")
     if activations is None:
         activations = xp.ones_like(poses[..., 0])
