@@ -302,6 +302,7 @@ def class_em_routing(
     beta_a: Array,
     *,
     entries: Sequence[int] | None = (0, 1),
+    coordinates: Any = None,
     n_iter: int = 3,
     cost: str = "hinton",
     inverse_temperature: Any = None,
@@ -321,6 +322,8 @@ def class_em_routing(
         ``(I, J, P, P)``.
     entries
         Where votes take the place of their child, as in `coordinate_addition`; None leaves it out.
+    coordinates
+        The places, as in `coordinate_addition`.
     beta_u, beta_a, n_iter, cost, inverse_temperature, epsilon, recompute, return_path
         As in `emroute.capsule.em_routing`.
 
@@ -357,7 +360,7 @@ def class_em_routing(
     shared = xp.reshape(xp.broadcast_to(transforms, (h * w, i, j, p, p)), (h * w * i, j, p, p))
     shift = None
     if entries is not None:
-        places = np.repeat(centres(h, w, p * p, entries).reshape(h * w, p * p), i, axis=0)
+        places = np.repeat(centres(h, w, p * p, entries, coordinates).reshape(h * w, p * p), i, axis=0)
         shift = constant(places.T, like=poses)
     return route_poses(
         xp.reshape(poses, (*batch, h * w * i, p, p)),
