@@ -10,7 +10,7 @@ from emroute.errors import InputError
 from emroute.nn.sizes import check_activation, em_options, entry_pair, place_tuples
 from emroute.validate import check_count
 
-__all__ = ["Configurable", "changed_settings", "configure", "plain"]
+__all__ = ["Configurable", "changed_settings", "check_kinds", "configure", "plain"]
 
 _NO_EFFECT = {"arguments", "init", "training"}  # on what a network finds
 
@@ -61,27 +61,35 @@ def changed_settings(modules: Mapping[str, Any], fresh: Mapping[str, Any]) -> di
     Raises
     ------
     InputError
-        If a file cannot hold what differs: a function, another kind of layer, or an attribute that is no setting.
+        If a file cannot hold what differs: a function, or an attribute that is no setting.
     """
     changed: dict[str, dict[str, Any]] = {}
     for name, made in fresh.items():
-        module = modules.get(name)
-        if type(module) is not type(made):
-            found, expected = type(module).__name__, type(made).__name__
-            raise InputError(f"{name or 'the network'} is a {found}, expected the {expected} that load would make")
+        module, settings = modules.get(name), getattr(made, "settings", ())
+        if type(module) is not type(made):  # for `check_kinds`, after the weights
+            continue
         for attribute, expected in vars(made).items():
-            value = plain(vars(module).get(attribute, expected))
-            if attribute.startswith("_") or attribute in _NO_EFFECT or value == plain(expected):
+            if attribute.startswith("_") or attribute in _NO_EFFECT or attribute not in settings and not _is_data(expected):
                 continue
-            place = f"{name}.{attribute}".lstrip(".")
-            if attribute in getattr(module, "settings", ()):
+            value, place = plain(vars(module).get(attribute, expected)), f"{name}.{attribute}".lstrip(".")
+            if value == plain(expected):
+                continue
+            if attribute in settings:
                 changed.setdefault(name, {})[attribute] = _checked(module, attribute, value, place)
-            elif _is_data(expected):
+            else:
                 raise InputError(
                     f"{place} is {value!r} but was made as {expected!r}, and a file holds only what the arguments make"
                     " and the layers' settings: make the network with it"
                 )
     return {name: dict(sorted(values.items())) for name, values in sorted(changed.items())}
+
+
+def check_kinds(modules: Mapping[str, Any], fresh: Mapping[str, Any]) -> None:
+    """Raise `InputError` if a layer was replaced by one of another kind."""
+    for name, made in fresh.items():
+        found, expected = type(modules.get(name)), type(made)
+        if found is not expected:
+            raise InputError(f"{name} is a {found.__name__}, expected the {expected.__name__} that load would make")
 
 
 def _checked(module: Any, attribute: str, value: Any, place: str) -> Any:

@@ -16,7 +16,7 @@ from emroute.nn.flax.matrix import ClassCapsules, ConvCapsules, MatrixPrimaryCap
 from emroute.nn.flax.vector import Decoder, DynamicRouting, PrimaryCapsules, convolution
 from emroute.nn.network import CapsuleNetwork
 from emroute.nn.outputs import CapsuleOutput
-from emroute.nn.settings import changed_settings, configure
+from emroute.nn.settings import changed_settings, check_kinds, configure
 from emroute.nn.sizes import (
     capsnet_children,
     check_counts,
@@ -220,11 +220,13 @@ def save(network: CapsNet | MatrixCapsNet, path: str | os.PathLike[str]) -> None
     (8, 4, 4, 4)
     """
     arguments = saved_arguments(network, _NETWORKS)
+    fresh = _outline(type(network), arguments)
+    modules, expected = _modules(network), _modules(fresh)
+    settings = changed_settings(modules, expected)
     weights = nnx.to_flat_state(nnx.state(network, nnx.Param))
     tensors = {_name(place): np.ascontiguousarray(_turned(place, weight[...], _TO_TORCH)) for place, weight in weights}
-    fresh = _outline(type(network), arguments)
     check_tensors("the network to save", tensors, _shapes(nnx.to_flat_state(nnx.state(fresh))))
-    settings = changed_settings(_modules(network), _modules(fresh))
+    check_kinds(modules, expected)
     write_network(path, describe_network(network, arguments, settings), tensors, "flax")
 
 

@@ -13,7 +13,7 @@ from torch.utils import _pytree
 from emroute.capsule import Routing
 from emroute.nn.network import CapsuleNetwork
 from emroute.nn.outputs import CapsuleOutput
-from emroute.nn.settings import changed_settings, configure
+from emroute.nn.settings import changed_settings, check_kinds, configure
 from emroute.nn.sizes import (
     capsnet_children,
     check_counts,
@@ -260,9 +260,11 @@ def save(network: CapsNet | MatrixCapsNet, path: str | os.PathLike[str]) -> None
     network = getattr(network, "_orig_mod", network)  # of torch.compile
     arguments = saved_arguments(network, _NETWORKS)
     fresh = type(network)(**arguments, device="meta")
+    modules, expected = dict(network.named_modules()), dict(fresh.named_modules())
+    settings = changed_settings(modules, expected)
     tensors = {name: value.detach().contiguous() for name, value in network.state_dict().items()}
     check_tensors("the network to save", tensors, _shapes(fresh))
-    settings = changed_settings(dict(network.named_modules()), dict(fresh.named_modules()))
+    check_kinds(modules, expected)
     write_network(path, describe_network(network, arguments, settings), tensors, "torch")
 
 
