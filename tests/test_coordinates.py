@@ -51,7 +51,14 @@ def test_class_routing_takes_them(lib):
 
 @pytest.mark.parametrize(
     "coordinates",
-    [((0.1, 0.2), (0.1,)), ((0.1,), (0.1, 0.2), (0.3,)), 3.0, "paper", np.zeros((3, 2, 2)), ((0.1, np.nan), (0.0, 1, 2))],
+    [
+        ((0.1, 0.2), (0.1,)),
+        ((0.1,), (0.1, 0.2), (0.3,)),
+        3.0,
+        "paper",
+        np.zeros((3, 2, 2)),
+        ((0.1, np.nan), (0.0, 1, 2)),
+    ],
     ids=str,
 )
 def test_places_that_do_not_fit_are_refused(lib, coordinates):
@@ -64,7 +71,9 @@ def test_the_papers_have_a_name(framework):
     np.testing.assert_allclose(network.classes.coordinates, (PAPER, PAPER))
     np.testing.assert_allclose(PAPER, (0.304, 0.446, 0.589), atol=5e-4)
     assert network.classes.entries == (3, 7)
-    network = framework.outline("MatrixCapsNet", 1, 10, (32, 17), widths=(3, 2, 2, 2), coordinates="paper", entries=(0, 5))
+    network = framework.outline(
+        "MatrixCapsNet", 1, 10, (32, 17), widths=(3, 2, 2, 2), coordinates="paper", entries=(0, 5)
+    )
     rows, columns = network.classes.coordinates
     np.testing.assert_allclose(rows, [(8.5 + 4 * place) / 32 for place in range(4)])
     np.testing.assert_allclose(columns, [0.5])
@@ -89,7 +98,10 @@ def test_receptive_fields_are_where_they_are_said_to_be():
 
 def test_they_come_back_from_a_file(framework, tmp_path):
     options = {"image_size": 21, "widths": (3, 2, 2, 2), "n_classes": 3}
-    for name, where in {"paper": {"coordinates": "paper"}, "own": {"coordinates": ((1, 2), np.asarray([3.0, 4.0]))}}.items():
+    for name, where in {
+        "paper": {"coordinates": "paper"},
+        "own": {"coordinates": ((1, 2), np.asarray([3.0, 4.0]))},
+    }.items():
         network = TORCH.make("MatrixCapsNet", **options, **where)
         TORCH.nn.save(network, tmp_path / name)
         loaded = framework.nn.load(tmp_path / name)

@@ -13,7 +13,14 @@ from emroute.nn.torch import CapsNet, MatrixCapsNet
 NETWORKS = {
     "CapsNet": (
         CapsNet,
-        {"image_size": 8, "channels": 4, "kernel_size": 3, "primary_capsules": 2, "n_iter": 2, "decoder_features": (4,)},
+        {
+            "image_size": 8,
+            "channels": 4,
+            "kernel_size": 3,
+            "primary_capsules": 2,
+            "n_iter": 2,
+            "decoder_features": (4,),
+        },
         1e-6,
     ),
     "MatrixCapsNet": (

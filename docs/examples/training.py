@@ -239,8 +239,8 @@ def _check_drawable(network: Any, images: np.ndarray) -> None:
     low, high = float(images.min()) / scale, float(images.max()) / scale
     if bounds is not None and not bounds[0] <= low <= high <= bounds[1]:
         raise TrainingError(
-            f"images lie between {low:.4g} and {high:.4g}, the decoder draws between {bounds[0]:g} and {bounds[1]:g}: give"
-            " --decoder-activation linear"
+            f"images lie between {low:.4g} and {high:.4g}, the decoder draws between {bounds[0]:g} and {bounds[1]:g}:"
+            " give --decoder-activation linear"
         )
 
 
@@ -253,9 +253,9 @@ def _check_finite(found: Step, images: np.ndarray, epoch: int, step: int) -> Non
         names = ", ".join(found.spoiled)
         raise TrainingError(
             f"the loss is {found.loss:.4g} {where}, but the gradients of {names} are NaN or infinite, which no learning"
-            f" rate mends. Something overflows, or is divided by 0, on the way back: look for images out of proportion"
-            f" (those of this step lie between {images.min():.4g} and {images.max():.4g}) and for capsules whose votes are"
-            " all equal or have no weight; other options of the routing (--n-iter, --cost) or another --seed may avoid"
+            " rate mends. Something overflows, or is divided by 0, on the way back: look for images out of proportion"
+            f" (those of this step lie between {images.min():.4g} and {images.max():.4g}) and for capsules whose votes"
+            " are all equal or have no weight; other options of the routing (--n-iter, --cost) or another --seed may avoid"
             " them, and --start with the best network so far begins from where gradients were finite"
         )
 

@@ -69,7 +69,12 @@ def changed_settings(modules: Mapping[str, Any], fresh: Mapping[str, Any]) -> di
         if type(module) is not type(made):  # for `check_kinds`, after the weights
             continue
         for attribute, expected in vars(made).items():
-            if attribute.startswith("_") or attribute in _NO_EFFECT or attribute not in settings and not _is_data(expected):
+            if (
+                attribute.startswith("_")
+                or attribute in _NO_EFFECT
+                or attribute not in settings
+                and not _is_data(expected)
+            ):
                 continue
             value, place = plain(vars(module).get(attribute, expected)), f"{name}.{attribute}".lstrip(".")
             if value == plain(expected):

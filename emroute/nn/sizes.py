@@ -148,7 +148,9 @@ def place_tuples(coordinates: Any) -> Any:
     try:
         return as_numbers(coordinates.tolist() if hasattr(coordinates, "tolist") else coordinates)
     except (TypeError, ValueError):
-        raise InputError(f"got coordinates={coordinates!r}, expected those of rows and of columns, or (h, w, 2)") from None
+        raise InputError(
+            f"got coordinates={coordinates!r}, expected those of rows and of columns, or (h, w, 2)"
+        ) from None
 
 
 def as_numbers(value: Any) -> Any:

@@ -135,9 +135,7 @@ class ConvCapsules(_EMRouting):
     def __call__(self, poses: jax.Array, activations: jax.Array, *, return_path: bool = False) -> Any:
         """Route a grid ``(B, h, w, I, P, P)`` and ``(B, h, w, I)`` to a smaller one, a `Routing`."""
         options: dict[str, Any] = {"stride": self.stride, "padding": self.padding, **self.options}
-        return keep_activations(
-            conv_em_routing, *self._arrays(poses, activations), return_path=return_path, **options
-        )
+        return keep_activations(conv_em_routing, *self._arrays(poses, activations), return_path=return_path, **options)
 
 
 class ClassCapsules(_EMRouting):
@@ -188,6 +186,4 @@ class ClassCapsules(_EMRouting):
     def __call__(self, poses: jax.Array, activations: jax.Array, *, return_path: bool = False) -> Any:
         """Route a grid ``(B, h, w, I, P, P)`` and ``(B, h, w, I)`` to a `Routing` with poses ``(B, J, P * P)``."""
         options: dict[str, Any] = {"entries": self.entries, "coordinates": self.coordinates, **self.options}
-        return keep_activations(
-            class_em_routing, *self._arrays(poses, activations), return_path=return_path, **options
-        )
+        return keep_activations(class_em_routing, *self._arrays(poses, activations), return_path=return_path, **options)
