@@ -195,7 +195,9 @@ def concrete(flag: Array) -> bool | None:
 @Capabilities(gradients=True, jit=True, half=True)
 def broadcast(x: Array, shape: tuple[int, ...]) -> Array:
     """`x` in a shape; itself where it has that already, which is most often and saves the call."""
-    return x if tuple(x.shape) == shape else namespace(x).broadcast_to(x, shape)
+    # tuples of other lengths compare entries too, which would tie an exported batch to a number
+    same = x.ndim == len(shape) and tuple(x.shape) == shape
+    return x if same else namespace(x).broadcast_to(x, shape)
 
 
 @Capabilities(jit=True, half=True)

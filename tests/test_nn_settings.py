@@ -1,4 +1,4 @@
-"""A file holds what a network does now, not what it was made with: settings that were changed come back, or are refused."""
+"""A file holds what a network does now: settings that were changed since it was made come back, or are refused."""
 
 import json
 

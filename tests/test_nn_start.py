@@ -1,5 +1,6 @@
 """Stacked layers of dynamic routing learn from their start on."""
 
+import itertools
 from functools import partial
 
 import jax
@@ -45,7 +46,7 @@ def rows():
 
 
 def stack(framework, sizes, **options):
-    pairs = zip(sizes, sizes[1:], strict=False)
+    pairs = itertools.pairwise(sizes)
     return [
         framework.make("DynamicRouting", i, j, d, h, seed=seed, recompute=False, **options)
         for seed, ((i, d), (j, h)) in enumerate(pairs)

@@ -25,7 +25,7 @@ NETWORKS = {
     ),
     "MatrixCapsNet": (
         MatrixCapsNet,
-        {"image_size": 17, "widths": (3, 2, 2, 2), "n_iter": 2, "decoder": True, "decoder_features": (4,)},
+        {"image_size": 17, "widths": (3, 2, 2, 2), "n_iter": 1, "decoder": True, "decoder_features": (4,)},
         1e-5,
     ),
 }
@@ -72,5 +72,5 @@ def test_checks_of_values_are_not_exported(name):
         warnings.simplefilter("ignore")
         made = torch.export.export(Routed(), (torch.ones(2, 4, 3, 5),))
     used = [node for node in made.graph.nodes if node.op == "call_function"]
-    unread = [str(node.target) for node in used if not node.users]
-    assert not unread
+    unread = {str(node.target).split(".")[1] for node in used if not node.users}
+    assert not unread & {"all", "amax", "amin", "bitwise_and", "isfinite", "logical_and", "max", "min"}

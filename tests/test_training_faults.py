@@ -1,4 +1,4 @@
-"""What the training examples say of gradients that are not finite, of unknown classes, and of decoders that cannot draw."""
+"""What the training examples say of gradients that are not finite, unknown classes, and what no decoder can draw."""
 
 import dataclasses
 import runpy
@@ -85,7 +85,7 @@ def test_gradients_too_long_to_add_up_are_told(digits, tmp_path):  # noqa: F811
             task.loss(output, images, labels, margin) + 1e30 * (output.activations - output.activations.detach()).sum()
         )
 
-    with pytest.raises(training.TrainingError, match="gradients of .* are NaN or infinite"):
+    with pytest.raises(training.TrainingError, match=r"gradients of .* are NaN or infinite"):
         train(dataclasses.replace(task, loss=loss), settings, digits, 1, tmp_path, False)
 
 
@@ -112,7 +112,7 @@ def test_standardized_images_want_a_linear_decoder(digits, tmp_path, monkeypatch
     decoder = {"decoder": True, "decoder_features": (4,)}
     for activation in ("sigmoid", "tanh"):
         task, settings = small(**decoder, decoder_activation=activation)
-        with pytest.raises(training.TrainingError, match="decoder draws between .*--decoder-activation linear"):
+        with pytest.raises(training.TrainingError, match=r"decoder draws between .*--decoder-activation linear"):
             train(task, settings, digits, 1, tmp_path / activation, False)
     task, settings = small(**decoder, decoder_activation="linear")
     assert 0 <= train(task, settings, digits, 1, tmp_path / "linear", False) <= 1

@@ -255,8 +255,8 @@ def _check_finite(found: Step, images: np.ndarray, epoch: int, step: int) -> Non
             f"the loss is {found.loss:.4g} {where}, but the gradients of {names} are NaN or infinite, which no learning"
             " rate mends. Something overflows, or is divided by 0, on the way back: look for images out of proportion"
             f" (those of this step lie between {images.min():.4g} and {images.max():.4g}) and for capsules whose votes"
-            " are all equal or have no weight; other options of the routing (--n-iter, --cost) or another --seed may avoid"
-            " them, and --start with the best network so far begins from where gradients were finite"
+            " are all equal or have no weight; other options of the routing (--n-iter, --cost) or another --seed may"
+            " avoid them, and --start with the best network so far begins from where gradients were finite"
         )
 
 

@@ -68,16 +68,11 @@ def changed_settings(modules: Mapping[str, Any], fresh: Mapping[str, Any]) -> di
         module, settings = modules.get(name), getattr(made, "settings", ())
         if type(module) is not type(made):  # for `check_kinds`, after the weights
             continue
-        for attribute, expected in vars(made).items():
-            if (
-                attribute.startswith("_")
-                or attribute in _NO_EFFECT
-                or attribute not in settings
-                and not _is_data(expected)
-            ):
-                continue
+        seen = {attribute for attribute, value in vars(made).items() if attribute in settings or _is_data(value)}
+        for attribute in sorted(seen - _NO_EFFECT):
+            expected = vars(made)[attribute]
             value, place = plain(vars(module).get(attribute, expected)), f"{name}.{attribute}".lstrip(".")
-            if value == plain(expected):
+            if attribute.startswith("_") or value == plain(expected):
                 continue
             if attribute in settings:
                 changed.setdefault(name, {})[attribute] = _checked(module, attribute, value, place)

@@ -218,8 +218,8 @@ def check_drawable(images: Array, bounds: tuple[float, float] | None) -> None:
     require(
         (least >= low - slack) & (most <= high + slack),
         lambda: (
-            f"images lie between {float(least):.4g} and {float(most):.4g}, the decoder draws between {low:g} and {high:g}:"
-            ' scale them, or make the network with decoder_activation="linear"'
+            f"images lie between {float(least):.4g} and {float(most):.4g}, the decoder draws between {low:g} and"
+            f' {high:g}: scale them, or make the network with decoder_activation="linear"'
         ),
     )
 
