@@ -213,7 +213,7 @@ def swap(x: Array) -> Array:
 
 @Capabilities(jit=True)
 def traced(x: Array) -> bool:
-    """Whether a compiler is tracing whose graph keeps all that runs, used or not."""
+    """Whether a compiler is tracing that would keep, in what it exports, the operations of checks that nobody reads."""
     return getattr(get(x), "tracing", bool)()
 
 
@@ -231,7 +231,9 @@ def concrete(flag: Array) -> bool | None:
 @Capabilities(gradients=True, jit=True, half=True)
 def broadcast(x: Array, shape: tuple[int, ...]) -> Array:
     """`x` in a shape; itself where it has that already, which is most often and saves the call."""
-    return x if tuple(x.shape) == shape else namespace(x).broadcast_to(x, shape)
+    # tuples of other lengths compare entries too, which would tie an exported batch to a number
+    same = x.ndim == len(shape) and tuple(x.shape) == shape
+    return x if same else namespace(x).broadcast_to(x, shape)
 
 
 @Capabilities(jit=True, half=True)

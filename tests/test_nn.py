@@ -419,7 +419,7 @@ def test_copies_pickles_and_moves(torch_network):
     assert wide.poses.dtype == torch.float64
     assert_close(wide.activations.detach().numpy(), expected.activations.detach().numpy(), 1e-5)
     half = network.to(torch.bfloat16)(x.to(torch.bfloat16))
-    assert [part.dtype for part in half] == [torch.bfloat16] * 3
+    assert [part.dtype for part in half] == [torch.bfloat16, torch.float32, torch.bfloat16]
 
 
 def test_made_without_storage_and_filled_later(torch_network):
@@ -469,7 +469,8 @@ def test_flax_has_dtypes_for_parameters_and_for_computations():
         network = FLAX.outline(name, image_size=size, param_dtype=jnp.float16, dtype=jnp.bfloat16)
         assert {x.dtype for x in jax.tree.leaves(nnx.state(network))} == {jnp.dtype("float16")}
         output = jax.eval_shape(lambda n, x: n(x), network, jax.ShapeDtypeStruct((2, size, size, 1), jnp.float32))
-        assert {x.dtype for x in jax.tree.leaves(output)} == {jnp.dtype("bfloat16")}
+        assert {x.dtype for x in (output.poses, *jax.tree.leaves(output.reconstructions))} == {jnp.dtype("bfloat16")}
+        assert output.activations.dtype == jnp.float32
 
 
 def test_a_second_network_of_the_same_shape_compiles_nothing():

@@ -9,7 +9,14 @@ from torch import Tensor, nn
 
 from emroute.nn import CapsuleOutput
 from emroute.nn.sizes import convolved, pair
-from emroute.nn.weights import build, check_tensors, network_arguments, read_network
+from emroute.nn.weights import (
+    build,
+    check_tensors,
+    describe_network,
+    network_arguments,
+    read_network,
+    write_network,
+)
 
 
 class CNN(nn.Module):
@@ -52,10 +59,16 @@ def cross_entropy(output: CapsuleOutput, images: Tensor, labels: Tensor, margin:
     return nn.functional.cross_entropy(output.poses, labels)
 
 
+def save(network: CNN, path: str | os.PathLike[str]) -> None:
+    """Write it to a safetensors file."""
+    tensors = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    write_network(path, describe_network(network, network.arguments), tensors, "torch")
+
+
 def load(path: str | os.PathLike[str]) -> CNN:
     """Read what the training kept."""
-    make, arguments, tensors = read_network(path, {"CNN": CNN}, "torch")
-    network = build(path, make, arguments)
-    check_tensors(path, tensors, {name: value.shape for name, value in network.state_dict().items()})
-    network.load_state_dict(tensors)
+    found = read_network(path, {"CNN": CNN}, "torch")
+    network = build(path, found.make, found.arguments)
+    check_tensors(path, found.tensors, {name: value.shape for name, value in network.state_dict().items()})
+    network.load_state_dict(found.tensors)
     return network.eval()

@@ -111,7 +111,8 @@ def agreement(model: Model, data: Images, n: int = 100) -> Finding:
         poses, active = network.grid(images)
         layer = network.classes
         cast = vote(poses, layer.transforms)
-        cast = cast if layer.entries is None else coordinate_addition(cast, entries=layer.entries)
+        if layer.entries is not None:
+            cast = coordinate_addition(cast, entries=layer.entries, coordinates=layer.coordinates)
         votes, given = cast.flatten(1, 3), active.flatten(1)
         _, path = layer(poses, active, return_path=True)
     figure, axis = plt.subplots(figsize=(6, 3.5))
@@ -237,6 +238,9 @@ def explore(given: argparse.Namespace) -> None:
     test = load(given.data, folder)[1]
     network = load_network(given.network)
     check_images(as_tensor(test.images[:1]), network.image_shape)
+    n_classes = network.arguments["n_classes"]
+    if test.labels.max() >= n_classes:
+        raise EmrouteError(f"{given.data} has labels up to {test.labels.max()}, the network {n_classes} classes")
     loss = capsnet_loss if isinstance(network, CapsNet) else matrix_capsnet_loss
     model = Model(type(network).__name__, network, loss)
     models = [model]

@@ -13,6 +13,7 @@ import optax
 from flax import nnx
 
 import emroute.nn.flax as nn
+from training import Step
 
 
 class Learner:
@@ -33,17 +34,22 @@ class Learner:
             (value, activations), slope = jax.value_and_grad(of, has_aux=True)(parameters)
             updates, moments = adam.update(slope, moments, parameters)
             updates = jax.tree.map(lambda u: -learning_rate * u, updates)
-            return value, activations, optax.apply_updates(parameters, updates), moments
+            finite = [jnp.isfinite(slope).all() for slope in jax.tree.leaves(slope)]
+            return value, activations, finite, optax.apply_updates(parameters, updates), moments
 
         self._step = step
         self._predict = jax.jit(lambda parameters, x: nnx.merge(self.graph, parameters, self.rest).encode(x)[1])
 
-    def step(self, images: np.ndarray, labels: np.ndarray, learning_rate: float, margin: float) -> tuple[float, Any]:
-        """Learn from a batch; return its loss and the activations ``(B, classes)`` before."""
-        value, activations, self.parameters, self.moments = self._step(
+    def step(self, images: np.ndarray, labels: np.ndarray, learning_rate: float, margin: float) -> Step:
+        """Learn from a batch; nothing is learned from gradients that are not finite."""
+        value, activations, finite, *learned = self._step(
             self.parameters, self.moments, _images(images), labels, learning_rate, margin
         )
-        return float(value), np.asarray(activations)
+        names = [".".join(map(str, place)) for place, _ in nnx.to_flat_state(self.parameters)]
+        spoiled = [name for name, good in zip(names, finite, strict=True) if not good]
+        if not spoiled:
+            self.parameters, self.moments = learned
+        return Step(float(value), np.asarray(activations), spoiled)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Return the activations ``(B, classes)`` of a batch."""

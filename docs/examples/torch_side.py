@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+import cnn
 import emroute.nn.torch as nn
-from emroute.nn.weights import describe_network, write_network
+from training import Step
 
 
 class Learner:
@@ -24,19 +25,23 @@ class Learner:
         self.loss, self.clip = loss, clip
         self.adam = torch.optim.Adam(self.network.parameters())
 
-    def step(self, images: np.ndarray, labels: np.ndarray, learning_rate: float, margin: float) -> tuple[float, Any]:
-        """Learn from a batch; return its loss and the activations ``(B, classes)`` before."""
+    def step(self, images: np.ndarray, labels: np.ndarray, learning_rate: float, margin: float) -> Step:
+        """Learn from a batch; nothing is learned from gradients that are not finite."""
         x, y = self._images(images), torch.from_numpy(labels).to(self.device)
         self.network.train()
         output = self.network(x, y)
         loss = self.loss(output, x, y, margin)
         self.adam.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
-        for group in self.adam.param_groups:
-            group["lr"] = learning_rate
-        self.adam.step()
-        return float(loss.detach()), output.activations.detach().cpu().numpy()
+        slopes = {name: weight.grad for name, weight in self.network.named_parameters() if weight.grad is not None}
+        length = torch.nn.utils.get_total_norm(slopes.values())
+        spoiled = [] if length.isfinite() else [name for name in slopes if not slopes[name].norm().isfinite()]
+        if not spoiled:
+            torch.nn.utils.clip_grads_with_norm_(self.network.parameters(), self.clip, length)
+            for group in self.adam.param_groups:
+                group["lr"] = learning_rate
+            self.adam.step()
+        return Step(float(loss.detach()), output.activations.detach().cpu().numpy(), spoiled)
 
     @torch.no_grad()
     def predict(self, images: np.ndarray) -> np.ndarray:
@@ -65,9 +70,8 @@ class Learner:
 
     def save(self, path: Path) -> None:
         """Write the network alone."""
-        tensors = {name: value.detach().cpu() for name, value in self.network.state_dict().items()}
-        kind = type(self.network)
-        write_network(path, describe_network(self.network, {kind.__name__: kind}), tensors, "torch")
+        save = cnn.save if isinstance(self.network, cnn.CNN) else nn.save
+        save(self.network, path)
 
     def adopt(self, path: Path) -> None:
         """Take the parameters of a network that `save` wrote."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from emroute.nn import capsnet_loss
-from training import Task, count, parser, run
+from training import Task, add_decoder_activation, count, decoder_activation, parser, run
 
 
 def task(shape: tuple[int, int, int], n_classes: int, options: dict[str, Any]) -> Task:
@@ -35,6 +35,7 @@ if __name__ == "__main__":
         action="store_true",
         help="rectify primary capsules, route twice, sum reconstructions over batches",
     )
+    add_decoder_activation(options)
     given = options.parse_args()
     run(
         given,
@@ -45,6 +46,7 @@ if __name__ == "__main__":
         n_iter=given.n_iter or (2 if given.tutorial else 3),
         primary_relu=given.tutorial,
         decoder=not given.no_decoder,
+        decoder_activation=decoder_activation(given),
         decoder_features=given.decoder_features,
         reconstruction_reduction="sum" if given.tutorial else "mean",
     )

@@ -7,7 +7,7 @@ from typing import Any
 from emroute.capsule import spread_margin
 from emroute.nn import matrix_capsnet_loss
 from images import NAMES
-from training import Task, parser, run
+from training import Task, add_decoder_activation, decoder_activation, parser, run
 
 
 def task(shape: tuple[int, int, int], n_classes: int, options: dict[str, Any]) -> Task:
@@ -35,6 +35,7 @@ if __name__ == "__main__":
     options.add_argument("--margin", choices=("epoch", "step"), default="epoch", help="by what the margin grows")
     options.add_argument("--recompute", action="store_true", help="less memory, slower")
     options.add_argument("--decoder", action="store_true", help="reconstruct images from class poses")
+    add_decoder_activation(options)
     given = options.parse_args()
     run(
         given,
@@ -47,4 +48,5 @@ if __name__ == "__main__":
         recompute=given.recompute,
         margin=given.margin,
         decoder=given.decoder,
+        decoder_activation=decoder_activation(given),
     )

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -30,6 +30,7 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from emroute import EmrouteError
+from emroute.nn.sizes import ACTIVATIONS
 from images import NAMES, Images, fetch, load, origin, preprocess_norb, shift
 
 KEY = "emroute.training"
@@ -67,6 +68,16 @@ class Task:
     build: Callable[..., Any]
     loss: Callable[..., Any]
     margin: Callable[[int, int], float] = lambda epoch, step: 0.0
+
+
+class Step(NamedTuple):
+    """What a step of learning finds."""
+
+    loss: float
+    activations: np.ndarray
+    """``(B, classes)``, before the step."""
+    spoiled: list[str]
+    """Parameters whose gradients are not finite."""
 
 
 def count(text: str, least: int = 1) -> int:
@@ -121,6 +132,17 @@ def parser(
     return options
 
 
+def add_decoder_activation(options: argparse.ArgumentParser) -> None:
+    """Add the option of networks that have a decoder."""
+    help = "what the decoder ends in; linear for smallnorb, whose images are standardized, else sigmoid"
+    options.add_argument("--decoder-activation", choices=tuple(ACTIVATIONS), help=help)
+
+
+def decoder_activation(given: argparse.Namespace) -> str:
+    """Return what the decoder ends in, by default such that it can draw the images."""
+    return given.decoder_activation or ("linear" if given.data == "smallnorb" else "sigmoid")
+
+
 def run(arguments: argparse.Namespace, network: str, task: Callable[..., Task], **options: Any) -> float:
     """Fetch the data and train as the command line says; what goes wrong ends the program in one line."""
     try:
@@ -171,17 +193,20 @@ def train(
     Raises
     ------
     TrainingError
-        If there are not so many images, or those of the test have another size; if `out` holds a run and it shall not
+        If there are not so many images, or those of the test have another size or classes that training has not; if the
+        decoder cannot draw them; if gradients or the loss are not finite; if `out` holds a run and it shall not
         be resumed, or one with other settings, or a damaged checkpoint, or cannot be written to, or another run writes
         to it. What is there stays as it is.
     """
     kept, held = _split(train, settings)
     if test.images.shape[1:] != train.images.shape[1:]:
         raise TrainingError(f"training images are {train.images.shape[1:]}, test images {test.images.shape[1:]}")
+    _check_classes(train, kept, test)
     with _alone(out):
         learner = importlib.import_module(f"{settings.library}_side").Learner(
             task.build, task.loss, settings.seed, settings.clip
         )
+        _check_drawable(learner.network, view(settings, kept.images[: settings.batch_size]))
         rows = _resumed(out / CHECKPOINT, settings, learner) if resume else _fresh(out)
         if start is not None and not rows:
             _adopt(learner, start, "weights of this network to begin with")
@@ -193,6 +218,46 @@ def train(
             tqdm.write("  ".join(f"{name} {value:.4g}" for name, value in rows[-1].items()))
             _keep(out, settings, learner, rows)
         return _test(settings, learner, test, out, rows)
+
+
+def _check_classes(train: Images, kept: Images, test: Images) -> None:
+    """Raise an error if the test has classes that no training image has, and tell those that none of `kept` has."""
+    known, wanted = set(np.unique(train.labels).tolist()), set(np.unique(test.labels).tolist())
+    if unknown := sorted(wanted - known):
+        raise TrainingError(
+            f"test images have the classes {unknown}, of which there is no training image ({sorted(known)} are there):"
+            " take test labels that belong to the training labels"
+        )
+    if unseen := sorted(wanted - set(np.unique(kept.labels).tolist())):
+        print(f"none of the {len(kept.labels)} training images is of the classes {unseen}: test images of them fail")
+
+
+def _check_drawable(network: Any, images: np.ndarray) -> None:
+    """Raise an error if the network has a decoder that cannot draw such images."""
+    bounds = getattr(getattr(network, "decoder", None), "range", None)
+    scale = 255 if images.dtype == np.uint8 else 1
+    low, high = float(images.min()) / scale, float(images.max()) / scale
+    if bounds is not None and not bounds[0] <= low <= high <= bounds[1]:
+        raise TrainingError(
+            f"images lie between {low:.4g} and {high:.4g}, the decoder draws between {bounds[0]:g} and {bounds[1]:g}:"
+            " give --decoder-activation linear"
+        )
+
+
+def _check_finite(found: Step, images: np.ndarray, epoch: int, step: int) -> None:
+    """Raise an error that says what is not finite, where, and what can be done."""
+    where = f"in step {step + 1} of epoch {epoch + 1}"
+    if not np.isfinite(found.loss):
+        raise TrainingError(f"the loss became {found.loss} {where}: try a lower --learning-rate or --clip")
+    if found.spoiled:
+        names = ", ".join(found.spoiled)
+        raise TrainingError(
+            f"the loss is {found.loss:.4g} {where}, but the gradients of {names} are NaN or infinite, which no learning"
+            " rate mends. Something overflows, or is divided by 0, on the way back: look for images out of proportion"
+            f" (those of this step lie between {images.min():.4g} and {images.max():.4g}) and for capsules whose votes"
+            " are all equal or have no weight; other options of the routing (--n-iter, --cost) or another --seed may"
+            " avoid them, and --start with the best network so far begins from where gradients were finite"
+        )
 
 
 def _test(settings: Settings, learner: Any, test: Images, out: Path, rows: list[dict]) -> float:
@@ -270,11 +335,11 @@ def _epoch(task: Task, settings: Settings, learner: Any, data: Images, epoch: in
     bar = tqdm(batches(data, settings.batch_size, order), f"epoch {epoch + 1}", steps, leave=False, disable=None)
     for step, (images, labels) in enumerate(bar):
         margin = task.margin(epoch, epoch * steps + step)
-        loss, activations = learner.step(view(settings, images, rng), targets(labels), rate, margin)
-        if not np.isfinite(loss):
-            raise TrainingError(f"the loss became {loss} in epoch {epoch + 1}: try a lower --learning-rate")
-        total, seen = total + loss * len(labels), seen + len(labels)
-        hits += int(right(activations, labels).sum())
+        seen_images = view(settings, images, rng)
+        found = learner.step(seen_images, targets(labels), rate, margin)
+        _check_finite(found, seen_images, epoch, step)
+        total, seen = total + found.loss * len(labels), seen + len(labels)
+        hits += int(right(found.activations, labels).sum())
         bar.set_postfix(loss=f"{total / seen:.4f}", accuracy=f"{hits / seen:.3f}")
     return {"loss": total / seen, "train": hits / seen, "learning_rate": rate}
 

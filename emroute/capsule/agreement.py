@@ -212,9 +212,7 @@ def widen(name: str, x: Array, shape: tuple[int, ...], what: str = "") -> Array:
 def check_finite(path: Path, **inputs: Array) -> None:
     """Raise `InputError` where a result is not finite, naming the input that is not: good data cost no look."""
     backend = backends.get(path[-1].poses)
-    if traced(path[-1].poses):
-        return
-    if concrete(compiled(backend, _is_finite)(path[-1])) is False:
+    if not traced(path[-1].poses) and concrete(compiled(backend, _is_finite)(path[-1])) is False:
         xp = backends.namespace(path[-1].poses)
         for name, x in inputs.items():
             require(xp.all(xp.isfinite(x)), lambda name=name: f"{name} hold NaN or infinity")

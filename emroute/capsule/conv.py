@@ -94,7 +94,8 @@ def _follow(
     xp, (n, _, i, p, _) = backend.namespace(poses), poses.shape
     (q, s), (c, j) = windows.children.shape, transforms.shape[:2]
     held = [_padded(poses), _padded(given)]
-    norm = constant(np.tile(windows.first_norm(j)[..., None], (n, 1, i)).reshape(n * q, 1, c), like=given)
+    first = constant(np.repeat(windows.first_norm(j), i, axis=1), like=given)
+    norm = xp.reshape(xp.broadcast_to(first, (n, q, c)), (n * q, 1, c))
     logits = xp.broadcast_to(xp.zeros_like(norm), (n * q, j, c))
     size = max(1, backend.chunk_size(2 * itemsize(given) * j * p * p) // c)
     path: Path = ()
@@ -301,6 +302,7 @@ def class_em_routing(
     beta_a: Array,
     *,
     entries: Sequence[int] | None = (0, 1),
+    coordinates: Any = None,
     n_iter: int = 3,
     cost: str = "hinton",
     inverse_temperature: Any = None,
@@ -320,6 +322,8 @@ def class_em_routing(
         ``(I, J, P, P)``.
     entries
         Where votes take the place of their child, as in `coordinate_addition`; None leaves it out.
+    coordinates
+        The places, as in `coordinate_addition`.
     beta_u, beta_a, n_iter, cost, inverse_temperature, epsilon, recompute, return_path
         As in `emroute.capsule.em_routing`.
 
@@ -356,7 +360,7 @@ def class_em_routing(
     shared = xp.reshape(xp.broadcast_to(transforms, (h * w, i, j, p, p)), (h * w * i, j, p, p))
     shift = None
     if entries is not None:
-        places = np.repeat(centres(h, w, p * p, entries).reshape(h * w, p * p), i, axis=0)
+        places = np.repeat(centres(h, w, p * p, entries, coordinates).reshape(h * w, p * p), i, axis=0)
         shift = constant(places.T, like=poses)
     return route_poses(
         xp.reshape(poses, (*batch, h * w * i, p, p)),

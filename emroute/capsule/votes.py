@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -127,7 +128,7 @@ def vote_views(poses: Array, transforms: Array) -> Array:
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
-def coordinate_addition(votes: Array, *, entries: Sequence[int] = (0, 1)) -> Array:
+def coordinate_addition(votes: Array, *, entries: Sequence[int] = (0, 1), coordinates: Any = None) -> Array:
     """Tell parents where children are: add each child's place in the image to two entries of its votes.
 
     Parameters
@@ -135,8 +136,12 @@ def coordinate_addition(votes: Array, *, entries: Sequence[int] = (0, 1)) -> Arr
     votes
         ``(..., h, w, I, J, H)``.
     entries
-        The entries of a vote that take the row's centre ``(y + 0.5) / h`` and the column's ``(x + 0.5) / w``. For 4x4
-        poses, 0 and 1 are the first of the first row; 3 and 7 are where a pose matrix holds its translation.
+        The entries of a vote that take the row's place and the column's. For 4x4 poses, 0 and 1 are the first of the
+        first row, as in the tutorials; 3 and 7, the paper's, are where a pose matrix holds its translation.
+    coordinates
+        The places: those of the rows ``(h,)`` and of the columns ``(w,)``, as a pair, or both of each position,
+        ``(h, w, 2)``. None is where positions are in the grid, ``(y + 0.5) / h`` and ``(x + 0.5) / w``, as in the
+        tutorials; the paper has the centres of receptive fields in the image.
 
     Returns
     -------
@@ -146,7 +151,7 @@ def coordinate_addition(votes: Array, *, entries: Sequence[int] = (0, 1)) -> Arr
     Raises
     ------
     InputError
-        If votes lack dimensions, or entries are not two different ones of H.
+        If votes lack dimensions, entries are not two different ones of H, or coordinates do not fit the grid.
 
     References
     ----------
@@ -162,16 +167,32 @@ def coordinate_addition(votes: Array, *, entries: Sequence[int] = (0, 1)) -> Arr
     if votes.ndim < 5:
         raise InputError(f"votes have shape {tuple(votes.shape)}, expected (..., h, w, I, J, H)")
     h, w, size = votes.shape[-5], votes.shape[-4], votes.shape[-1]
-    return votes + array.constant(centres(h, w, size, entries), like=votes)[:, :, None, None, :]
+    return votes + array.constant(centres(h, w, size, entries, coordinates), like=votes)[:, :, None, None, :]
 
 
-def centres(h: int, w: int, size: int, entries: Sequence[int]) -> np.ndarray:
+def centres(h: int, w: int, size: int, entries: Sequence[int], coordinates: Any = None) -> np.ndarray:
     """Return what coordinate addition adds, ``(h, w, H)``, on the host."""
-    row, column = check_entry_pair(entries, size)
     shift = np.zeros((h, w, size))
-    shift[:, :, row] = ((np.arange(h) + 0.5) / h)[:, None]
-    shift[:, :, column] = (np.arange(w) + 0.5) / w
+    shift[..., list(check_entry_pair(entries, size))] = _places(h, w, coordinates)
     return shift
+
+
+def _places(h: int, w: int, coordinates: Any) -> np.ndarray:
+    """``(h, w, 2)``: the places of positions, or raise `InputError`."""
+    if coordinates is None:
+        coordinates = (np.arange(h) + 0.5) / h, (np.arange(w) + 0.5) / w
+    try:
+        by_axis = len(coordinates) == 2 and all(np.ndim(axis) == 1 for axis in coordinates)
+        places = np.stack(np.meshgrid(*coordinates, indexing="ij"), axis=-1) if by_axis else coordinates
+        places = np.asarray(places, dtype=np.float64)
+    except (TypeError, ValueError):
+        places = np.empty(0)
+    if places.shape != (h, w, 2) or not np.all(np.isfinite(places)):
+        raise InputError(
+            f"got coordinates={coordinates!r}, expected finite numbers: {h} for the rows and {w} for the columns, or an"
+            f" array of shape ({h}, {w}, 2)"
+        )
+    return places
 
 
 def check_entry_pair(entries: Sequence[int], size: int) -> tuple[int, int]:

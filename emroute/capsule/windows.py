@@ -88,9 +88,13 @@ class Windows:
 
     def index(self, images: int, like: Array) -> Array:
         """``(images * Q, S)``: rows of children, those of all images followed by one of padding."""
-        rows = self.children + np.arange(images)[:, None, None] * self.n_children
-        rows[:, self.children == self.n_children] = images * self.n_children
-        return backends.get(like).from_numpy(rows.reshape(-1, self.kernel**2), like)
+        xp, backend = backends.namespace(like), backends.get(like)
+        children = backend.from_numpy(self.children, like)
+        real = backend.from_numpy(self.children < self.n_children, like)
+        # counted by the library, not on the host: in an exported graph the number of images is a symbol
+        first = (xp.cumulative_sum(xp.broadcast_to(xp.ones_like(children[:1, :1]), (images, 1)), axis=0) - 1)[..., None]
+        rows = xp.where(real, children + first * self.n_children, images * self.n_children)
+        return xp.reshape(rows, (-1, self.kernel**2))
 
     def norm(self, log_sums: Array) -> Array:
         """From logsumexps over a window's parents, ``(b, Q, S, I)``, those over all parents of the child there."""

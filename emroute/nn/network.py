@@ -10,7 +10,7 @@ from emroute.capsule import Routing, mask_capsules
 from emroute.capsule.losses import as_targets
 from emroute.errors import InputError
 from emroute.nn.outputs import CapsuleOutput
-from emroute.nn.sizes import check_images
+from emroute.nn.sizes import check_drawable, check_images
 from emroute.validate import require
 
 __all__ = ["CapsuleNetwork"]
@@ -52,7 +52,7 @@ class CapsuleNetwork:
             As its framework lays them out, ``(B, C, h, w)`` or ``(B, h, w, C)``, floating.
         labels
             What is drawn: in training the true classes ``(B,)``, or targets ``(B, classes)`` of 0 and 1; the predicted
-            classes where None.
+            classes where None. Where they are given, the decoder must be able to draw the images.
 
         Returns
         -------
@@ -62,7 +62,8 @@ class CapsuleNetwork:
         Raises
         ------
         InputError
-            If images or labels have another shape, images hold NaN or infinity, or labels are not classes.
+            If images or labels have another shape, images hold NaN or infinity, labels are not classes, or images that
+            come with labels lie outside the decoder's range (told where there are values: not while a compiler traces).
         InputTypeError
             If images are not floating, or labels of another library or device.
         """
@@ -71,5 +72,7 @@ class CapsuleNetwork:
             if labels is not None:  # nothing is drawn, but wrong ones are an error all the same
                 as_targets(labels, activations)
             return CapsuleOutput(poses, activations, None)
+        if labels is not None:
+            check_drawable(images, getattr(self.decoder, "range", None))
         shown = activations.argmax(-1) if labels is None else labels
         return CapsuleOutput(poses, activations, self.reconstruct(poses, shown))

@@ -18,9 +18,11 @@ class CapsuleOutput(NamedTuple):
     poses: Array
     """Of the class capsules, ``(B, classes, H)``."""
     activations: Array
-    """``(B, classes)`` in [0, 1], lengths of the poses, or what EM routing found. Their `argmax` is the prediction."""
+    """``(B, classes)`` in [0, 1], lengths of the poses, or what EM routing found. Their `argmax` is the prediction.
+
+    They are float32 at least, even where the rest is float16 or bfloat16, in which classes would tie."""
     reconstructions: Array | None
-    """Images in [0, 1], of the shape of those that went in; None without a decoder."""
+    """Images of the shape of those that went in, in the decoder's range, [0, 1] by default; None without a decoder."""
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)

@@ -8,17 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from emroute.backend import Array
+from emroute.array import traced
+from emroute.backend import Array, namespace
 from emroute.capsule.agreement import check_floats
 from emroute.capsule.em import check_form, temperatures
 from emroute.capsule.votes import check_entry_pair
 from emroute.errors import InputError
-from emroute.validate import check_count
+from emroute.validate import check_choice, check_count, require
 
 __all__ = [
+    "ACTIVATIONS",
+    "as_numbers",
     "capsnet_children",
+    "check_activation",
     "check_capsules",
     "check_counts",
+    "check_drawable",
     "check_entries",
     "check_features",
     "check_images",
@@ -26,9 +31,18 @@ __all__ = [
     "counts",
     "em_options",
     "entry_pair",
+    "field_centres",
+    "matrix_capsnet_places",
     "matrix_capsnet_widths",
     "pair",
+    "place_tuples",
+    "routing_std",
 ]
+
+ACTIVATIONS: dict[str, tuple[float, float] | None] = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "linear": None}
+"""Last activations of a decoder, and between which values its images are."""
+
+_MATRIX_WINDOWS = (5, 2), (1, 1), (3, 2), (3, 1)  # kernel and stride of the layers A, B, C and D
 
 
 def check_counts(**values: Any) -> None:
@@ -93,8 +107,79 @@ def capsnet_children(size: tuple[int, int], kernel_size: int, primary_capsules: 
 
 def matrix_capsnet_widths(size: tuple[int, int], widths: Any) -> tuple[int, ...]:
     """Return the widths of a `MatrixCapsNet`, once they and the size of its images can be used."""
-    convolved(size, (5, 2), (3, 2), (3, 1))
+    convolved(size, *_MATRIX_WINDOWS)
     return counts("widths", widths, "four positive integers, of A, B, C and D", 4)
+
+
+def matrix_capsnet_places(
+    size: tuple[int, int], pose_size: int, coordinates: Any, entries: Any
+) -> tuple[Any, tuple[int, int] | None]:
+    """Return the coordinates and the entries of a `MatrixCapsNet`, names of them resolved."""
+    if isinstance(coordinates, str):
+        check_choice("coordinates", coordinates, ("grid", "paper"))
+    if isinstance(entries, str):
+        check_choice("entries", entries, ("default",))
+        entries = (pose_size - 1, 2 * pose_size - 1) if _is(coordinates, "paper") else (0, 1)
+    if _is(coordinates, "paper"):
+        coordinates = tuple(field_centres(n, *_MATRIX_WINDOWS) for n in size)
+    return None if _is(coordinates, "grid") else coordinates, entry_pair(entries, pose_size)
+
+
+def _is(value: Any, name: str) -> bool:
+    return isinstance(value, str) and value == name
+
+
+def field_centres(size: int, *windows: tuple[int, int]) -> tuple[float, ...]:
+    """Return where, in an image of 0 to 1, the centres of receptive fields are after windows ``(kernel, stride)``.
+
+    >>> [round(place, 3) for place in field_centres(28, (5, 2), (3, 2), (3, 1))]
+    [0.304, 0.446, 0.589]
+    """
+    first, step, n = 0.5, 1, size
+    for kernel, stride in windows:
+        first, step, n = first + step * (kernel - 1) / 2, step * stride, (n - kernel) // stride + 1
+    return tuple((first + step * index) / size for index in range(n))
+
+
+def place_tuples(coordinates: Any) -> Any:
+    """Return coordinates as nested tuples of numbers, or raise `InputError`; None as None."""
+    if coordinates is None:
+        return None
+    try:
+        return as_numbers(coordinates.tolist() if hasattr(coordinates, "tolist") else coordinates)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"got coordinates={coordinates!r}, expected those of rows and of columns, or (h, w, 2)"
+        ) from None
+
+
+def as_numbers(value: Any) -> Any:
+    """Nested sequences of numbers as tuples of floats.
+
+    >>> as_numbers([0, [1, 2]])
+    (0.0, (1.0, 2.0))
+    """
+    nested = hasattr(value, "__len__") and not isinstance(value, str)
+    return tuple(map(as_numbers, value)) if nested else float(value)
+
+
+def check_activation(name: str, value: Any) -> str:
+    """Return the name of a decoder's last activation, or raise `InputError`; None is none: ``"linear"``."""
+    value = "linear" if value is None else value
+    check_choice(name, value, tuple(ACTIVATIONS))
+    return value
+
+
+def routing_std(in_capsules: int, out_capsules: int, out_features: int, leaky: bool) -> float:
+    """Return the standard deviation of the transforms with which a layer of dynamic routing starts.
+
+    With equal assignments 1 / J, the sum of votes has ``E|s_j|² = I (std / J)² H |u|²`` where the I capsules below have
+    the length ``|u|`` and the entries of transforms are independent. This is ``2 |u|²``: squashing takes half of a
+    vector at best, and routing, which then shares children out to those that agree with them, gives most of that back,
+    so that lengths between 0.3 and 0.9 remain what they are through layers of any sizes. The 1152 primary capsules and
+    10 classes of 16 entries of Sabour et al. (2017) have 0.104, their authors 0.1.
+    """
+    return (out_capsules + leaky) * math.sqrt(2 / (in_capsules * out_features))
 
 
 def em_options(n_iter: int, cost: str, inverse_temperature: Any, epsilon: float, recompute: bool) -> dict[str, Any]:
@@ -122,6 +207,21 @@ def check_images(images: Array, shape: tuple[int, ...]) -> None:
     if tuple(images.shape[1:]) != shape or images.shape[0] == 0:
         expected = f"(B, {', '.join(map(str, shape))}) with B at least 1"
         raise InputError(f"images have shape {tuple(images.shape)}, expected {expected}")
+
+
+def check_drawable(images: Array, bounds: tuple[float, float] | None) -> None:
+    """Raise `InputError` if images that a decoder shall learn to draw lie outside its range, rounding aside."""
+    if bounds is None or traced(images):
+        return
+    xp, (low, high) = namespace(images), bounds
+    least, most, slack = xp.min(images), xp.max(images), 1e-3 * (high - low)
+    require(
+        (least >= low - slack) & (most <= high + slack),
+        lambda: (
+            f"images lie between {float(least):.4g} and {float(most):.4g}, the decoder draws between {low:g} and"
+            f' {high:g}: scale them, or make the network with decoder_activation="linear"'
+        ),
+    )
 
 
 def check_features(x: Array, channels: int, axis: int) -> None:

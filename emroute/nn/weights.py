@@ -6,45 +6,65 @@ import importlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from emroute._files import whole
 from emroute.errors import InputError, MissingDependencyError
+from emroute.nn.settings import plain
 
-__all__ = ["build", "check_tensors", "describe_network", "network_arguments", "read_network", "write_network"]
+__all__ = [
+    "NetworkFile",
+    "build",
+    "check_tensors",
+    "describe_network",
+    "network_arguments",
+    "read_network",
+    "saved_arguments",
+    "write_network",
+]
 
 _KEY = "emroute.network"
 _FLOATS = "F16", "BF16", "F32", "F64"
 _NOT_SAVED = {"self", "device", "dtype", "param_dtype", "rngs"}
 
 
+class NetworkFile(NamedTuple):
+    """What a file holds."""
+
+    make: Any
+    """What makes the network."""
+    arguments: dict[str, Any]
+    """With which."""
+    settings: dict[str, dict[str, Any]]
+    """That were changed afterwards, by layer."""
+    tensors: dict[str, Any]
+    """Weights by name."""
+
+
 def network_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of a constructor, from its `locals`, that make it the network that it is."""
     mine = {name: value for name, value in given.items() if name not in _NOT_SAVED and not name.startswith("_")}
-    return {name: _plain(value) for name, value in mine.items()}
+    return {name: plain(value) for name, value in mine.items()}
 
 
-def _plain(value: Any) -> Any:
-    """NumPy's numbers and arrays as Python's, sequences as tuples."""
-    value = value.tolist() if hasattr(value, "tolist") else value
-    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
-
-
-def describe_network(network: Any, networks: Mapping[str, type]) -> str:
-    """Return which of some networks this is, and what makes it, as a file tells it.
+def saved_arguments(network: Any, networks: Mapping[str, type]) -> dict[str, Any]:
+    """Return the arguments of a network that a file can hold: all but functions, whose effect is in its settings.
 
     Raises
     ------
     InputError
-        If it is none of them, or an argument is a function, which no file holds.
+        If it is none of some networks.
     """
     kind = type(network).__name__
     if networks.get(kind) is not type(network):
         raise InputError(f"got {type(network).__module__}.{kind}, expected one of {', '.join(networks)} of emroute")
-    for name, value in network.arguments.items():
-        if callable(value):
-            raise InputError(f"{name} is a function, which cannot be saved: give its values as a sequence")
-    return json.dumps({"kind": kind, "arguments": network.arguments})
+    return {name: value for name, value in network.arguments.items() if not callable(value)}
+
+
+def describe_network(network: Any, arguments: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> str:
+    """Return of which kind a network is, what makes it, and what was set afterwards, as a file tells it."""
+    found = {"kind": type(network).__name__, "arguments": arguments}
+    return json.dumps(found | {"settings": settings} if settings else found)
 
 
 def write_network(path: str | os.PathLike[str], description: str, tensors: Mapping[str, Any], framework: str) -> None:
@@ -73,10 +93,8 @@ def write_network(path: str | os.PathLike[str], description: str, tensors: Mappi
         draft.write_bytes(data)  # its own `save_file` makes files that nobody else may read
 
 
-def read_network(
-    path: str | os.PathLike[str], networks: Mapping[str, Any], framework: str
-) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """Return which of some networks is in a file, its arguments, and its tensors by name.
+def read_network(path: str | os.PathLike[str], networks: Mapping[str, Any], framework: str) -> NetworkFile:
+    """Return which of some networks is in a file, its arguments and settings, and its tensors by name.
 
     Raises
     ------
@@ -90,20 +108,21 @@ def read_network(
     module = _safetensors()
     try:
         with module.safe_open(path, framework) as file:
-            network, arguments = _described(path, (file.metadata() or {}).get(_KEY, ""), networks)
+            told = _described(path, (file.metadata() or {}).get(_KEY, ""), networks)
             kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118, it is no mapping
             if other := [f"{name} has dtype {kind}" for name, kind in kinds.items() if kind not in _FLOATS]:
                 raise InputError(f"{path} has weights other than {', '.join(_FLOATS)}: {'; '.join(sorted(other))}")
-            return network, arguments, {name: file.get_tensor(name) for name in kinds}
+            return NetworkFile(*told, {name: file.get_tensor(name) for name in kinds})
     except module.SafetensorError as error:
         raise InputError(f"{path} is not a sound safetensors file: {error}") from None
 
 
-def _described(path: str | os.PathLike[str], text: str, networks: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _described(path: str | os.PathLike[str], text: str, networks: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     try:
         found = json.loads(text)
-        return networks[found["kind"]], dict(found["arguments"])
-    except (KeyError, TypeError, ValueError, RecursionError):
+        settings = {name: dict(values) for name, values in found.get("settings", {}).items()}
+        return networks[found["kind"]], dict(found["arguments"]), settings
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         raise InputError(f"{path} holds no network of emroute, which are {', '.join(networks)}") from None
 
 

@@ -14,7 +14,9 @@ from flax import nnx
 
 from emroute.capsule import class_em_routing, conv_em_routing
 from emroute.nn.flax.vector import convolution, promoted
-from emroute.nn.sizes import check_counts, check_features, em_options, entry_pair
+from emroute.nn.precision import keep_activations
+from emroute.nn.settings import Configurable
+from emroute.nn.sizes import check_counts, check_features, em_options, entry_pair, place_tuples
 from emroute.validate import check_count
 
 __all__ = ["ClassCapsules", "ConvCapsules", "MatrixPrimaryCapsules"]
@@ -65,7 +67,7 @@ class MatrixPrimaryCapsules(nnx.Module):
         return poses.reshape(*poses.shape[:-1], i, p, p), nnx.sigmoid(logits)
 
 
-class _EMRouting(nnx.Module):
+class _EMRouting(Configurable, nnx.Module):
     """What layers routed by EM share: transforms, betas and options."""
 
     def __init__(
@@ -102,6 +104,8 @@ class ConvCapsules(_EMRouting):
     ((1, 6, 6, 16, 4, 4), (1, 6, 6, 16))
     """
 
+    settings = ("options", "stride", "padding")
+
     def __init__(
         self,
         in_capsules: int,
@@ -130,8 +134,8 @@ class ConvCapsules(_EMRouting):
 
     def __call__(self, poses: jax.Array, activations: jax.Array, *, return_path: bool = False) -> Any:
         """Route a grid ``(B, h, w, I, P, P)`` and ``(B, h, w, I)`` to a smaller one, a `Routing`."""
-        window: dict[str, Any] = {"stride": self.stride, "padding": self.padding}
-        return conv_em_routing(*self._arrays(poses, activations), return_path=return_path, **window, **self.options)
+        options: dict[str, Any] = {"stride": self.stride, "padding": self.padding, **self.options}
+        return keep_activations(conv_em_routing, *self._arrays(poses, activations), return_path=return_path, **options)
 
 
 class ClassCapsules(_EMRouting):
@@ -139,7 +143,7 @@ class ClassCapsules(_EMRouting):
 
     Parameters
     ----------
-    in_capsules, out_capsules, entries, pose_size
+    in_capsules, out_capsules, entries, coordinates, pose_size
         As of `emroute.nn.torch.ClassCapsules`.
     n_iter, cost, inverse_temperature, epsilon, recompute
         As of `emroute.capsule.em_routing`.
@@ -154,12 +158,15 @@ class ClassCapsules(_EMRouting):
     ((1, 10, 16), (1, 10))
     """
 
+    settings = ("options", "entries", "coordinates")
+
     def __init__(
         self,
         in_capsules: int,
         out_capsules: int,
         *,
         entries: Sequence[int] | None = (0, 1),
+        coordinates: Any = None,
         pose_size: int = 4,
         n_iter: int = 3,
         cost: str = "hinton",
@@ -174,9 +181,9 @@ class ClassCapsules(_EMRouting):
         shape, entries = (in_capsules, out_capsules, pose_size, pose_size), entry_pair(entries, pose_size)
         options = em_options(n_iter, cost, inverse_temperature, epsilon, recompute)
         super().__init__(shape, options, dtype, param_dtype, rngs)
-        self.entries = entries
+        self.entries, self.coordinates = entries, place_tuples(coordinates)
 
     def __call__(self, poses: jax.Array, activations: jax.Array, *, return_path: bool = False) -> Any:
         """Route a grid ``(B, h, w, I, P, P)`` and ``(B, h, w, I)`` to a `Routing` with poses ``(B, J, P * P)``."""
-        arrays = self._arrays(poses, activations)
-        return class_em_routing(*arrays, entries=self.entries, return_path=return_path, **self.options)
+        options: dict[str, Any] = {"entries": self.entries, "coordinates": self.coordinates, **self.options}
+        return keep_activations(class_em_routing, *self._arrays(poses, activations), return_path=return_path, **options)

@@ -16,8 +16,24 @@ from emroute.nn.flax.matrix import ClassCapsules, ConvCapsules, MatrixPrimaryCap
 from emroute.nn.flax.vector import Decoder, DynamicRouting, PrimaryCapsules, convolution
 from emroute.nn.network import CapsuleNetwork
 from emroute.nn.outputs import CapsuleOutput
-from emroute.nn.sizes import capsnet_children, check_counts, em_options, matrix_capsnet_widths, pair
-from emroute.nn.weights import build, check_tensors, describe_network, network_arguments, read_network, write_network
+from emroute.nn.settings import changed_settings, check_kinds, configure
+from emroute.nn.sizes import (
+    capsnet_children,
+    check_counts,
+    em_options,
+    matrix_capsnet_places,
+    matrix_capsnet_widths,
+    pair,
+)
+from emroute.nn.weights import (
+    build,
+    check_tensors,
+    describe_network,
+    network_arguments,
+    read_network,
+    saved_arguments,
+    write_network,
+)
 
 __all__ = ["CapsNet", "MatrixCapsNet", "load", "save"]
 
@@ -37,7 +53,7 @@ class CapsNet(_Network):
         As of `emroute.nn.torch.CapsNet`.
     channels, kernel_size, primary_capsules, primary_features, class_features, n_iter, primary_relu
         As of `emroute.nn.torch.CapsNet`.
-    decoder, decoder_features
+    decoder, decoder_features, decoder_activation
         As of `emroute.nn.torch.CapsNet`.
     dtype, param_dtype, rngs
         As of `flax.nnx.Conv`.
@@ -70,6 +86,7 @@ class CapsNet(_Network):
         primary_relu: bool = False,
         decoder: bool = True,
         decoder_features: Sequence[int] = (512, 1024),
+        decoder_activation: str | None = "sigmoid",
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
@@ -85,8 +102,9 @@ class CapsNet(_Network):
         self.primary = PrimaryCapsules(
             channels, primary_capsules, primary_features, kernel_size, stride=2, relu=primary_relu, **where
         )
-        self.classes = DynamicRouting(children, n_classes, primary_features, class_features, n_iter=n_iter, **where)
-        hidden = {"hidden_features": decoder_features, **where}
+        own: dict[str, Any] = {"n_iter": n_iter, "init": 0.1}  # the start of the paper's authors
+        self.classes = DynamicRouting(children, n_classes, primary_features, class_features, **own, **where)
+        hidden: dict[str, Any] = {"hidden_features": decoder_features, "activation": decoder_activation, **where}
         self.decoder = Decoder(n_classes * class_features, self.image_shape, **hidden) if decoder else None
 
     def route(self, images: jax.Array) -> Routing:
@@ -99,7 +117,9 @@ class MatrixCapsNet(_Network):
 
     Parameters
     ----------
-    in_channels, n_classes, image_size, widths, pose_size, entries, decoder, decoder_features
+    in_channels, n_classes, image_size, widths, pose_size
+        As of `emroute.nn.torch.MatrixCapsNet`.
+    coordinates, entries, decoder, decoder_features, decoder_activation
         As of `emroute.nn.torch.MatrixCapsNet`.
     n_iter, cost, inverse_temperature, epsilon, recompute
         Of all three routings, as of `emroute.capsule.em_routing`.
@@ -132,9 +152,11 @@ class MatrixCapsNet(_Network):
         inverse_temperature: Any = None,
         epsilon: float = 1e-6,
         recompute: bool = True,
-        entries: Sequence[int] | None = (0, 1),
+        coordinates: Any = "grid",
+        entries: Sequence[int] | str | None = "default",
         decoder: bool = False,
         decoder_features: Sequence[int] = (512, 1024),
+        decoder_activation: str | None = "sigmoid",
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
@@ -146,12 +168,14 @@ class MatrixCapsNet(_Network):
         h, w = pair("image_size", image_size)
         self.image_shape = h, w, in_channels
         a, b, c, d = matrix_capsnet_widths((h, w), widths)
+        places, entries = matrix_capsnet_places((h, w), pose_size, coordinates, entries)
+        self.arguments["entries"] = entries
         self.conv = convolution(in_channels, a, 5, 2, **where)
         self.primary = MatrixPrimaryCapsules(a, b, pose_size=pose_size, **where)
         self.conv_capsules1 = ConvCapsules(b, c, 3, stride=2, **routing, **where)
         self.conv_capsules2 = ConvCapsules(c, d, 3, **routing, **where)
-        self.classes = ClassCapsules(d, n_classes, entries=entries, **routing, **where)
-        hidden = {"hidden_features": decoder_features, **where}
+        self.classes = ClassCapsules(d, n_classes, entries=entries, coordinates=places, **routing, **where)
+        hidden: dict[str, Any] = {"hidden_features": decoder_features, "activation": decoder_activation, **where}
         self.decoder = Decoder(n_classes * pose_size**2, self.image_shape, **hidden) if decoder else None
 
     def grid(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -174,11 +198,14 @@ _FROM_TORCH = {2: (1, 0), 4: (2, 3, 1, 0)}
 def save(network: CapsNet | MatrixCapsNet, path: str | os.PathLike[str]) -> None:
     """Write a network to a safetensors file, which `load` here and in `emroute.nn.torch` reads.
 
+    The file holds what the network does now, but for the `dtype` of computations, which `load` takes: settings of its
+    layers that were changed since it was made, such as ``network.classes.n_iter``, are in it too.
+
     Raises
     ------
     InputError
-        If it is no such network, or has other weights than `load` would look for, or an argument of it is a function,
-        which no file holds.
+        If it is no such network, or has other weights than `load` would look for, or was changed in a way that no file
+        holds: an inverse temperature that is a function, other strides of its convolution.
     MissingDependencyError
         If safetensors is not installed.
     OSError
@@ -192,12 +219,15 @@ def save(network: CapsNet | MatrixCapsNet, path: str | os.PathLike[str]) -> None
     >>> load(path).arguments["widths"]
     (8, 4, 4, 4)
     """
-    description = describe_network(network, _NETWORKS)
+    arguments = saved_arguments(network, _NETWORKS)
+    fresh = _outline(type(network), arguments)
+    modules, expected = _modules(network), _modules(fresh)
+    settings = changed_settings(modules, expected)
     weights = nnx.to_flat_state(nnx.state(network, nnx.Param))
     tensors = {_name(place): np.ascontiguousarray(_turned(place, weight[...], _TO_TORCH)) for place, weight in weights}
-    made = nnx.to_flat_state(nnx.state(_outline(type(network), network.arguments)))
-    check_tensors("the network to save", tensors, _shapes(made))
-    write_network(path, description, tensors, "flax")
+    check_tensors("the network to save", tensors, _shapes(nnx.to_flat_state(nnx.state(fresh))))
+    check_kinds(modules, expected)
+    write_network(path, describe_network(network, arguments, settings), tensors, "flax")
 
 
 def load(path: str | os.PathLike[str], *, dtype: Any = None) -> CapsNet | MatrixCapsNet:
@@ -221,8 +251,10 @@ def load(path: str | os.PathLike[str], *, dtype: Any = None) -> CapsNet | Matrix
     OSError
         If the file cannot be read.
     """
-    make, arguments, tensors = read_network(path, _NETWORKS, "flax")
-    structure, state = nnx.split(build(path, _outline, {"make": make, "arguments": arguments, "dtype": dtype}))
+    make, arguments, settings, tensors = read_network(path, _NETWORKS, "flax")
+    network = build(path, _outline, {"make": make, "arguments": arguments, "dtype": dtype})
+    configure(path, _modules(network), settings)
+    structure, state = nnx.split(network)
     weights = nnx.to_flat_state(state)
     check_tensors(path, tensors, _shapes(weights))
     read = [(place, weight.replace(_turned(place, tensors[_name(place)], _FROM_TORCH))) for place, weight in weights]
@@ -232,6 +264,10 @@ def load(path: str | os.PathLike[str], *, dtype: Any = None) -> CapsNet | Matrix
 def _outline(make: Any, arguments: Mapping[str, Any], dtype: Any = None) -> Any:
     """Return a network that draws and holds nothing."""
     return nnx.eval_shape(lambda: make(**arguments, dtype=dtype, rngs=nnx.Rngs(0)))
+
+
+def _modules(network: Any) -> dict[str, nnx.Module]:
+    return {".".join(map(str, place)): module for place, module in nnx.iter_modules(network)}
 
 
 def _name(place: tuple[Any, ...]) -> str:

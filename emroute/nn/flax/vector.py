@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,10 +16,28 @@ import jax.numpy as jnp
 from flax import nnx
 
 from emroute.capsule import dynamic_routing, squash
-from emroute.nn.sizes import check_capsules, check_counts, check_entries, check_features, counts, pair
-from emroute.validate import check_count
+from emroute.nn.precision import keep_activations
+from emroute.nn.settings import Configurable
+from emroute.nn.sizes import (
+    ACTIVATIONS,
+    check_activation,
+    check_capsules,
+    check_counts,
+    check_entries,
+    check_features,
+    counts,
+    pair,
+    routing_std,
+)
+from emroute.validate import check_count, check_number
 
 __all__ = ["Decoder", "DynamicRouting", "PrimaryCapsules", "convolution", "promoted"]
+
+_LAST: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "sigmoid": nnx.sigmoid,
+    "tanh": jnp.tanh,
+    "linear": lambda x: x,
+}
 
 
 def convolution(
@@ -37,7 +55,7 @@ def promoted(dtype: Any, *arrays: jax.Array) -> list[jax.Array]:
     return [x.astype(dtype) for x in arrays]
 
 
-class PrimaryCapsules(nnx.Module):
+class PrimaryCapsules(Configurable, nnx.Module):
     """A convolution whose channels at a position are the entries of capsules, squashed.
 
     Parameters
@@ -52,6 +70,8 @@ class PrimaryCapsules(nnx.Module):
     >>> PrimaryCapsules(256, 32, 8, 9, stride=2, rngs=nnx.Rngs(0))(jnp.zeros((1, 20, 20, 256))).shape
     (1, 1152, 8)
     """
+
+    settings = ("relu",)
 
     def __init__(
         self,
@@ -79,13 +99,16 @@ class PrimaryCapsules(nnx.Module):
         return squash((nnx.relu(x) if self.relu else x).reshape(x.shape[0], -1, self.out_features))
 
 
-class DynamicRouting(nnx.Module):
+class DynamicRouting(Configurable, nnx.Module):
     """Capsules that all capsules below vote for, found by dynamic routing.
 
     Parameters
     ----------
     in_capsules, out_capsules, in_features, out_features, bias, n_iter, detach_inner, leaky, recompute
         As of `emroute.nn.torch.DynamicRouting`.
+    init
+        How transforms start: the standard deviation of normal numbers, or an initializer as those of
+        `flax.nnx.initializers`; None keeps lengths, as of `emroute.nn.torch.DynamicRouting`.
     dtype, param_dtype, rngs
         As of `flax.nnx.Linear`.
 
@@ -95,6 +118,8 @@ class DynamicRouting(nnx.Module):
     >>> found.poses.shape, found.activations.shape
     ((2, 10, 16), (2, 10))
     """
+
+    settings = ("n_iter", "detach_inner", "leaky", "recompute")
 
     def __init__(
         self,
@@ -108,6 +133,7 @@ class DynamicRouting(nnx.Module):
         detach_inner: bool = False,
         leaky: bool = False,
         recompute: bool = True,
+        init: float | Callable[..., jax.Array] | None = None,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
@@ -117,7 +143,10 @@ class DynamicRouting(nnx.Module):
         self.n_iter, self.detach_inner, self.leaky, self.recompute = n_iter, detach_inner, leaky, recompute
         self.dtype = dtype
         shape = in_capsules, out_capsules, in_features, out_features
-        self.transforms = nnx.Param(nnx.initializers.normal(0.1)(rngs.params(), shape, param_dtype))
+        if not callable(init):
+            keeping = routing_std(in_capsules, out_capsules, out_features, leaky)
+            init = nnx.initializers.normal(keeping if init is None else check_number("init", init))
+        self.transforms = nnx.Param(init(rngs.params(), shape, param_dtype))
         self.bias = nnx.Param(jnp.zeros((out_capsules, out_features), param_dtype)) if bias else nnx.data(None)
 
     def votes(self, poses: jax.Array) -> jax.Array:
@@ -127,7 +156,8 @@ class DynamicRouting(nnx.Module):
 
     def __call__(self, poses: jax.Array, *, return_path: bool = False) -> Any:
         """Route capsules ``(B, I, in_features)`` to a `Routing` with poses ``(B, J, out_features)``."""
-        return dynamic_routing(
+        return keep_activations(
+            dynamic_routing,
             self.votes(poses),
             n_iter=self.n_iter,
             bias=None if self.bias is None else self.bias[...],
@@ -138,12 +168,12 @@ class DynamicRouting(nnx.Module):
         )
 
 
-class Decoder(nnx.Module):
+class Decoder(Configurable, nnx.Module):
     """Images from the poses of class capsules, by layers that see everything.
 
     Parameters
     ----------
-    in_features, hidden_features
+    in_features, hidden_features, activation
         As of `emroute.nn.torch.Decoder`.
     out_shape
         ``(h, w, C)`` of the images. The last layer has its units channel by channel, as Torch's decoder has them.
@@ -156,12 +186,15 @@ class Decoder(nnx.Module):
     (2, 28, 28, 1)
     """
 
+    settings = ("activation",)
+
     def __init__(
         self,
         in_features: int,
         out_shape: Sequence[int],
         *,
         hidden_features: Sequence[int] = (512, 1024),
+        activation: str | None = "sigmoid",
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
@@ -169,14 +202,20 @@ class Decoder(nnx.Module):
         self.out_shape = counts("out_shape", out_shape, "(h, w, C)", 3)
         hidden = counts("hidden_features", hidden_features, "positive integers")
         self.in_features = check_count("in_features", in_features)
+        self.activation = check_activation("activation", activation)
         sizes = (self.in_features, *hidden, math.prod(self.out_shape))
         where: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.layers = nnx.List([nnx.Linear(a, b, **where) for a, b in itertools.pairwise(sizes)])
 
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """Between which values its images are; None without bounds."""
+        return ACTIVATIONS[self.activation]
+
     def __call__(self, poses: jax.Array) -> jax.Array:
-        """Take poses ``(B, classes, H)``, of which all but one are 0, to images ``(B, h, w, C)`` in [0, 1]."""
+        """Take poses ``(B, classes, H)``, of which all but one are 0, to images ``(B, h, w, C)``."""
         check_entries(poses, self.in_features)
         (h, w, channels), x = self.out_shape, poses.reshape(poses.shape[0], -1)
         for layer in self.layers[:-1]:
             x = nnx.relu(layer(x))
-        return nnx.sigmoid(self.layers[-1](x)).reshape(-1, channels, h, w).transpose(0, 2, 3, 1)
+        return _LAST[self.activation](self.layers[-1](x)).reshape(-1, channels, h, w).transpose(0, 2, 3, 1)

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from emroute.capsule import class_em_routing, conv_em_routing
-from emroute.nn.sizes import check_counts, check_features, em_options, entry_pair, pair
+from emroute.nn.precision import keep_activations
+from emroute.nn.settings import Configurable
+from emroute.nn.sizes import check_counts, check_features, em_options, entry_pair, pair, place_tuples
 from emroute.validate import check_count
 
 __all__ = ["ClassCapsules", "ConvCapsules", "MatrixPrimaryCapsules"]
@@ -76,7 +78,7 @@ class MatrixPrimaryCapsules(nn.Module):
         return f"out_capsules={self.out_capsules}, pose_size={self.pose_size}"
 
 
-class _EMRouting(nn.Module):
+class _EMRouting(Configurable, nn.Module):
     """What layers routed by EM share: transforms, betas and options."""
 
     def __init__(self, shape: tuple[int, ...], options: dict[str, Any], device: Any, dtype: Any) -> None:
@@ -126,6 +128,8 @@ class ConvCapsules(_EMRouting):
     (torch.Size([1, 6, 6, 16, 4, 4]), torch.Size([1, 6, 6, 16]))
     """
 
+    settings = ("options", "stride", "padding")
+
     def __init__(
         self,
         in_capsules: int,
@@ -152,7 +156,8 @@ class ConvCapsules(_EMRouting):
 
     def forward(self, poses: Tensor, activations: Tensor, *, return_path: bool = False) -> Any:
         """Route a grid ``(B, h, w, I, P, P)`` and ``(B, h, w, I)`` to a smaller one, a `Routing`."""
-        return _route_grid(
+        return keep_activations(
+            _route_grid,
             poses,
             activations,
             self.transforms,
@@ -178,7 +183,7 @@ class ClassCapsules(_EMRouting):
         How many kinds of capsules there are at each position below.
     out_capsules
         Classes.
-    entries
+    entries, coordinates
         As of `emroute.capsule.class_em_routing`.
     pose_size, n_iter, cost, inverse_temperature, epsilon, recompute
         As of `ConvCapsules`.
@@ -194,12 +199,15 @@ class ClassCapsules(_EMRouting):
     (torch.Size([1, 10, 16]), torch.Size([1, 10]))
     """
 
+    settings = ("options", "entries", "coordinates")
+
     def __init__(
         self,
         in_capsules: int,
         out_capsules: int,
         *,
         entries: Sequence[int] | None = (0, 1),
+        coordinates: Any = None,
         pose_size: int = 4,
         n_iter: int = 3,
         cost: str = "hinton",
@@ -212,17 +220,19 @@ class ClassCapsules(_EMRouting):
         check_counts(in_capsules=in_capsules, out_capsules=out_capsules, pose_size=pose_size)
         shape, entries = (in_capsules, out_capsules, pose_size, pose_size), entry_pair(entries, pose_size)
         super().__init__(shape, em_options(n_iter, cost, inverse_temperature, epsilon, recompute), device, dtype)
-        self.entries = entries
+        self.entries, self.coordinates = entries, place_tuples(coordinates)
 
     def forward(self, poses: Tensor, activations: Tensor, *, return_path: bool = False) -> Any:
         """Route a grid ``(B, h, w, I, P, P)`` and ``(B, h, w, I)`` to a `Routing` with poses ``(B, J, P * P)``."""
-        return class_em_routing(
+        return keep_activations(
+            class_em_routing,
             poses,
             activations,
             self.transforms,
             self.beta_u,
             self.beta_a,
             entries=self.entries,
+            coordinates=self.coordinates,
             return_path=return_path,
             **self.options,
         )

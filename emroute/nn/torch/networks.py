@@ -13,10 +13,26 @@ from torch.utils import _pytree
 from emroute.capsule import Routing
 from emroute.nn.network import CapsuleNetwork
 from emroute.nn.outputs import CapsuleOutput
-from emroute.nn.sizes import capsnet_children, check_counts, em_options, matrix_capsnet_widths, pair
+from emroute.nn.settings import changed_settings, check_kinds, configure
+from emroute.nn.sizes import (
+    capsnet_children,
+    check_counts,
+    em_options,
+    matrix_capsnet_places,
+    matrix_capsnet_widths,
+    pair,
+)
 from emroute.nn.torch.matrix import ClassCapsules, ConvCapsules, MatrixPrimaryCapsules
 from emroute.nn.torch.vector import Decoder, DynamicRouting, PrimaryCapsules
-from emroute.nn.weights import build, check_tensors, describe_network, network_arguments, read_network, write_network
+from emroute.nn.weights import (
+    build,
+    check_tensors,
+    describe_network,
+    network_arguments,
+    read_network,
+    saved_arguments,
+    write_network,
+)
 
 __all__ = ["CapsNet", "MatrixCapsNet", "load", "save"]
 
@@ -53,8 +69,9 @@ class CapsNet(_Network):
         Of the routing; the tutorials have 2.
     primary_relu
         Rectify the second convolution, as the tutorials do.
-    decoder, decoder_features
-        Whether there is one, and how wide its hidden layers are.
+    decoder, decoder_features, decoder_activation
+        Whether there is one, how wide its hidden layers are, and what its last layer ends in: ``"sigmoid"`` for images
+        in [0, 1], ``"tanh"`` for [-1, 1], ``"linear"`` for others, such as standardized ones.
 
     Raises
     ------
@@ -90,6 +107,7 @@ class CapsNet(_Network):
         primary_relu: bool = False,
         decoder: bool = True,
         decoder_features: Sequence[int] = (512, 1024),
+        decoder_activation: str | None = "sigmoid",
         device: Any = None,
         dtype: Any = None,
     ) -> None:
@@ -105,8 +123,9 @@ class CapsNet(_Network):
         self.primary = PrimaryCapsules(
             channels, primary_capsules, primary_features, kernel_size, stride=2, relu=primary_relu, **where
         )
-        self.classes = DynamicRouting(children, n_classes, primary_features, class_features, n_iter=n_iter, **where)
-        hidden = {"hidden_features": decoder_features, **where}
+        own: dict[str, Any] = {"n_iter": n_iter, "init": 0.1}  # the start of the paper's authors
+        self.classes = DynamicRouting(children, n_classes, primary_features, class_features, **own, **where)
+        hidden: dict[str, Any] = {"hidden_features": decoder_features, "activation": decoder_activation, **where}
         self.decoder = Decoder(n_classes * class_features, self.image_shape, **hidden) if decoder else None
 
     def route(self, images: Tensor) -> Routing:
@@ -130,10 +149,15 @@ class MatrixCapsNet(_Network):
         P, of poses P by P.
     n_iter, cost, inverse_temperature, epsilon, recompute
         Of all three routings, as of `emroute.capsule.em_routing`.
+    coordinates
+        What class capsules are told of the places of those below: ``"grid"``, ``(y + 0.5) / h`` of their grid, as in
+        the tutorials; ``"paper"``, the centres of their receptive fields in the image; or numbers, as of
+        `emroute.capsule.coordinate_addition`.
     entries
-        As of `emroute.capsule.class_em_routing`.
-    decoder, decoder_features
-        Whether there is one, which the paper has not, and how wide its hidden layers are.
+        The two entries of a vote that this is added to: by default the paper's, last in the first two rows of a pose,
+        with ``"paper"``, and the tutorials' ``(0, 1)`` else. None leaves coordinates out.
+    decoder, decoder_features, decoder_activation
+        Whether there is one, which the paper has not, and the rest as of `CapsNet`.
 
     Raises
     ------
@@ -167,9 +191,11 @@ class MatrixCapsNet(_Network):
         inverse_temperature: Any = None,
         epsilon: float = 1e-6,
         recompute: bool = True,
-        entries: Sequence[int] | None = (0, 1),
+        coordinates: Any = "grid",
+        entries: Sequence[int] | str | None = "default",
         decoder: bool = False,
         decoder_features: Sequence[int] = (512, 1024),
+        decoder_activation: str | None = "sigmoid",
         device: Any = None,
         dtype: Any = None,
     ) -> None:
@@ -181,12 +207,14 @@ class MatrixCapsNet(_Network):
         h, w = pair("image_size", image_size)
         self.image_shape = in_channels, h, w
         a, b, c, d = matrix_capsnet_widths((h, w), widths)
+        places, entries = matrix_capsnet_places((h, w), pose_size, coordinates, entries)
+        self.arguments["entries"] = entries
         self.conv = nn.Conv2d(in_channels, a, 5, stride=2, **where)
         self.primary = MatrixPrimaryCapsules(a, b, pose_size=pose_size, **where)
         self.conv_capsules1 = ConvCapsules(b, c, 3, stride=2, **routing, **where)
         self.conv_capsules2 = ConvCapsules(c, d, 3, **routing, **where)
-        self.classes = ClassCapsules(d, n_classes, entries=entries, **routing, **where)
-        hidden = {"hidden_features": decoder_features, **where}
+        self.classes = ClassCapsules(d, n_classes, entries=entries, coordinates=places, **routing, **where)
+        hidden: dict[str, Any] = {"hidden_features": decoder_features, "activation": decoder_activation, **where}
         self.decoder = Decoder(n_classes * pose_size**2, self.image_shape, **hidden) if decoder else None
 
     def grid(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -207,11 +235,15 @@ _NETWORKS: dict[str, type[CapsNet | MatrixCapsNet]] = {"CapsNet": CapsNet, "Matr
 def save(network: CapsNet | MatrixCapsNet, path: str | os.PathLike[str]) -> None:
     """Write a network to a safetensors file, which `load` here and in `emroute.nn.flax` reads.
 
+    The file holds what the network does now: settings of its layers that were changed since it was made, such as
+    ``network.classes.n_iter``, are in it too.
+
     Raises
     ------
     InputError
-        If it is no such network, or has other weights than `load` would look for (undo parametrizations first), or an
-        argument of it is a function, which no file holds.
+        If it is no such network, or has other weights than `load` would look for (undo parametrizations first), or it
+        was changed in a way that no file holds: an inverse temperature that is a function, another stride of its
+        convolution.
     MissingDependencyError
         If safetensors is not installed.
     OSError
@@ -226,10 +258,14 @@ def save(network: CapsNet | MatrixCapsNet, path: str | os.PathLike[str]) -> None
     (8, 4, 4, 4)
     """
     network = getattr(network, "_orig_mod", network)  # of torch.compile
-    description = describe_network(network, _NETWORKS)
+    arguments = saved_arguments(network, _NETWORKS)
+    fresh = type(network)(**arguments, device="meta")
+    modules, expected = dict(network.named_modules()), dict(fresh.named_modules())
+    settings = changed_settings(modules, expected)
     tensors = {name: value.detach().contiguous() for name, value in network.state_dict().items()}
-    check_tensors("the network to save", tensors, _shapes(type(network)(**network.arguments, device="meta")))
-    write_network(path, description, tensors, "torch")
+    check_tensors("the network to save", tensors, _shapes(fresh))
+    check_kinds(modules, expected)
+    write_network(path, describe_network(network, arguments, settings), tensors, "torch")
 
 
 def load(path: str | os.PathLike[str], *, device: Any = None) -> CapsNet | MatrixCapsNet:
@@ -244,9 +280,10 @@ def load(path: str | os.PathLike[str], *, device: Any = None) -> CapsNet | Matri
     OSError
         If the file cannot be read.
     """
-    make, arguments, tensors = read_network(path, _NETWORKS, "torch")
+    make, arguments, settings, tensors = read_network(path, _NETWORKS, "torch")
     network = build(path, make, {**arguments, "device": "meta"})
     check_tensors(path, tensors, _shapes(network))
+    configure(path, dict(network.named_modules()), settings)
     device = torch.get_default_device() if device is None else device
     network.load_state_dict({name: value.to(device, copy=True) for name, value in tensors.items()}, assign=True)
     return network.eval()

@@ -7,20 +7,34 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from emroute.capsule import dynamic_routing, squash
-from emroute.nn.sizes import check_capsules, check_counts, check_entries, check_features, counts, pair
-from emroute.validate import check_count
+from emroute.nn.precision import keep_activations
+from emroute.nn.settings import Configurable
+from emroute.nn.sizes import (
+    ACTIVATIONS,
+    check_activation,
+    check_capsules,
+    check_counts,
+    check_entries,
+    check_features,
+    counts,
+    pair,
+    routing_std,
+)
+from emroute.validate import check_count, check_number
 
 __all__ = ["Decoder", "DynamicRouting", "PrimaryCapsules"]
 
+_LAST: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "linear": lambda x: x}
 
-class PrimaryCapsules(nn.Module):
+
+class PrimaryCapsules(Configurable, nn.Module):
     """A convolution whose channels at a position are the entries of capsules, squashed.
 
     Parameters
@@ -43,6 +57,8 @@ class PrimaryCapsules(nn.Module):
     >>> PrimaryCapsules(256, 32, 8, 9, stride=2)(torch.zeros(1, 256, 20, 20)).shape
     torch.Size([1, 1152, 8])
     """
+
+    settings = ("relu",)
 
     def __init__(
         self,
@@ -75,7 +91,7 @@ class PrimaryCapsules(nn.Module):
         return f"out_capsules={self.out_capsules}, out_features={self.out_features}, relu={self.relu}"
 
 
-class DynamicRouting(nn.Module):
+class DynamicRouting(Configurable, nn.Module):
     """Capsules that all capsules below vote for, found by dynamic routing.
 
     Parameters
@@ -88,6 +104,11 @@ class DynamicRouting(nn.Module):
         Whether poses have a bias.
     n_iter, detach_inner, leaky, recompute
         As of `emroute.capsule.dynamic_routing`.
+    init
+        How transforms start: the standard deviation of normal numbers, or a function that fills a tensor, as those of
+        `torch.nn.init` do. None keeps lengths: with ``sqrt(2 / (in_capsules * out_features)) * out_capsules``, the sum
+        of votes under equal assignments has twice the squared length of a capsule below, of which squashing takes
+        about what routing gives. (The paper's authors have 0.1, whatever the sizes, at which stacked layers vanish.)
 
     References
     ----------
@@ -101,6 +122,7 @@ class DynamicRouting(nn.Module):
     """
 
     bias: Tensor | None
+    settings = ("n_iter", "detach_inner", "leaky", "recompute")
 
     def __init__(
         self,
@@ -114,6 +136,7 @@ class DynamicRouting(nn.Module):
         detach_inner: bool = False,
         leaky: bool = False,
         recompute: bool = True,
+        init: float | Callable[[Tensor], Any] | None = None,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
@@ -121,6 +144,7 @@ class DynamicRouting(nn.Module):
         check_counts(in_capsules=in_capsules, out_capsules=out_capsules, n_iter=n_iter)
         check_counts(in_features=in_features, out_features=out_features)
         self.n_iter, self.detach_inner, self.leaky, self.recompute = n_iter, detach_inner, leaky, recompute
+        self.init = init if init is None or callable(init) else check_number("init", init)
         shape = in_capsules, out_capsules, in_features, out_features
         self.transforms = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.register_parameter(
@@ -129,8 +153,13 @@ class DynamicRouting(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw transforms anew, N(0, 0.1²) as the paper's authors do; the bias is 0."""
-        nn.init.normal_(self.transforms, std=0.1)
+        """Draw transforms anew, as `init` says; the bias is 0."""
+        if callable(self.init):
+            with torch.no_grad():
+                self.init(self.transforms)
+        else:
+            i, j, _, h = self.transforms.shape
+            nn.init.normal_(self.transforms, std=routing_std(i, j, h, self.leaky) if self.init is None else self.init)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
@@ -141,7 +170,8 @@ class DynamicRouting(nn.Module):
 
     def forward(self, poses: Tensor, *, return_path: bool = False) -> Any:
         """Route capsules ``(B, I, in_features)`` to a `Routing` with poses ``(B, J, out_features)``."""
-        return dynamic_routing(
+        return keep_activations(
+            dynamic_routing,
             self.votes(poses),
             n_iter=self.n_iter,
             bias=self.bias,
@@ -157,7 +187,7 @@ class DynamicRouting(nn.Module):
         return f"{i}, {j}, in_features={d}, out_features={h}, n_iter={self.n_iter}, bias={self.bias is not None}"
 
 
-class Decoder(nn.Module):
+class Decoder(Configurable, nn.Module):
     """Images from the poses of class capsules, by layers that see everything.
 
     Parameters
@@ -168,6 +198,8 @@ class Decoder(nn.Module):
         ``(C, h, w)`` of the images.
     hidden_features
         Of the layers between.
+    activation
+        Of the last layer: ``"sigmoid"`` for images in [0, 1], ``"tanh"`` for [-1, 1], ``"linear"`` for any.
 
     References
     ----------
@@ -179,12 +211,15 @@ class Decoder(nn.Module):
     torch.Size([2, 1, 28, 28])
     """
 
+    settings = ("activation",)
+
     def __init__(
         self,
         in_features: int,
         out_shape: Sequence[int],
         *,
         hidden_features: Sequence[int] = (512, 1024),
+        activation: str | None = "sigmoid",
         device: Any = None,
         dtype: Any = None,
     ) -> None:
@@ -192,17 +227,23 @@ class Decoder(nn.Module):
         self.out_shape = counts("out_shape", out_shape, "(C, h, w)", 3)
         hidden = counts("hidden_features", hidden_features, "positive integers")
         self.in_features = check_count("in_features", in_features)
+        self.activation = check_activation("activation", activation)
         sizes = (self.in_features, *hidden, math.prod(self.out_shape))
         self.layers = nn.ModuleList(nn.Linear(a, b, device=device, dtype=dtype) for a, b in itertools.pairwise(sizes))
 
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """Between which values its images are; None without bounds."""
+        return ACTIVATIONS[self.activation]
+
     def forward(self, poses: Tensor) -> Tensor:
-        """Take poses ``(B, classes, H)``, of which all but one are 0, to images ``(B, C, h, w)`` in [0, 1]."""
+        """Take poses ``(B, classes, H)``, of which all but one are 0, to images ``(B, C, h, w)``."""
         check_entries(poses, self.in_features)
         x = poses.flatten(1)
         for layer in self.layers[:-1]:
             x = layer(x).relu()
-        return self.layers[-1](x).sigmoid().unflatten(1, self.out_shape)
+        return _LAST[self.activation](self.layers[-1](x)).unflatten(1, self.out_shape)
 
     def extra_repr(self) -> str:
         """Tell what `repr` shows."""
-        return f"in_features={self.in_features}, out_shape={self.out_shape}"
+        return f"in_features={self.in_features}, out_shape={self.out_shape}, activation={self.activation!r}"

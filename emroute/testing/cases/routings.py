@@ -103,6 +103,12 @@ ROUTINGS = (
     Case("capsule.squash", capsule.squash, normal((5, 3))),
     Case("capsule.vote", capsule.vote, normal((2, 3, 2, 2), (3, 4, 2, 2))),
     Case("capsule.coordinate_addition", capsule.coordinate_addition, normal((2, 3, 2, 2, 4))),
+    Case(
+        "capsule.coordinate_addition",
+        partial(capsule.coordinate_addition, entries=(1, 3), coordinates=((0.3, 0.6), (0.1, 0.5, 0.7))),
+        normal((2, 3, 2, 2, 4)),
+        variant="given places",
+    ),
     Case("capsule.dynamic_routing", capsule.dynamic_routing, normal((2, 5, 3, 4))),
     Case("capsule.kmeans_routing", capsule.kmeans_routing, normal((2, 5, 3, 4))),
     Case("capsule.kmeans_routing", capsule.kmeans_routing, _small, variant="small"),
