@@ -27,7 +27,7 @@ from emroute.errors import InputTypeError
 from emroute.family import distances, nearest, ratio
 from emroute.fitting import Settings, admit, align, measure, restart, run
 from emroute.init import seeds
-from emroute.sweep import each_row, gauge
+from emroute.sweep import each_row, gauge, sweep
 from emroute.validate import as_generator, as_parameter, check_count, check_floating, check_scored, check_width
 
 __all__ = ["KMeans", "KMeansModel", "Params", "Statistics", "fit"]
@@ -169,8 +169,18 @@ class KMeansModel:
 
     def distances(self, params: Params, x: Array) -> Array:
         """Distances to all centroids, ``(..., n, k)``; exactly 0, with a finite gradient, at a centroid."""
-        xp, z = backends.namespace(x), self.points(params, x)
-        square = 2 * distances(z, params.centroids) + xp.sum(z * z, axis=-1)[..., None]
+        xp, backend, z = backends.namespace(x), backends.get(x), self.points(params, x)
+        size = xp.vecdot(z, z)[..., None]
+        square = 2 * distances(z, params.centroids) + size
+        if concrete(xp.any(square < 2**12 * eps(square) * size)) is not False:  # products may have lost digits
+
+            def by_differences(centroids: Array) -> tuple[Array]:
+                gaps = z - centroids[..., None, :]
+                return (xp.sum(gaps * gaps, axis=-1),)
+
+            each = xp.moveaxis(params.centroids, -2, 0)
+            (square,) = backend.map_blocks(by_differences, [each], 1)
+            square = xp.moveaxis(square, 0, -1)
         positive = square > 0
         return xp.where(positive, xp.sqrt(xp.where(positive, square, xp.ones_like(square))), xp.zeros_like(square))
 
@@ -356,8 +366,7 @@ def cluster(x: Any, n_clusters: int, sample_weight: Array | None, settings: Sett
 
 def _narrow(model: KMeansModel, params: Params, rows: Rows) -> Array:
     """Whether products could lose digits: the inertia of all rows is no less than that of some."""
-    xp, batch = backends.namespace(params.centroids), tuple(params.centroids.shape[:-2])
-    _, square = each_row(model, "assign", params, rows, batch)
-    inertia = xp.sum(square if rows.weight is None else square * rows.weight, axis=-1)
+    batch = np.broadcast_shapes(rows.batch, tuple(params.centroids.shape[:-2]))
+    inertia = sweep(model, params, rows, batch).inertia  # restarts share the rows, and the start is careful
     narrow = eps(inertia) * params.scatter > _TOLERATED[itemsize(inertia)] * inertia
-    return xp.astype(narrow, inertia.dtype)
+    return backends.namespace(inertia).astype(narrow, inertia.dtype)
