@@ -92,7 +92,7 @@ def _on_host(model: Any, params: Any, rows: Rows, by_distance: bool, uniforms: n
         host = backends.get(x).to_numpy(x)
         return host.astype(np.float64) if host.dtype.kind == "f" else host
 
-    like, n_batch, shape = leaves(params)[0], len(rows.batch), uniforms.shape[1:-1]
+    like, shape = leaves(params)[0], uniforms.shape[1:-1]
     n_problems = int(np.prod(rows.batch, dtype=int))
     z = np.asarray(model.points(map_leaves(carry, params), rows.layout.pack(tuple(map(carry, rows.arrays)))), float)
     z = np.broadcast_to(z, (*rows.batch, *z.shape[-2:])).reshape(n_problems, 1, *z.shape[-2:])
@@ -158,8 +158,8 @@ def _take(source: Rows | Stream, index: np.ndarray) -> Rows:
 def _draw_rows(backend: Backend, by_distance: bool, z: Array, sample_weight: Array | None, uniforms: Array) -> Array:
     """Draw ``uniforms.shape[0]`` rows, each with probability weight times squared distance to those before it.
 
-    Without `by_distance` a row counts 1 until one that equals it has been drawn. Of the candidates ``uniforms.shape[-1]`` the one
-    that leaves the least total distance is kept.
+    Without `by_distance` a row counts 1 until one that equals it has been drawn. Of the candidates
+    ``uniforms.shape[-1]`` the one that leaves the least total distance is kept.
     """
     xp = backend.namespace(z)
     batch = tuple(uniforms.shape[1:-1])

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -328,6 +328,10 @@ def cluster(x: Any, n_clusters: int, sample_weight: Array | None, settings: Sett
     """Return what `fit` does; centroids whose shifts have squares that sum to no more than `rest` are at rest."""
     k = check_count("n_clusters", n_clusters)
     source, n = admit(x, sample_weight, k, "n_clusters")
+    unit = None
+    if sample_weight is not None:
+        unit = _unit(source.weight)
+        source = replace(source, weight=source.weight / unit[..., None])
     extent = gauge(source)
     xp, d = backends.namespace(extent.total), extent.total.shape[-1]
     with np.errstate(over="ignore", invalid="ignore"):
@@ -361,7 +365,17 @@ def cluster(x: Any, n_clusters: int, sample_weight: Array | None, settings: Sett
             source = source.like([xp.squeeze(x, axis=len(source.batch) - 1) for x in source.held])
         labels, square = each_row(model, "assign", result.params, source, tuple(result.objective.shape))
     inertia = xp.sum(square if source.weight is None else square * source.weight, axis=-1)
-    return KMeans(model, result.params, labels, inertia, *result[2:])
+    trace, *others = result[2:]
+    if unit is not None:
+        inertia, trace = inertia * unit, trace * unit[..., None]
+    return KMeans(model, result.params, labels, inertia, trace, *others)
+
+
+def _unit(weight: Array) -> Array:
+    """Return what the weights of each problem are divided by: the largest, where sums could over- or underflow."""
+    xp = backends.namespace(weight)
+    top = xp.max(weight, axis=-1)
+    return xp.where((top > 2.0**-40) & (top < 2.0**40), xp.ones_like(top), top)
 
 
 def _narrow(model: KMeansModel, params: Params, rows: Rows) -> Array:
