@@ -14,7 +14,7 @@ import array_api_compat
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import concrete, constant, eps, itemsize, map_leaves, swap
+from emroute.array import concrete, constant, itemsize, map_leaves, swap
 from emroute.backend import Array, Backend, compiled
 from emroute.data import Rows, Stream
 
@@ -23,7 +23,9 @@ __all__ = ["STARTS", "seeds"]
 STARTS = ("k-means++", "random")
 """The starts that have a name."""
 
-_MOST_ROWS = 2**16  # more rows than this are represented by a uniform sample of that many
+_MOST_ROWS = 2**16  # more rows than this are represented by a sample of that many
+_MOST_NUMBERS = 2**23  # or of fewer, if they are long
+_BLUR = 1e-8  # squared distances by products that are a smaller share than this of the squares have lost their digits
 
 
 def seeds(
@@ -43,7 +45,7 @@ def seeds(
     model, params
         ``model.points(params, data)`` turns data into coordinates ``(..., n, p)``.
     source
-        The data; of more than 65,536 rows a uniform sample stands for all.
+        The data; of more than 65,536 rows, or 8 million numbers, a sample stands for all.
     n_rows
         How many rows there are.
     name
@@ -60,7 +62,8 @@ def seeds(
     Array
         ``(..., k, p)``, or ``(..., R, k, p)`` where R > 1.
     """
-    most = max(_MOST_ROWS, 16 * n_components)
+    width = sum(math.prod(x.shape[len(source.batch) + 1 :]) for x in source.arrays)
+    most = max(16 * n_components, min(_MOST_ROWS, _MOST_NUMBERS // max(1, width)))
     rows = _representatives(source, n_rows, most, rng) if n_rows > most else source
     if isinstance(rows, Stream):
         rows = _sample(rows, np.arange(n_rows))
@@ -111,8 +114,8 @@ def _draw_all(backend: Backend, by_distance: bool, z: Array, weight: Array | Non
     restarts = tuple(batch[len(z.shape[:-2]) :])
     place = xp.arange(math.prod(z.shape[:-2]), device=array_api_compat.device(z))
     place = xp.reshape(xp.broadcast_to(place[:, None], (place.shape[0], math.prod(restarts))), (-1,))
-    rows = xp.reshape(z - xp.mean(z, axis=-2, keepdims=True), (-1, *z.shape[-2:]))
-    mass = None if weight is None else xp.reshape(xp.broadcast_to(weight, z.shape[:-1]), (-1, n))
+    rows = xp.reshape(_in_unit(z - xp.mean(z, axis=-2, keepdims=True), (-2, -1)), (-1, *z.shape[-2:]))
+    mass = None if weight is None else xp.reshape(xp.broadcast_to(_in_unit(weight, -1), z.shape[:-1]), (-1, n))
 
     def some(place: Array, uniforms: Array) -> tuple[Array, ...]:
         if rows.shape[0] == 1:
@@ -163,6 +166,13 @@ def _sample(source: Rows | Stream, index: np.ndarray) -> Rows:
     return parts[0].like(held)
 
 
+def _in_unit(x: Array, axis: int | tuple[int, ...]) -> Array:
+    """Divide by the largest magnitude, of which no square over- or underflows."""
+    xp = backends.namespace(x)
+    top = xp.max(xp.abs(x), axis=axis, keepdims=True)
+    return x / xp.where(top > 0, top, xp.ones_like(top))
+
+
 def _draw_rows(backend: Backend, by_distance: bool, z: Array, sample_weight: Array | None, uniforms: Array) -> Array:
     """Draw `k` rows of centred ``z (..., n, p)`` for each of the uniforms ``(m, k, L)``; indices ``(m, k)``.
 
@@ -190,8 +200,13 @@ def _draw_rows(backend: Backend, by_distance: bool, z: Array, sample_weight: Arr
         if not by_distance:
             same = xp.all(chosen[..., None, :] == rows[..., None, :, :], axis=-1)
             return xp.astype(~same, z.dtype)
-        gap = square[..., None, :] - 2 * xp.matmul(chosen, swap(rows)) + own
-        return xp.where(gap > 4 * eps(z) * (square[..., None, :] + own), gap, xp.zeros_like(gap))
+        size = square[..., None, :] + own
+        gap = size - 2 * xp.matmul(chosen, swap(rows))
+        if isinstance(gap, np.ndarray):  # there the few that products blur can be picked out
+            problem, candidate, row = np.nonzero(gap < _BLUR * size)
+            between = chosen[problem, candidate] - rows[problem, row]
+            gap[problem, candidate, row] = np.vecdot(between, between)
+        return xp.where(gap > 0, gap, xp.zeros_like(gap))
 
     def one_more(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         count, left, found = state

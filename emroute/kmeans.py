@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,10 +24,10 @@ from emroute.capability import Capabilities
 from emroute.data import Rows, Stream, open_source
 from emroute.em import Fit, Status
 from emroute.errors import InputTypeError
-from emroute.family import distances, nearest, ratio
+from emroute.family import alike, distances, nearest, ratio
 from emroute.fitting import Settings, admit, align, measure, restart, run
 from emroute.init import seeds
-from emroute.sweep import each_row, gauge
+from emroute.sweep import each_row, gauge, sweep
 from emroute.validate import as_generator, as_parameter, check_count, check_floating, check_scored, check_width
 
 __all__ = ["KMeans", "KMeansModel", "Params", "Statistics", "fit"]
@@ -93,7 +93,8 @@ class KMeansModel:
         """Assign rows to their nearest centroids: by products, or by differences where products lose digits."""
         xp, backend, z = backends.namespace(x), backends.get(x), self.points(params, x)
         k, d = params.centroids.shape[-2:]
-        labels = nearest(z, params.centroids)
+        careful = xp.any(params.careful > 0)
+        labels = either(careful, lambda z: nearest(z, params.centroids), lambda z: self._likely(params, z), z)
         share = broadcast(sample_weight, labels.shape)
         counts = backend.segment_sum(share[..., None], labels, k)[..., 0]
 
@@ -119,6 +120,10 @@ class KMeansModel:
             return select(params.careful > 0, by_differences(z), by_products(z))
 
         return either(xp.any(params.careful > 0), by_both if params.careful.ndim else by_differences, by_products, z)
+
+    def _likely(self, params: Params, z: Array) -> Array:
+        """The nearest centroids, by products alone."""
+        return backends.namespace(z).argmin(distances(z, params.centroids), axis=-1)
 
     def _gaps(self, params: Params, z: Array, labels: Array) -> Array:
         """Differences of rows to the centroids they are assigned to, ``(..., n, d)``."""
@@ -149,7 +154,7 @@ class KMeansModel:
         centroids = xp.where(moved[..., None], farthest[..., None, :], params.centroids + shift)
         inertia = -self.objective(statistics, params)
         narrow = eps(counts) * params.scatter > _TOLERATED[itemsize(counts)] * inertia
-        careful = xp.astype(narrow | (xp.max(empty, axis=-1) > 0), counts.dtype)
+        careful = xp.astype(narrow | (xp.max(empty, axis=-1) > 0) | alike(centroids), counts.dtype)
         return params._replace(centroids=centroids, careful=careful)
 
     def objective(self, statistics: Statistics, params: Params) -> Array:
@@ -169,8 +174,18 @@ class KMeansModel:
 
     def distances(self, params: Params, x: Array) -> Array:
         """Distances to all centroids, ``(..., n, k)``; exactly 0, with a finite gradient, at a centroid."""
-        xp, z = backends.namespace(x), self.points(params, x)
-        square = 2 * distances(z, params.centroids) + xp.sum(z * z, axis=-1)[..., None]
+        xp, backend, z = backends.namespace(x), backends.get(x), self.points(params, x)
+        size = xp.vecdot(z, z)[..., None]
+        square = 2 * distances(z, params.centroids) + size
+        if concrete(xp.any(square < 2**12 * eps(square) * size)) is not False:  # products may have lost digits
+
+            def by_differences(centroids: Array) -> tuple[Array]:
+                gaps = z - centroids[..., None, :]
+                return (xp.sum(gaps * gaps, axis=-1),)
+
+            each = xp.moveaxis(params.centroids, -2, 0)
+            (square,) = backend.map_blocks(by_differences, [each], 1)
+            square = xp.moveaxis(square, 0, -1)
         positive = square > 0
         return xp.where(positive, xp.sqrt(xp.where(positive, square, xp.ones_like(square))), xp.zeros_like(square))
 
@@ -318,6 +333,10 @@ def cluster(x: Any, n_clusters: int, sample_weight: Array | None, settings: Sett
     """Return what `fit` does; centroids whose shifts have squares that sum to no more than `rest` are at rest."""
     k = check_count("n_clusters", n_clusters)
     source, n = admit(x, sample_weight, k, "n_clusters")
+    unit = None
+    if sample_weight is not None:
+        unit = _unit(source.weight)
+        source = replace(source, weight=source.weight / unit[..., None])
     extent = gauge(source)
     xp, d = backends.namespace(extent.total), extent.total.shape[-1]
     with np.errstate(over="ignore", invalid="ignore"):
@@ -351,13 +370,22 @@ def cluster(x: Any, n_clusters: int, sample_weight: Array | None, settings: Sett
             source = source.like([xp.squeeze(x, axis=len(source.batch) - 1) for x in source.held])
         labels, square = each_row(model, "assign", result.params, source, tuple(result.objective.shape))
     inertia = xp.sum(square if source.weight is None else square * source.weight, axis=-1)
-    return KMeans(model, result.params, labels, inertia, *result[2:])
+    trace, *others = result[2:]
+    if unit is not None:
+        inertia, trace = inertia * unit, trace * unit[..., None]
+    return KMeans(model, result.params, labels, inertia, trace, *others)
+
+
+def _unit(weight: Array) -> Array:
+    """Return what the weights of each problem are divided by: the largest, where sums could over- or underflow."""
+    xp = backends.namespace(weight)
+    top = xp.max(weight, axis=-1)
+    return xp.where((top > 2.0**-40) & (top < 2.0**40), xp.ones_like(top), top)
 
 
 def _narrow(model: KMeansModel, params: Params, rows: Rows) -> Array:
     """Whether products could lose digits: the inertia of all rows is no less than that of some."""
-    xp, batch = backends.namespace(params.centroids), tuple(params.centroids.shape[:-2])
-    _, square = each_row(model, "assign", params, rows, batch)
-    inertia = xp.sum(square if rows.weight is None else square * rows.weight, axis=-1)
+    batch = np.broadcast_shapes(rows.batch, tuple(params.centroids.shape[:-2]))
+    inertia = sweep(model, params, rows, batch).inertia  # restarts share the rows, and the start is careful
     narrow = eps(inertia) * params.scatter > _TOLERATED[itemsize(inertia)] * inertia
-    return xp.astype(narrow, inertia.dtype)
+    return backends.namespace(inertia).astype(narrow | alike(params.centroids), inertia.dtype)

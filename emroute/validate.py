@@ -140,8 +140,11 @@ def check_weights(name: str, weight: Array, like: Array) -> Array:
         raise InputTypeError(
             f"{name} has dtype {weight.dtype}, expected the data's {like.dtype}; convert it first, `{call}`"
         )
-    good, positive = compiled(backend, _judge_weights)(weight)
+    with np.errstate(over="ignore", invalid="ignore"):
+        good, positive = compiled(backend, _judge_weights)(weight)
     sound = backends.namespace(weight).isfinite
+    if concrete(good) is False and _first(~((weight >= 0) & sound(weight))) is None:
+        raise InputError(f"the sum of {name} overflows {weight.dtype}; divide the weights by their largest")
     require(
         good,
         lambda: (
