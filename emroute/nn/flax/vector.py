@@ -152,7 +152,8 @@ class DynamicRouting(Configurable, nnx.Module):
     def votes(self, poses: jax.Array) -> jax.Array:
         """Take capsules ``(B, I, in_features)`` to votes ``(B, I, J, out_features)``."""
         check_capsules(poses, self.transforms)
-        return jnp.einsum("bid,ijdh->bijh", *promoted(self.dtype, poses, self.transforms[...]))
+        poses, transforms = promoted(self.dtype, poses, self.transforms[...])
+        return jnp.einsum("bid,ijdh->bijh", poses, transforms, precision="highest")  # float32 is not TF32 on a GPU
 
     def __call__(self, poses: jax.Array, *, return_path: bool = False) -> Any:
         """Route capsules ``(B, I, in_features)`` to a `Routing` with poses ``(B, J, out_features)``."""
