@@ -110,7 +110,7 @@ def mixtures(
     n_init: int = 1,
     tol: float = 1e-6,
     max_iter: int = 1000,
-    covariance_floor: float = 1e-3,
+    covariance_floor: float = 1e-6,
     rng: Any = None,
     chunk_size: int | None = None,
 ) -> Choice:

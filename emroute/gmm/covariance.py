@@ -31,13 +31,17 @@ class Spread(NamedTuple):
 
     covariances: Array
     factors: Array
-    """Symmetric inverse square roots: unlike triangular ones, continuous functions of the covariance."""
+    """F of the precisions F'F: unlike triangular ones, continuous functions of the covariance."""
     log_det: Array
     """Log-determinants of the precisions, ``(..., k)``; for tied ``(..., 1)``."""
+    bound: Array
+    """Diagonals E of the bounds S >= E, ``(..., k, d)``; tied ``(..., 1, d)``. Variances have them for a unit only."""
     narrowest: Array
-    """Least eigenvalues of the covariances, like `log_det`."""
+    """Least eigenvalues of the covariances in units of `bound`, like `log_det`."""
     trace: Array
-    """Traces of the covariances, like `log_det`."""
+    """Traces of the covariances in units of `bound`, like `log_det`."""
+    floored: Array
+    """1 where a covariance rests on its bound in some direction, else 0; like `log_det`."""
 
 
 class Covariance(ABC):
@@ -83,12 +87,30 @@ class Covariance(ABC):
         """Covariances about the means, `shift` from where the second moments are taken; `counts` are positive."""
 
     @abstractmethod
-    def spread(self, covariances: Array, floor: Array, d: int) -> Spread:
-        """Floor covariances at ``floor (...,)`` times the identity and decompose them."""
+    def spread(self, covariances: Array, floor: Array, d: int, resolution: float, bound: Array | None = None) -> Spread:
+        """Decompose covariances S, kept above a bound E: the exact maximum of the likelihood under S >= E.
+
+        Parameters
+        ----------
+        covariances
+            What the data ask for.
+        floor
+            ``(...,)``: the least variance in any direction; 1 is D.
+        d
+            The number of features.
+        resolution
+            The share of its own variances below which an eigenvalue of a matrix is rounding.
+        bound
+            The bounds of the last M-step: none grows, so that what was allowed stays so and the likelihood never falls.
+        """
 
     def least(self, covariances: Array) -> Array:
-        """Least variances in any direction."""
+        """Least variances in any direction, in units of the features' own."""
         return covariances
+
+    def inverse(self, covariances: Array) -> Array:
+        """Precisions of covariances, and the other way round."""
+        return 1 / covariances
 
     @abstractmethod
     def scaled(self, covariances: Array, scale: Array) -> Array:
@@ -112,21 +134,45 @@ def _outer(a: Array, b: Array) -> Array:
     return a[..., :, None] * b[..., None, :]
 
 
-def _eigen(covariances: Array, floor: Array) -> Spread:
-    """Truncate eigenvalues at the floor: the exact maximum of the likelihood under that constraint."""
+def _equilibrated(matrices: Array) -> tuple[Array, Array]:
+    """Matrices with a diagonal of ones, and the square roots of their own; in whatever units the features are."""
+    xp = backends.namespace(matrices)
+    diagonal = xp.abs(xp.linalg.diagonal(matrices))
+    root = xp.sqrt(xp.where(diagonal > 0, diagonal, xp.ones_like(diagonal)))
+    return matrices / root[..., :, None] / root[..., None, :], root
+
+
+def _least(matrices: Array) -> Array:
+    return backends.get(matrices).eigh(_equilibrated(matrices)[0])[0]
+
+
+def _inverse(matrices: Array) -> Array:
+    even, root = _equilibrated(matrices)
+    return backends.namespace(even).linalg.inv(even) / root[..., :, None] / root[..., None, :]
+
+
+def _eigen(covariances: Array, floor: Array, resolution: float, bound: Array | None) -> Spread:
+    """Truncate the eigenvalues of E^-1/2 S E^-1/2 at 1, with E the floor or, where that is more, what is resolved."""
     backend = backends.get(covariances)
     xp = backend.namespace(covariances)
-    values, vectors = backend.eigh((covariances + swap(covariances)) / 2)
-    values = xp.maximum(values, xp.zeros_like(values) + floor[..., None])
+    covariances = (covariances + swap(covariances)) / 2
+    own = resolution * xp.linalg.diagonal(covariances)
+    own = own if bound is None else xp.minimum(own, bound)
+    bound = xp.maximum(own, xp.zeros_like(own) + floor[..., None])
+    root = xp.sqrt(bound)
+    values, vectors = backend.eigh(covariances / root[..., :, None] / root[..., None, :])
+    least = xp.min(values, axis=-1)
+    values = xp.maximum(values, xp.ones_like(values))
     scaled = xp.concat([vectors * values[..., None, :], vectors * values[..., None, :] ** -0.5], axis=-2)
-    both = xp.matmul(scaled, swap(vectors))
-    d = values.shape[-1]
+    both, d = xp.matmul(scaled, swap(vectors)), values.shape[-1]
     return Spread(
-        both[..., :d, :],
-        both[..., d:, :],
-        -xp.sum(xp.log(values), axis=-1),
+        both[..., :d, :] * root[..., :, None] * root[..., None, :],
+        both[..., d:, :] / root[..., None, :],
+        -xp.sum(xp.log(values), axis=-1) - xp.sum(xp.log(bound), axis=-1),
+        bound,
         xp.min(values, axis=-1),
         xp.sum(values, axis=-1),
+        xp.astype(least <= 1, values.dtype),
     )
 
 
@@ -160,7 +206,7 @@ class Full(Covariance):
         """The matrix of the quadratic form in (1, z), its upper triangle with off-diagonal entries doubled."""
         xp, backend = backends.namespace(means), backends.get(means)
         d = means.shape[-1]
-        precision = xp.matmul(spread.factors, spread.factors)
+        precision = xp.matmul(swap(spread.factors), spread.factors)
         linear = xp.matmul(precision, means[..., None])
         constant_term = 2 * offset - xp.sum(linear[..., 0] * means, axis=-1)
         top = xp.concat([constant_term[..., None, None], swap(linear)], axis=-1)
@@ -193,11 +239,14 @@ class Full(Covariance):
     def moment(self, counts: Array, shift: Array, second: Array) -> Array:
         return second / counts[..., None, None] - _outer(shift, shift)
 
-    def spread(self, covariances: Array, floor: Array, d: int) -> Spread:
-        return _eigen(covariances, floor[..., None])
+    def spread(self, covariances: Array, floor: Array, d: int, resolution: float, bound: Array | None = None) -> Spread:
+        return _eigen(covariances, floor[..., None], resolution, bound)
 
     def least(self, covariances: Array) -> Array:
-        return backends.get(covariances).eigh(covariances)[0]
+        return _least(covariances)
+
+    def inverse(self, covariances: Array) -> Array:
+        return _inverse(covariances)
 
     def scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * _outer(scale, scale)[..., None, :, :]
@@ -226,7 +275,7 @@ class Tied(Covariance):
 
     def natural(self, means: Array, spread: Spread, offset: Array) -> Array:
         xp = backends.namespace(means)
-        linear = xp.matmul(means, xp.matmul(spread.factors, spread.factors))
+        linear = xp.matmul(means, xp.matmul(swap(spread.factors), spread.factors))
         offset = offset - 0.5 * xp.sum(linear * means, axis=-1)
         return xp.concat([offset[..., None], linear], axis=-1)
 
@@ -253,12 +302,16 @@ class Tied(Covariance):
         between = xp.matmul(swap(counts[..., None] * shift), shift)
         return (second - between) / xp.sum(counts, axis=-1)[..., None, None]
 
-    def spread(self, covariances: Array, floor: Array, d: int) -> Spread:
-        spread = _eigen(covariances, floor)
-        return Spread(*spread[:2], *(x[..., None] for x in spread[2:]))
+    def spread(self, covariances: Array, floor: Array, d: int, resolution: float, bound: Array | None = None) -> Spread:
+        spread = _eigen(covariances, floor, resolution, None if bound is None else bound[..., 0, :])
+        log_det, bound, *rest = spread[2:]
+        return Spread(*spread[:2], log_det[..., None], bound[..., None, :], *(x[..., None] for x in rest))
 
     def least(self, covariances: Array) -> Array:
-        return backends.get(covariances).eigh(covariances)[0]
+        return _least(covariances)
+
+    def inverse(self, covariances: Array) -> Array:
+        return _inverse(covariances)
 
     def scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * _outer(scale, scale)
@@ -268,6 +321,12 @@ class Tied(Covariance):
 
     def dense(self, covariances: np.ndarray, k: int, d: int) -> np.ndarray:
         return np.broadcast_to(covariances[..., None, :, :], (*covariances.shape[:-2], k, d, d))
+
+
+def _raised(variances: Array, floor: Array) -> tuple[Array, Array]:
+    """Variances of at least the floor, and 1 where they were no more."""
+    xp = backends.namespace(variances)
+    return xp.maximum(variances, xp.zeros_like(variances) + floor), xp.astype(variances <= floor, variances.dtype)
 
 
 class Diagonal(Covariance):
@@ -302,11 +361,12 @@ class Diagonal(Covariance):
     def moment(self, counts: Array, shift: Array, second: Array) -> Array:
         return second / counts[..., None] - shift**2
 
-    def spread(self, covariances: Array, floor: Array, d: int) -> Spread:
-        xp = backends.namespace(covariances)
-        variances = xp.maximum(covariances, xp.zeros_like(covariances) + floor[..., None, None])
+    def spread(self, covariances: Array, floor: Array, d: int, resolution: float, bound: Array | None = None) -> Spread:
+        variances, floored = _raised(covariances, floor[..., None, None])
+        xp = backends.namespace(variances)
         log_det = -xp.sum(xp.log(variances), axis=-1)
-        return Spread(variances, variances**-0.5, log_det, xp.min(variances, axis=-1), xp.sum(variances, axis=-1))
+        one, floored = xp.ones_like(log_det), xp.max(floored, axis=-1)
+        return Spread(variances, variances**-0.5, log_det, variances, one, d * one, floored)
 
     def scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * scale[..., None, :] ** 2
@@ -346,10 +406,12 @@ class Spherical(Covariance):
     def moment(self, counts: Array, shift: Array, second: Array) -> Array:
         return (second / counts - backends.namespace(shift).sum(shift**2, axis=-1)) / shift.shape[-1]
 
-    def spread(self, covariances: Array, floor: Array, d: int) -> Spread:
-        xp = backends.namespace(covariances)
-        variances = xp.maximum(covariances, xp.zeros_like(covariances) + floor[..., None])
-        return Spread(variances, variances**-0.5, -d * xp.log(variances), variances, d * variances)
+    def spread(self, covariances: Array, floor: Array, d: int, resolution: float, bound: Array | None = None) -> Spread:
+        variances, floored = _raised(covariances, floor[..., None])
+        xp = backends.namespace(variances)
+        log_det, one = -d * xp.log(variances), xp.ones_like(variances)
+        wide = xp.broadcast_to(variances[..., None], (*variances.shape, d))
+        return Spread(variances, variances**-0.5, log_det, wide, one, d * one, floored)
 
     def scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * scale[..., :1] ** 2

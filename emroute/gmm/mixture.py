@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import full
+from emroute.array import eps, full
 from emroute.backend import Array, compiled
 from emroute.capability import Capabilities
 from emroute.data import Rows, Stream
@@ -17,6 +17,7 @@ from emroute.em import Fit
 from emroute.fitting import Settings, admit, align, iterate, measure
 from emroute.gmm.covariance import COVARIANCES, Spread
 from emroute.gmm.model import GaussianModel, Params, begin, given, standard
+from emroute.gmm.width import widths
 from emroute.init import seeds
 from emroute.mixture import Mixture
 from emroute.validate import as_generator, as_parameter, check_choice, check_count, check_floating, check_number
@@ -55,6 +56,12 @@ class GaussianMixture(Mixture):
         return self.model.covariance.scaled(self.params.spread.covariances, self.params.scale)
 
     @property
+    def floored(self) -> Array:
+        """``(..., k)``: which components rest on the floor in some direction; as narrow as `fit` lets them be."""
+        xp = backends.namespace(self.weights)
+        return xp.broadcast_to(self.params.spread.floored > 0, self.weights.shape)
+
+    @property
     def n_parameters(self) -> int:
         """Free parameters of one problem."""
         k, d = self.params.means.shape[-2:]
@@ -78,8 +85,10 @@ class GaussianMixture(Mixture):
         k, d = means.shape[-2:] if means.ndim > 1 else (1, 1)
         nothing = full((*weights.shape[:-1], d), 0, like=means)
         backend = backends.get(means)
-        params = compiled(backend, begin, model, k)(nothing, nothing + 1, full((), 0, like=means))
-        params = _aligned(model, given(model, params, (weights, means, covariances)), ())
+        params = compiled(backend, begin, model, k)(nothing, nothing + 1, full((), 0, like=means), nothing + 1)
+        params = given(model, params, (weights, means, covariances))
+        params = params._replace(spread=params.spread._replace(floored=0 * params.spread.floored))
+        params = _aligned(model, params, ())
         return cls.unfitted(model, compiled(backend, GaussianModel.complete, model)(params))
 
     @Capabilities(batch=True)
@@ -104,7 +113,7 @@ class GaussianMixture(Mixture):
         """Return the model of a saved description, and what makes its parameters."""
 
         def make(weights: Array, means: Array, *rest: Array) -> Params:
-            return Params(weights, means, Spread(*rest[:5]), *rest[5:])
+            return Params(weights, means, Spread(*rest[:7]), *rest[7:])
 
         return GaussianModel(**description), make
 
@@ -200,7 +209,7 @@ def fit_model(
         params = given(model, params, init)
     else:
         drawn = as_parameter("starting means", init, centre, (k, d), source.batch)
-        drawn = (drawn - centre[..., None, :]) / params.scale[..., None, :]
+        drawn = (drawn - centre[..., None, :]) / params.scale[..., None, :] / params.reach[..., None, :]
     params = _aligned(model, params, source.batch)
     params = compiled(backends.get(centre), GaussianModel.complete, model)(params)
     return iterate(GaussianMixture, model, params, source, drawn, settings)
@@ -213,13 +222,12 @@ def prepare(
     k = check_count("n_components", n_components)
     source, n = admit(x, sample_weight, k, "n_components")
     moments = measure(source)
-    centre = moments.mean
-    floor = max(floor, model.least_floor(centre, centre.shape[-1]))
-    params = compiled(backends.get(centre), standard, model, k)(centre, moments.variance, floor)
-    return source, n, params
+    floor = max(floor, (64 * eps(moments.mean)) ** 2)  # what keeps numbers finite
+    start = compiled(backends.get(moments.mean), standard, model, k)
+    return source, n, start(moments, *widths(source, n), floor)
 
 
 def _aligned(model: GaussianModel, params: Params, batch: tuple[int, ...]) -> Params:
     """Give all arrays of the parameters the same batch dimensions."""
     rank = model.covariance.rank
-    return align(params, (1, 2, rank, rank, 1, 1, 1, 2, 0, 1, 1, 0), batch, 9)
+    return align(params, (1, 2, rank, rank, 1, 2, 1, 1, 1, 2, 0, 1, 1, 0, 1), batch, 11)

@@ -8,12 +8,13 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute import kmeans
-from emroute.array import eps, swap
+from emroute.array import swap
 from emroute.backend import Array
 from emroute.errors import InputError
 from emroute.fitting import Settings
 from emroute.gmm.covariance import COVARIANCES
 from emroute.gmm.mixture import fit_model
+from emroute.gmm.model import symmetric
 from emroute.gmm.ridge import RidgeModel, collapsed, one_step, triangular
 from emroute.mixture import Mixture
 from emroute.sklearn.mixture import MixtureEstimator, as_start, weights_start
@@ -140,14 +141,11 @@ class GaussianMixture(MixtureEstimator):
         return weights, means, None if precisions is None else self._inverse(name, precisions)
 
     def _inverse(self, name: str, precisions: Array) -> Array:
-        xp, model = backends.namespace(precisions), self._model()
+        xp, covariance = backends.namespace(precisions), self._model().covariance
         dense = self.covariance_type in ("full", "tied")
-        uneven = dense and xp.max(xp.abs(precisions - swap(precisions))) > eps(precisions) ** 0.5 * xp.max(
-            xp.abs(precisions)
-        )
-        if uneven or not xp.all(model.covariance.least(precisions) > 0):
+        if dense and not symmetric(precisions) or not xp.all(covariance.least(precisions) > 0):
             raise InputError(f"'{name}' should be {'symmetric, positive-definite' if dense else 'positive'}")
-        return xp.linalg.inv(precisions) if dense else 1 / precisions
+        return covariance.inverse(precisions)
 
     def _drawn(self, x: Any, weight: Array | None, rng: np.random.Generator) -> tuple[Array, ...]:
         check_choice("init_params", self.init_params, tuple(_STARTS))
