@@ -24,6 +24,7 @@ from emroute.batch import Batch, rejoin, select, take, unmoved
 from emroute.blocks import Cascade, at_once, expect_rows, expectation
 from emroute.capability import Capabilities
 from emroute.data import Layout, Rows, Stream, open_source
+from emroute.errors import tell
 from emroute.validate import check_floating, check_loop, visible
 
 __all__ = ["Fit", "Model", "Status", "climb", "fit", "trim"]
@@ -178,7 +179,21 @@ def fit(
     for x in leaves(params):
         if backends.namespace(x).isdtype(x.dtype, "real floating"):
             check_floating("params", x)
-    return trim(climb(model, source, params, tol, max_iter, chunk_size, callback, progress), max_iter)
+    result = trim(climb(model, source, params, tol, max_iter, chunk_size, callback, progress), max_iter)
+    tell(_falls(result.trace))
+    return result
+
+
+def _falls(trace: Array) -> list[str]:
+    """Return a remark where an objective falls by more than rounding, as far as values can be seen."""
+    if concrete(backends.namespace(trace).any(trace == trace)) is None:
+        return []
+    host = backends.get(trace).to_numpy(trace)
+    present = host[..., 1:] == host[..., 1:]
+    slack = eps(trace) ** 0.5 * np.maximum(np.abs(host[..., 1:]), np.abs(host[..., :-1]))
+    if not np.any(present & (host[..., :-1] - host[..., 1:] > slack)):
+        return []
+    return ["the objective falls: the model's maximize and objective do not belong to one likelihood; mend the model"]
 
 
 def climb(

@@ -14,7 +14,7 @@ from emroute import em
 from emroute.array import concrete, eps, leaves, map_leaves, rebuild
 from emroute.backend import Array, compiled
 from emroute.data import Rows, Stream, open_source
-from emroute.errors import InputError
+from emroute.errors import InputError, tell
 from emroute.family import FamilyModel, Nearest
 from emroute.init import STARTS, seeds
 from emroute.sweep import Moments, summarize, sweep
@@ -250,7 +250,9 @@ def fit_counts(
     if weights is not None:
         params = params._replace(weights=mixing_weights(weights, like, k))
     params = align(params, family.param_ranks, source.batch, 2)
-    return iterate(kind, model, params, source, drawn, settings)
+    fitted = iterate(kind, model, params, source, drawn, settings)
+    tell(fitted.remarks(settings.max_iter))
+    return fitted
 
 
 def split_start(init: Any, names: str) -> tuple[Any, Any]:

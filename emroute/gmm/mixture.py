@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from emroute.backend import Array, compiled
 from emroute.capability import Capabilities
 from emroute.data import Rows, Stream
 from emroute.em import Fit
+from emroute.errors import tell
 from emroute.fitting import Settings, admit, align, iterate, measure
 from emroute.gmm.covariance import COVARIANCES, Spread
 from emroute.gmm.model import GaussianModel, Params, begin, given, standard
@@ -60,6 +61,23 @@ class GaussianMixture(Mixture):
         """``(..., k)``: which components rest on the floor in some direction; as narrow as `fit` lets them be."""
         xp = backends.namespace(self.weights)
         return xp.broadcast_to(self.params.spread.floored > 0, self.weights.shape)
+
+    remedies = Mixture.remedies | {
+        "floored": "rests on the floor of the covariances, so the likelihood tells of the floor and not of the data: "
+        "fit fewer components, another covariance_type, more rows than features to each, or raise covariance_floor"
+    }
+
+    def marked(self) -> dict[str, Array]:
+        """Return what a user should know of single components, each ``(..., k)`` truth values, by its name."""
+        return {**super().marked(), "floored": self.floored}
+
+    def widened(self) -> GaussianMixture:
+        """Return the mixture whose floored components have no variance below the features' width: an honest density.
+
+        Its likelihood gains nothing from how low the floor is, so models can be compared by it.
+        """
+        params = compiled(backends.get(self.weights), GaussianModel.widen, self.model)(self.params)
+        return replace(self, params=params)
 
     @property
     def n_parameters(self) -> int:
@@ -157,8 +175,12 @@ def fit(
     tol, max_iter, chunk_size, callback, progress
         As in `emroute.em.fit`.
     covariance_floor
-        Least variance in any direction, as a share of the features' variances (spherical: of their mean; a
-        constant feature counts as variance 1). Never below ``10 d`` spacings of the dtype.
+        Least variance in any direction, as a share of the squares of the features' widths (spherical: of their
+        mean). The width of a feature is that of the narrowest interval that holds a twentieth of the weight and two
+        distinct values (of more than 2,048 rows, those of a sample), and 1 for a constant feature. A component of a
+        tenth of the rows is never as narrow by itself, however far other rows lie. `floored` tells which
+        components rest on the floor. An eigenvalue of a matrix is also never less than ``10 d`` spacings of the dtype
+        times the component's own variances, because it could not be told from rounding.
     rng
         None, a seed or a `numpy.random.Generator`.
 
@@ -166,6 +188,11 @@ def fit(
     -------
     GaussianMixture
         With arrays of the data's library, dtype and device.
+
+    Warns
+    -----
+    FitWarning
+        Once, if the fit has not converged, or components have lost their weight or rest on the floor.
 
     Raises
     ------
@@ -193,7 +220,9 @@ def fit(
     check_choice("covariance_type", covariance_type, tuple(COVARIANCES))
     check_number("covariance_floor", covariance_floor)
     settings = Settings(init, n_init, tol, max_iter, rng, chunk_size, callback, progress)
-    return fit_model(GaussianModel(covariance_type), x, n_components, sample_weight, covariance_floor, settings)
+    fitted = fit_model(GaussianModel(covariance_type), x, n_components, sample_weight, covariance_floor, settings)
+    tell(fitted.remarks(max_iter))
+    return fitted
 
 
 def fit_model(

@@ -138,6 +138,13 @@ class GaussianModel:
         narrow = xp.astype(error > _TOLERATED[itemsize(far)], far.dtype)
         return params._replace(natural=natural, narrow=narrow)
 
+    def widen(self, params: Params) -> Params:
+        """Give floored components no variance below D, the floor's unit."""
+        floor, d = params.floor * 0 + 1, params.means.shape[-1]
+        covariances, old = params.spread.covariances, params.spread
+        wide = self.covariance.spread(covariances, floor, d, self.resolution(covariances, d))
+        return self.complete(params._replace(spread=_keep(old.floored > 0, wide, old)))
+
     def objective(self, statistics: Statistics, params: Params) -> Array:
         """Return the total log-likelihood."""
         return statistics.log_likelihood
@@ -182,7 +189,8 @@ def _keep(held: Array, new: Spread, old: Spread) -> Spread:
     xp = backends.namespace(held)
 
     def choose(a: Array, b: Array) -> Array:
-        return xp.where(xp.reshape(held, (*held.shape, *(1,) * (a.ndim - held.ndim))), a, b)
+        wide = max(0, a.ndim - held.ndim)
+        return xp.where(xp.reshape(held, (*held.shape, *(1,) * wide)), a, b)
 
     return Spread(*map(choose, new, old))
 
@@ -259,7 +267,6 @@ def given(model: GaussianModel, params: Params, init: tuple[Any, ...]) -> Params
     batch = tuple(params.centre.shape[:-1])
     means = as_parameter("means", init[1], like, (k, d), batch)
     covariances = as_parameter("covariances", init[2], like, covariance.shape(k, d), batch)
-    xp = backends.namespace(like)
     if covariance.rank > 1 and covariances.shape[-1] == covariances.shape[-2] and model.covariance_type != "diag":
         require(symmetric(covariances), lambda: "covariances must be symmetric")
     params, positive = compiled(backends.get(like), _start, model)(params, weights, means, covariances)

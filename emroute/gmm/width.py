@@ -83,4 +83,6 @@ def root_mean_square(x: Array, axis: int, share: Array | None = None) -> Array:
     top = xp.max(xp.abs(x), axis=axis, keepdims=True)
     unit = xp.where(top > 0, top, xp.ones_like(top))
     square = (x / unit) ** 2
-    return unit * xp.sqrt(xp.mean(square, axis=axis, keepdims=True) if share is None else xp.sum(share * square, axis=axis, keepdims=True))
+    return unit * xp.sqrt(
+        xp.mean(square, axis=axis, keepdims=True) if share is None else xp.sum(share * square, axis=axis, keepdims=True)
+    )

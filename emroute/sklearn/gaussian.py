@@ -143,7 +143,7 @@ class GaussianMixture(MixtureEstimator):
     def _inverse(self, name: str, precisions: Array) -> Array:
         xp, covariance = backends.namespace(precisions), self._model().covariance
         dense = self.covariance_type in ("full", "tied")
-        if dense and not symmetric(precisions) or not xp.all(covariance.least(precisions) > 0):
+        if (dense and not symmetric(precisions)) or not xp.all(covariance.least(precisions) > 0):
             raise InputError(f"'{name}' should be {'symmetric, positive-definite' if dense else 'positive'}")
         return covariance.inverse(precisions)
 
@@ -153,8 +153,8 @@ class GaussianMixture(MixtureEstimator):
             shares = rng.random((x.shape[0], self.n_components))
             known = backends.get(x).from_numpy(shares / shares.sum(axis=1, keepdims=True), x)
         else:
-            options = _STARTS[self.init_params]
-            known = kmeans.fit(x, self.n_components, sample_weight=weight, rng=rng, **options).labels
+            settings = Settings(**{"tol": 0.0, "max_iter": 300, "rng": rng, **_STARTS[self.init_params]})
+            known = kmeans.cluster(x, self.n_components, weight, settings).labels
         return self._parameters(self._sound(one_step(self._model(), x, self.n_components, weight, known)))
 
     def _climb(self, x: Any, weight: Array | None, init: tuple[Array, ...], **options: Any) -> Mixture:
