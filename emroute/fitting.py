@@ -101,7 +101,8 @@ def iterate(
     kind
         What to return, made of model, parameters and history.
     model
-        A mixture's model.
+        A mixture's model. ``around(params, drawn)``, if it has that, moves parameters to where the rows nearest to
+        the starting points lose no digits.
     params
         The start; under starting points, what a component that gets none of the data shall keep.
     source
@@ -118,6 +119,8 @@ def iterate(
         backend = backends.get(drawn)
         lead = compiled(backend, _lead, batch, params.weights.ndim - 1)
         params, drawn = lead(params, drawn)
+        if hasattr(model, "around"):
+            params = compiled(backend, type(model).around, model)(params, drawn)
         statistics = sweep(Nearest(model), (params, drawn), source, batch, settings.chunk_size)
         params = compiled(backend, type(model).maximize, model)(statistics, params)
     return kind(model, *run(model, params, source, settings))

@@ -101,7 +101,8 @@ class Covariance(ABC):
         resolution
             The share of its own variances below which an eigenvalue of a matrix is rounding.
         bound
-            The bounds of the last M-step: none grows, so that what was allowed stays so and the likelihood never falls.
+            The bounds of the last M-step. None grows as far as numbers resolve it, so that what was allowed stays so
+            and the likelihood does not fall.
         """
 
     def least(self, covariances: Array) -> Array:
@@ -157,7 +158,7 @@ def _eigen(covariances: Array, floor: Array, resolution: float, bound: Array | N
     xp = backend.namespace(covariances)
     covariances = (covariances + swap(covariances)) / 2
     own = resolution * xp.linalg.diagonal(covariances)
-    own = own if bound is None else xp.minimum(own, bound)
+    own = own if bound is None else xp.maximum(xp.minimum(own, bound), own / 8)  # an eighth is still resolved
     bound = xp.maximum(own, xp.zeros_like(own) + floor[..., None])
     root = xp.sqrt(bound)
     values, vectors = backend.eigh(covariances / root[..., :, None] / root[..., None, :])

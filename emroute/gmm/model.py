@@ -158,6 +158,10 @@ class GaussianModel:
         """Coordinates of unit variance, ``(..., n, d)``, in which starts are drawn."""
         return swap(standardize(params, x)) / params.reach[..., None, :]
 
+    def around(self, params: Params, points: Array) -> Params:
+        """Components at starting points, about which their first moments are taken."""
+        return params._replace(means=points * params.reach[..., None, :], narrow=0 * params.narrow + 1)
+
     def log_prob(self, params: Params, x: Array) -> Array:
         """log p(x), ``(..., n)``."""
         return normalize(self._joint_of(params, x), axis=-2)[1][..., 0, :]
@@ -235,7 +239,7 @@ def standard(
     # a constant feature's deviation is 0 only but for rounding, which differs between libraries
     rounding = 4 * eps(centre) * xp.abs(centre)
     deviation = xp.where(deviation > rounding, deviation, xp.zeros_like(deviation))
-    width = xp.where((width > rounding) & (deviation > 0), width, deviation)
+    width = xp.where((width > 0) & (deviation > 0), width, deviation)
     if model.covariance_type == "spherical":
         width, deviation = (xp.zeros_like(y) + root_mean_square(y, -1) for y in (width, deviation))
     width, deviation = (xp.where(y > 0, y, xp.ones_like(y)) for y in (width, deviation))

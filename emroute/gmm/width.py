@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import constant
+from emroute.array import constant, eps
 from emroute.backend import Array, compiled
 from emroute.data import Rows, Stream
 
@@ -59,7 +59,9 @@ def _taken(rows: Rows, index: np.ndarray, axis: int) -> Rows:
 
 def _widths(x: Array, weight: Array | None) -> tuple[Array, Array]:
     xp = backends.namespace(x)
-    weight = xp.ones_like(x[..., 0]) if weight is None else weight / xp.max(weight, axis=-1, keepdims=True)
+    weight = xp.ones_like(x[..., 0]) if weight is None else weight
+    most = xp.max(weight, axis=-1, keepdims=True)
+    weight = weight / xp.where(most > 0, most, xp.ones_like(most))  # a sample may have no weight, and then no width
     order = xp.argsort(x, axis=-2)
     x = xp.take_along_axis(x, order, axis=-2)
     weight = xp.take_along_axis(xp.broadcast_to(weight[..., None], x.shape), order, axis=-2)
@@ -69,9 +71,10 @@ def _widths(x: Array, weight: Array | None) -> tuple[Array, Array]:
     places = xp.minimum(places, constant(x.shape[-2] - 1, like=places))
     quantiles = xp.take_along_axis(x, places, axis=-2)
     gaps = quantiles[..., _WINDOW:, :] - quantiles[..., :-_WINDOW, :]
-    width = xp.min(xp.where(gaps > 0, gaps, xp.full_like(gaps, xp.inf)), axis=-2)
+    rounding = 4 * eps(x) * xp.abs(quantiles[..., _WINDOW:, :])
+    width = xp.min(xp.where(gaps > rounding, gaps, xp.full_like(gaps, xp.inf)), axis=-2)
     width = xp.where(xp.isfinite(width), width, xp.zeros_like(width))
-    total = below[..., -1:, :]
+    total = xp.maximum(below[..., -1:, :], xp.ones_like(below[..., -1:, :]))
     away = x - quantiles[..., _STEPS // 2, None, :]
     middle = xp.sum(weight * away / total, axis=-2, keepdims=True)
     return width, root_mean_square(away - middle, -2, weight / total)[..., 0, :]
