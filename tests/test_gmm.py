@@ -102,11 +102,11 @@ def narrowest_intervals(x):
 
 
 def test_the_floor_truncates_the_eigenvalues_of_the_scaled_covariances(eager_lib):
-    lib, floor = eager_lib, 300
+    lib, floor = eager_lib, 1e4
     x = clusters(N, D, K, seed=4) * [1, 10, 100]
     start = given_start(x, K, "full")
     scale = narrowest_intervals(x)
-    start[2][:] = np.diag(1e3 * scale**2)
+    start[2][:] = np.diag(floor * scale**2)
     init = tuple(map(lib.asarray, start))
     fitted = gmm.fit(lib.asarray(x), K, init=init, covariance_floor=floor, max_iter=1)
     _, _, free, _ = gaussian_em(x, start, "full", 1, None)

@@ -121,10 +121,18 @@ class GaussianMixture(Mixture):
         backend = backends.get(self.weights)
         means, covariances = (backend.to_numpy(x).astype(np.float64) for x in (self.means, self.covariances))
         k, d = means.shape[-2:]
-        root = np.linalg.cholesky(self.model.covariance.dense(covariances, k, d))
-        noise = rng.standard_normal((*labels.shape, d, 1))
-        chosen = np.take_along_axis(root, labels[..., None, None], axis=-3)
-        return np.take_along_axis(means, labels[..., None], axis=-2) + (chosen @ noise)[..., 0]
+        drawn = rng.standard_normal((*labels.shape, d))
+        if self.covariance_type in ("full", "tied"):
+            root = np.linalg.cholesky(self.model.covariance.dense(covariances, k, d))
+            for place in np.ndindex(*root.shape[:-2]):  # a component of a problem at a time
+                *problem, component = place
+                rows = labels[tuple(problem)] == component
+                drawn[(*problem, rows)] = drawn[(*problem, rows)] @ root[place].T
+        else:
+            deviations = np.sqrt(covariances).reshape(*means.shape[:-1], -1)
+            drawn *= np.take_along_axis(deviations, labels[..., None], axis=-2)
+        drawn += np.take_along_axis(means, labels[..., None], axis=-2)
+        return drawn
 
     @classmethod
     def restored(cls, **description: Any) -> tuple[Any, Callable[..., Any]]:
