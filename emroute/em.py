@@ -24,7 +24,7 @@ from emroute.batch import Batch, rejoin, select, take, unmoved
 from emroute.blocks import Cascade, at_once, expect_rows, expectation
 from emroute.capability import Capabilities
 from emroute.data import Layout, Rows, Stream, open_source
-from emroute.errors import tell
+from emroute.monotone import told
 from emroute.validate import check_floating, check_loop, visible
 
 __all__ = ["Fit", "Model", "Status", "climb", "fit", "trim"]
@@ -179,21 +179,7 @@ def fit(
     for x in leaves(params):
         if backends.namespace(x).isdtype(x.dtype, "real floating"):
             check_floating("params", x)
-    result = trim(climb(model, source, params, tol, max_iter, chunk_size, callback, progress), max_iter)
-    tell(_falls(result.trace))
-    return result
-
-
-def _falls(trace: Array) -> list[str]:
-    """Return a remark where an objective falls by more than rounding, as far as values can be seen."""
-    if concrete(backends.namespace(trace).any(trace == trace)) is None:
-        return []
-    host = backends.get(trace).to_numpy(trace)
-    present = host[..., 1:] == host[..., 1:]
-    slack = eps(trace) ** 0.5 * np.maximum(np.abs(host[..., 1:]), np.abs(host[..., :-1]))
-    if not np.any(present & (host[..., :-1] - host[..., 1:] > slack)):
-        return []
-    return ["the objective falls: the model's maximize and objective do not belong to one likelihood; mend the model"]
+    return told(trim(climb(model, source, params, tol, max_iter, chunk_size, callback, progress), max_iter))
 
 
 def climb(
@@ -353,8 +339,7 @@ def _from_python(
         return merged.total(), total
 
     state = steps.begin(params, e_step(params, None)[0])
-    history = [backend.to_numpy(visible(state.objective))]
-    alive = np.arange(batch.n_problems)
+    history, alive = [backend.to_numpy(visible(state.objective))], np.arange(batch.n_problems)
     gone: list[tuple[np.ndarray, _State]] = []
     index = None
 

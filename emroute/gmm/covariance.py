@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 
@@ -22,26 +21,9 @@ from emroute import backend as backends
 from emroute.array import constant, swap
 from emroute.backend import Array
 from emroute.gmm.diagonal import quadratic, weighted_sum
+from emroute.gmm.spread import Spread, inverse, least, truncated
 
-__all__ = ["COVARIANCES", "Covariance", "Spread"]
-
-
-class Spread(NamedTuple):
-    """Covariances and what the E-step needs of them, of one type's shape."""
-
-    covariances: Array
-    factors: Array
-    """F of the precisions F'F: unlike triangular ones, continuous functions of the covariance."""
-    log_det: Array
-    """Log-determinants of the precisions, ``(..., k)``; for tied ``(..., 1)``."""
-    bound: Array
-    """Diagonals E of the bounds S >= E, ``(..., k, d)``; tied ``(..., 1, d)``. Variances have them for a unit only."""
-    narrowest: Array
-    """Least eigenvalues of the covariances in units of `bound`, like `log_det`."""
-    trace: Array
-    """Traces of the covariances in units of `bound`, like `log_det`."""
-    floored: Array
-    """1 where a covariance rests on its bound in some direction, else 0; like `log_det`."""
+__all__ = ["COVARIANCES", "Covariance"]
 
 
 class Covariance(ABC):
@@ -135,48 +117,6 @@ def _outer(a: Array, b: Array) -> Array:
     return a[..., :, None] * b[..., None, :]
 
 
-def _equilibrated(matrices: Array) -> tuple[Array, Array]:
-    """Matrices with a diagonal of ones, and the square roots of their own; in whatever units the features are."""
-    xp = backends.namespace(matrices)
-    diagonal = xp.abs(xp.linalg.diagonal(matrices))
-    root = xp.sqrt(xp.where(diagonal > 0, diagonal, xp.ones_like(diagonal)))
-    return matrices / root[..., :, None] / root[..., None, :], root
-
-
-def _least(matrices: Array) -> Array:
-    return backends.get(matrices).eigh(_equilibrated(matrices)[0])[0]
-
-
-def _inverse(matrices: Array) -> Array:
-    even, root = _equilibrated(matrices)
-    return backends.namespace(even).linalg.inv(even) / root[..., :, None] / root[..., None, :]
-
-
-def _eigen(covariances: Array, floor: Array, resolution: float, bound: Array | None) -> Spread:
-    """Truncate the eigenvalues of E^-1/2 S E^-1/2 at 1, with E the floor or, where that is more, what is resolved."""
-    backend = backends.get(covariances)
-    xp = backend.namespace(covariances)
-    covariances = (covariances + swap(covariances)) / 2
-    own = resolution * xp.linalg.diagonal(covariances)
-    own = own if bound is None else xp.maximum(xp.minimum(own, bound), own / 8)  # an eighth is still resolved
-    bound = xp.maximum(own, xp.zeros_like(own) + floor[..., None])
-    root = xp.sqrt(bound)
-    values, vectors = backend.eigh(covariances / root[..., :, None] / root[..., None, :])
-    least = xp.min(values, axis=-1)
-    values = xp.maximum(values, xp.ones_like(values))
-    scaled = xp.concat([vectors * values[..., None, :], vectors * values[..., None, :] ** -0.5], axis=-2)
-    both, d = xp.matmul(scaled, swap(vectors)), values.shape[-1]
-    return Spread(
-        both[..., :d, :] * root[..., :, None] * root[..., None, :],
-        both[..., d:, :] / root[..., None, :],
-        -xp.sum(xp.log(values), axis=-1) - xp.sum(xp.log(bound), axis=-1),
-        bound,
-        xp.min(values, axis=-1),
-        xp.sum(values, axis=-1),
-        xp.astype(least <= 1, values.dtype),
-    )
-
-
 @cache
 def _pairs(d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Upper triangle of a matrix of d rows: its row and column indices, its flat indices, and where each entry is."""
@@ -241,13 +181,13 @@ class Full(Covariance):
         return second / counts[..., None, None] - _outer(shift, shift)
 
     def spread(self, covariances: Array, floor: Array, d: int, resolution: float, bound: Array | None = None) -> Spread:
-        return _eigen(covariances, floor[..., None], resolution, bound)
+        return truncated(covariances, floor[..., None], resolution, bound)
 
     def least(self, covariances: Array) -> Array:
-        return _least(covariances)
+        return least(covariances)
 
     def inverse(self, covariances: Array) -> Array:
-        return _inverse(covariances)
+        return inverse(covariances)
 
     def scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * _outer(scale, scale)[..., None, :, :]
@@ -304,15 +244,15 @@ class Tied(Covariance):
         return (second - between) / xp.sum(counts, axis=-1)[..., None, None]
 
     def spread(self, covariances: Array, floor: Array, d: int, resolution: float, bound: Array | None = None) -> Spread:
-        spread = _eigen(covariances, floor, resolution, None if bound is None else bound[..., 0, :])
+        spread = truncated(covariances, floor, resolution, None if bound is None else bound[..., 0, :])
         log_det, bound, *rest = spread[2:]
         return Spread(*spread[:2], log_det[..., None], bound[..., None, :], *(x[..., None] for x in rest))
 
     def least(self, covariances: Array) -> Array:
-        return _least(covariances)
+        return least(covariances)
 
     def inverse(self, covariances: Array) -> Array:
-        return _inverse(covariances)
+        return inverse(covariances)
 
     def scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * _outer(scale, scale)

@@ -16,8 +16,9 @@ from emroute.data import Rows, Stream
 from emroute.em import Fit
 from emroute.errors import tell
 from emroute.fitting import Settings, admit, align, iterate, measure
-from emroute.gmm.covariance import COVARIANCES, Spread
+from emroute.gmm.covariance import COVARIANCES
 from emroute.gmm.model import GaussianModel, Params, begin, given, standard
+from emroute.gmm.spread import Spread
 from emroute.gmm.width import widths
 from emroute.init import seeds
 from emroute.mixture import Mixture

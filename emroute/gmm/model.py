@@ -22,7 +22,8 @@ from emroute.data import Rows
 from emroute.errors import InputError
 from emroute.family import Statistics, share
 from emroute.fitting import mixing_weights
-from emroute.gmm.covariance import COVARIANCES, Covariance, Spread
+from emroute.gmm.covariance import COVARIANCES, Covariance
+from emroute.gmm.spread import Spread
 from emroute.gmm.width import root_mean_square
 from emroute.sweep import Moments
 from emroute.validate import as_parameter, check_floating, check_scored, check_width, require

@@ -15,9 +15,9 @@ from emroute.array import eps, one_hot, swap
 from emroute.backend import Array, compiled
 from emroute.data import open_source
 from emroute.family import Statistics
-from emroute.gmm.covariance import Spread
 from emroute.gmm.mixture import GaussianMixture, prepare
 from emroute.gmm.model import GaussianModel, Params, unit
+from emroute.gmm.spread import Spread
 from emroute.sweep import sweep
 
 __all__ = ["RidgeModel", "collapsed", "one_step", "triangular"]
