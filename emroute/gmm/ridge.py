@@ -29,11 +29,11 @@ class RidgeModel(GaussianModel):
 
     ridge: float = 0.0
 
-    def spread(self, covariances: Array, params: Params) -> Spread:
+    def spread(self, covariances: Array, params: Params, bound: Array | None = None) -> Spread:
         """Decompose the covariances plus the ridge."""
         identity = unit(self, params.means.shape[-1], like=covariances)
         ridge = self.covariance.scaled(identity, self.ridge**0.5 / params.scale)
-        return super().spread(covariances + ridge, params)
+        return super().spread(covariances + ridge, params, bound)
 
     def resolution(self, like: Array, d: int) -> float:
         """Return what rounding gives to equal rows."""
