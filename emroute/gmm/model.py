@@ -293,6 +293,7 @@ def _start(
     """Bring a start into standard coordinates; and whether its covariances are positive definite."""
     covariances = model.covariance.scaled(covariances, 1 / params.scale)
     means = (means - params.centre[..., None, :]) / params.scale[..., None, :]
-    spread = model.spread(covariances, params)
+    d = means.shape[-1]
+    spread = model.covariance.spread(covariances, params.floor, d, model.resolution(means, d))
     params = params._replace(weights=weights, means=means, spread=spread)
     return params, backends.namespace(means).all(model.covariance.least(covariances) > 0)
