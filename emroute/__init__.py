@@ -19,10 +19,11 @@ from emroute import (
     select,
     testing,
 )
-from emroute.errors import EmrouteError
+from emroute.errors import EmrouteError, FitWarning
 
 __all__ = [
     "EmrouteError",
+    "FitWarning",
     "backend",
     "binomial",
     "capsule",

@@ -24,6 +24,7 @@ from emroute.batch import Batch, rejoin, select, take, unmoved
 from emroute.blocks import Cascade, at_once, expect_rows, expectation
 from emroute.capability import Capabilities
 from emroute.data import Layout, Rows, Stream, open_source
+from emroute.monotone import told
 from emroute.validate import check_floating, check_loop, visible
 
 __all__ = ["Fit", "Model", "Status", "climb", "fit", "trim"]
@@ -178,7 +179,7 @@ def fit(
     for x in leaves(params):
         if backends.namespace(x).isdtype(x.dtype, "real floating"):
             check_floating("params", x)
-    return trim(climb(model, source, params, tol, max_iter, chunk_size, callback, progress), max_iter)
+    return told(trim(climb(model, source, params, tol, max_iter, chunk_size, callback, progress), max_iter))
 
 
 def climb(
@@ -337,8 +338,7 @@ def _from_python(
         return merged.total(), total
 
     state = steps.begin(params, e_step(params, None)[0])
-    history = [backend.to_numpy(visible(state.objective))]
-    alive = np.arange(batch.n_problems)
+    history, alive = [backend.to_numpy(visible(state.objective))], np.arange(batch.n_problems)
     gone: list[tuple[np.ndarray, _State]] = []
     index = None
 

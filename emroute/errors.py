@@ -1,6 +1,20 @@
-"""The errors of emroute: each says what was got, what was expected and what to do."""
+"""The errors and warnings of emroute: each says what was got, what was expected and what to do."""
 
-__all__ = ["BackendError", "EmrouteError", "FitWarning", "InputError", "InputTypeError", "MissingDependencyError"]
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+__all__ = [
+    "BackendError",
+    "EmrouteError",
+    "FitWarning",
+    "InputError",
+    "InputTypeError",
+    "MissingDependencyError",
+    "tell",
+]
 
 
 class EmrouteError(Exception):
@@ -15,6 +29,10 @@ class InputTypeError(EmrouteError, TypeError):
     """A dtype, an array library or a device that cannot be used, or two that cannot be mixed."""
 
 
+class FitWarning(UserWarning):
+    """A result to look at twice: it has not converged, or part of it is decided by something else than the data."""
+
+
 class BackendError(EmrouteError, LookupError):
     """No plug-in serves an array's library."""
 
@@ -23,5 +41,11 @@ class MissingDependencyError(EmrouteError, ImportError):
     """An optional package is needed and not installed."""
 
 
-class FitWarning(UserWarning):
-    """A fit that worked, but that its user should look at."""
+def tell(remarks: list[str]) -> None:
+    """Warn of all remarks at once, at the line of the user's that called emroute."""
+    if not remarks:
+        return
+    frame, level, package = sys._getframe(1), 2, str(Path(__file__).parent)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        frame, level = frame.f_back, level + 1
+    warnings.warn("; ".join(remarks), FitWarning, stacklevel=level)

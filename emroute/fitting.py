@@ -14,7 +14,7 @@ from emroute import em
 from emroute.array import concrete, eps, leaves, map_leaves, rebuild
 from emroute.backend import Array, compiled
 from emroute.data import Rows, Stream, open_source
-from emroute.errors import InputError
+from emroute.errors import InputError, tell
 from emroute.family import FamilyModel, Nearest, as_real
 from emroute.init import STARTS, seeds
 from emroute.sweep import Moments, summarize, sweep
@@ -101,7 +101,8 @@ def iterate(
     kind
         What to return, made of model, parameters and history.
     model
-        A mixture's model.
+        A mixture's model. ``around(params, drawn)``, if it has that, moves parameters to where the rows nearest to
+        the starting points lose no digits.
     params
         The start; under starting points, what a component that gets none of the data shall keep.
     source
@@ -119,6 +120,8 @@ def iterate(
         lead = compiled(backend, _lead, batch, params.weights.ndim - 1)
         params, drawn = lead(params, drawn)
         nearest = Nearest(model)
+        if hasattr(model, "around"):
+            params = compiled(backend, type(model).around, model)(params, drawn)
         statistics = sweep(nearest, (params, drawn), source, batch, settings.chunk_size)
         params = compiled(backend, Nearest.maximize, nearest)(statistics, params)
     return kind(model, *run(model, params, source, settings))
@@ -264,7 +267,9 @@ def fit_counts(
     if weights is not None:
         params = params._replace(weights=mixing_weights(weights, like, k))
     params = align(params, family.param_ranks, source.batch, 2)
-    return iterate(kind, model, params, source, drawn, settings)
+    fitted = iterate(kind, model, params, source, drawn, settings)
+    tell(fitted.remarks(settings.max_iter))
+    return fitted
 
 
 def split_start(init: Any, names: str) -> tuple[Any, Any]:

@@ -23,10 +23,11 @@ from emroute.batch import select
 from emroute.capability import Capabilities
 from emroute.data import Rows, Stream, open_source
 from emroute.em import Fit, Status
-from emroute.errors import InputTypeError
+from emroute.errors import InputTypeError, tell
 from emroute.family import alike, distances, nearest, ratio
 from emroute.fitting import Settings, admit, align, measure, restart, run
 from emroute.init import seeds
+from emroute.remarks import remarks
 from emroute.sweep import each_row, gauge, sweep
 from emroute.validate import as_generator, as_parameter, check_count, check_floating, check_scored, check_width
 
@@ -326,7 +327,9 @@ def fit(
     ([0, 0, 1, 1], [-181.0, -21.556, -1.0, -1.0])
     """
     settings = Settings(init, n_init, tol, max_iter, rng, chunk_size, callback, progress)
-    return cluster(x, n_clusters, sample_weight, settings)
+    clusters = cluster(x, n_clusters, sample_weight, settings)
+    tell(remarks(clusters, max_iter))
+    return clusters
 
 
 def cluster(x: Any, n_clusters: int, sample_weight: Array | None, settings: Settings, rest: float = 0.0) -> KMeans:

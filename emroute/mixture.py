@@ -20,6 +20,7 @@ from emroute.capability import Capabilities
 from emroute.data import Rows, Stream, open_source
 from emroute.errors import InputError, InputTypeError, MissingDependencyError
 from emroute.family import Family, FamilyModel
+from emroute.remarks import lost, places, remarks
 from emroute.sweep import each_row
 from emroute.validate import as_generator, check_count, check_weights
 
@@ -45,6 +46,7 @@ class Mixture:
     """``(...,)``: an `emroute.em.Status` each."""
 
     family: ClassVar[type[Family]]
+    remedies: ClassVar[dict[str, str]] = {"lost": "lost all weight: fit fewer components, or raise n_init"}
     families: ClassVar[dict[str, type[Mixture]]] = {}
 
     def __init_subclass__(cls) -> None:
@@ -71,6 +73,20 @@ class Mixture:
         free = 0 if self.model.fixed_weights else self.n_components - 1
         return free + self.model.family.n_parameters(self.params)
 
+    def marked(self) -> dict[str, Array]:
+        """Return what a user should know of single components, each ``(..., k)`` truth values, by its name."""
+        return {"lost": lost(self.weights)}
+
+    def remarks(self, max_iter: int) -> list[str]:
+        """Return what a user should know of a fit of at most so many iterations, with the remedies."""
+        if not max_iter or concrete(backends.namespace(self.weights).any(self.weights > 0)) is None:
+            return []
+        found = remarks(self, max_iter)
+        for name, which in self.marked().items():
+            if where := places(which):
+                found.append(f"{'components' if len(where) > 1 else 'component'} {where} {self.remedies[name]}")
+        return found
+
     def __repr__(self) -> str:
         fields = [f"n_components={self.n_components}"]
         if self.weights.ndim > 1:
@@ -78,6 +94,7 @@ class Mixture:
         elif concrete(self.log_likelihood) is not None:
             status = em.Status(int(self.status)).name.lower()
             fields += [f"log_likelihood={float(self.log_likelihood):.6f}", f"n_iter={int(self.n_iter)}", status]
+            fields += [f"{name}={where}" for name, which in self.marked().items() if (where := places(which))]
         return f"{type(self).__name__}({', '.join(fields)})"
 
     @classmethod

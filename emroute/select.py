@@ -17,14 +17,17 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from emroute import backend as backends
-from emroute import gmm
 from emroute.array import concrete
 from emroute.backend import Array, is_array
 from emroute.capability import Capabilities
-from emroute.errors import InputError, InputTypeError
+from emroute.errors import InputError, InputTypeError, tell
+from emroute.fitting import Settings
 from emroute.gmm import GaussianMixture
 from emroute.gmm.covariance import COVARIANCES
-from emroute.validate import check_choice, check_count
+from emroute.gmm.mixture import fit_model
+from emroute.gmm.model import GaussianModel
+from emroute.remarks import places
+from emroute.validate import check_choice, check_count, check_number
 
 __all__ = ["CRITERIA", "Choice", "Row", "mixtures"]
 
@@ -80,7 +83,13 @@ class Choice:
     def __repr__(self) -> str:
         row = self.table[self.index]
         value = getattr(row, self.criterion)
-        return f"Choice({row.n_components} {row.covariance_type}, {self.criterion}={value:.6f}, of {len(self.table)})"
+        fields = [f"{row.n_components} {row.covariance_type}, {self.criterion}={value:.6f}, of {len(self.table)}"]
+        fields += [f"{name}={where}" for name, which in self.best.marked().items() if (where := places(which))]
+        if not row.converged:
+            fields.append("not converged")
+        if _edge(self, [row.n_components for row in self.table]):
+            fields.append("the largest tried")
+        return f"Choice({', '.join(fields)})"
 
     def __str__(self) -> str:
         rows = [Row._fields, *([_text(value) for value in row] for row in self.table)]
@@ -110,7 +119,7 @@ def mixtures(
     n_init: int = 1,
     tol: float = 1e-6,
     max_iter: int = 1000,
-    covariance_floor: float = 1e-3,
+    covariance_floor: float = 1e-6,
     rng: Any = None,
     chunk_size: int | None = None,
 ) -> Choice:
@@ -135,9 +144,9 @@ def mixtures(
     tol, max_iter, chunk_size
         As in `emroute.gmm.fit`.
     covariance_floor
-        As in `emroute.gmm.fit`, but higher: among many fits, some component finds a few rows that agree in a feature
-        to the digit, and its likelihood is then as high as the floor is low. On iris, measured in tenths of a
-        centimetre, a floor of 1e-6 would choose four components for that reason, one of 1e-3 two.
+        As in `emroute.gmm.fit`. Among many fits, some component finds a few rows that agree in a feature to the
+        digit, and its likelihood is then as high as the floor is low. So the criteria of a mixture with floored
+        components are those of the mixture in which these have no variance below the features' widths.
     rng
         None, a seed or a `numpy.random.Generator`. With a seed, each fit is that of `emroute.gmm.fit` with this seed,
         whatever else is in the grid; a generator goes on from fit to fit.
@@ -146,6 +155,11 @@ def mixtures(
     -------
     Choice
         The table of log-likelihoods and criteria, all fits and the best. `emroute.plot.criteria` draws it.
+
+    Warns
+    -----
+    FitWarning
+        Once: what `emroute.gmm.fit` would say of the best fit, and if the best number of components is the largest.
 
     Raises
     ------
@@ -178,30 +192,30 @@ def mixtures(
         raise InputError("a start fits one number of components; expected init='k-means++' or 'random'")
     _check_data(x)
     x, sample_weight = (y if y is None else backends.get(y).detach(y) for y in (x, sample_weight))
+    settings = Settings(init, n_init, tol, max_iter, rng, chunk_size)
+    check_number("covariance_floor", covariance_floor)
     fits, table = [], []
     for k in sizes:
         for kind in types:
-            mixture = gmm.fit(
-                x,
-                k,
-                covariance_type=kind,
-                sample_weight=sample_weight,
-                init=init,
-                n_init=n_init,
-                tol=tol,
-                max_iter=max_iter,
-                covariance_floor=covariance_floor,
-                rng=rng,
-                chunk_size=chunk_size,
-            )
-            bic, aic, icl = (float(getattr(mixture, name)(x, sample_weight=sample_weight)) for name in CRITERIA)
+            mixture = fit_model(GaussianModel(kind), x, k, sample_weight, covariance_floor, settings)
+            honest = mixture.widened() if places(mixture.floored) else mixture
+            bic, aic, icl = (float(getattr(honest, name)(x, sample_weight=sample_weight)) for name in CRITERIA)
             likelihood, converged = float(mixture.log_likelihood), bool(mixture.converged)
             table.append(Row(k, kind, likelihood, mixture.n_parameters, bic, aic, icl, converged))
             fits.append(mixture)
     choice = Choice(criterion, tuple(table), tuple(fits))
+    tell(choice.best.remarks(max_iter) + _edge(choice, sizes))
     if not math.isfinite(getattr(table[choice.index], criterion)):
         raise InputError("no fit ended with a finite criterion; scale the data, or raise covariance_floor")
     return choice
+
+
+def _edge(choice: Choice, sizes: list[int]) -> list[str]:
+    """Return a remark where the best number of components is the largest of several."""
+    largest = max(sizes)
+    if min(sizes) == largest or choice.table[choice.index].n_components < largest:
+        return []
+    return [f"the best number of components, {largest}, is the largest tried: try more, or criterion='icl'"]
 
 
 def _sizes(n_components: Any) -> list[int]:

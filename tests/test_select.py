@@ -36,11 +36,10 @@ def test_each_cell_is_the_fit_of_its_seed(choice):
             covariance_type=row.covariance_type,
             n_init=2,
             rng=0,
-            covariance_floor=1e-3,
         )
         np.testing.assert_array_equal(mixture.means, alone.means)
         assert row.log_likelihood == float(alone.log_likelihood)
-        assert row.bic == float(alone.bic(IRIS))
+        assert row.bic == float((alone.widened() if alone.floored.any() else alone).bic(IRIS))
 
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 
@@ -22,22 +21,9 @@ from emroute import backend as backends
 from emroute.array import constant, swap
 from emroute.backend import Array
 from emroute.gmm.diagonal import quadratic, weighted_sum
+from emroute.gmm.spread import Spread, inverse, least, truncated
 
-__all__ = ["COVARIANCES", "Covariance", "Spread"]
-
-
-class Spread(NamedTuple):
-    """Covariances and what the E-step needs of them, of one type's shape."""
-
-    covariances: Array
-    factors: Array
-    """Symmetric inverse square roots: unlike triangular ones, continuous functions of the covariance."""
-    log_det: Array
-    """Log-determinants of the precisions, ``(..., k)``; for tied ``(..., 1)``."""
-    narrowest: Array
-    """Least eigenvalues of the covariances, like `log_det`."""
-    trace: Array
-    """Traces of the covariances, like `log_det`."""
+__all__ = ["COVARIANCES", "Covariance"]
 
 
 class Covariance(ABC):
@@ -83,12 +69,31 @@ class Covariance(ABC):
         """Covariances about the means, `shift` from where the second moments are taken; `counts` are positive."""
 
     @abstractmethod
-    def spread(self, covariances: Array, floor: Array, d: int) -> Spread:
-        """Floor covariances at ``floor (...,)`` times the identity and decompose them."""
+    def spread(self, covariances: Array, floor: Array, d: int, resolution: float, bound: Array | None = None) -> Spread:
+        """Decompose covariances S, kept above a bound E: the exact maximum of the likelihood under S >= E.
+
+        Parameters
+        ----------
+        covariances
+            What the data ask for.
+        floor
+            ``(...,)``: the least variance in any direction; 1 is D.
+        d
+            The number of features.
+        resolution
+            The share of its own variances below which an eigenvalue of a matrix is rounding.
+        bound
+            The bounds of the last M-step. None grows as far as numbers resolve it, so that what was allowed stays so
+            and the likelihood does not fall.
+        """
 
     def least(self, covariances: Array) -> Array:
-        """Least variances in any direction."""
+        """Least variances in any direction, in units of the features' own."""
         return covariances
+
+    def inverse(self, covariances: Array) -> Array:
+        """Precisions of covariances, and the other way round."""
+        return 1 / covariances
 
     @abstractmethod
     def scaled(self, covariances: Array, scale: Array) -> Array:
@@ -110,24 +115,6 @@ def _ones_and(z: Array) -> Array:
 
 def _outer(a: Array, b: Array) -> Array:
     return a[..., :, None] * b[..., None, :]
-
-
-def _eigen(covariances: Array, floor: Array) -> Spread:
-    """Truncate eigenvalues at the floor: the exact maximum of the likelihood under that constraint."""
-    backend = backends.get(covariances)
-    xp = backend.namespace(covariances)
-    values, vectors = backend.eigh((covariances + swap(covariances)) / 2)
-    values = xp.maximum(values, xp.zeros_like(values) + floor[..., None])
-    scaled = xp.concat([vectors * values[..., None, :], vectors * values[..., None, :] ** -0.5], axis=-2)
-    both = xp.matmul(scaled, swap(vectors))
-    d = values.shape[-1]
-    return Spread(
-        both[..., :d, :],
-        both[..., d:, :],
-        -xp.sum(xp.log(values), axis=-1),
-        xp.min(values, axis=-1),
-        xp.sum(values, axis=-1),
-    )
 
 
 @cache
@@ -160,7 +147,7 @@ class Full(Covariance):
         """The matrix of the quadratic form in (1, z), its upper triangle with off-diagonal entries doubled."""
         xp, backend = backends.namespace(means), backends.get(means)
         d = means.shape[-1]
-        precision = xp.matmul(spread.factors, spread.factors)
+        precision = xp.matmul(swap(spread.factors), spread.factors)
         linear = xp.matmul(precision, means[..., None])
         constant_term = 2 * offset - xp.sum(linear[..., 0] * means, axis=-1)
         top = xp.concat([constant_term[..., None, None], swap(linear)], axis=-1)
@@ -193,11 +180,14 @@ class Full(Covariance):
     def moment(self, counts: Array, shift: Array, second: Array) -> Array:
         return second / counts[..., None, None] - _outer(shift, shift)
 
-    def spread(self, covariances: Array, floor: Array, d: int) -> Spread:
-        return _eigen(covariances, floor[..., None])
+    def spread(self, covariances: Array, floor: Array, d: int, resolution: float, bound: Array | None = None) -> Spread:
+        return truncated(covariances, floor[..., None], resolution, bound)
 
     def least(self, covariances: Array) -> Array:
-        return backends.get(covariances).eigh(covariances)[0]
+        return least(covariances)
+
+    def inverse(self, covariances: Array) -> Array:
+        return inverse(covariances)
 
     def scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * _outer(scale, scale)[..., None, :, :]
@@ -226,7 +216,7 @@ class Tied(Covariance):
 
     def natural(self, means: Array, spread: Spread, offset: Array) -> Array:
         xp = backends.namespace(means)
-        linear = xp.matmul(means, xp.matmul(spread.factors, spread.factors))
+        linear = xp.matmul(means, xp.matmul(swap(spread.factors), spread.factors))
         offset = offset - 0.5 * xp.sum(linear * means, axis=-1)
         return xp.concat([offset[..., None], linear], axis=-1)
 
@@ -253,12 +243,16 @@ class Tied(Covariance):
         between = xp.matmul(swap(counts[..., None] * shift), shift)
         return (second - between) / xp.sum(counts, axis=-1)[..., None, None]
 
-    def spread(self, covariances: Array, floor: Array, d: int) -> Spread:
-        spread = _eigen(covariances, floor)
-        return Spread(*spread[:2], *(x[..., None] for x in spread[2:]))
+    def spread(self, covariances: Array, floor: Array, d: int, resolution: float, bound: Array | None = None) -> Spread:
+        spread = truncated(covariances, floor, resolution, None if bound is None else bound[..., 0, :])
+        log_det, bound, *rest = spread[2:]
+        return Spread(*spread[:2], log_det[..., None], bound[..., None, :], *(x[..., None] for x in rest))
 
     def least(self, covariances: Array) -> Array:
-        return backends.get(covariances).eigh(covariances)[0]
+        return least(covariances)
+
+    def inverse(self, covariances: Array) -> Array:
+        return inverse(covariances)
 
     def scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * _outer(scale, scale)
@@ -268,6 +262,12 @@ class Tied(Covariance):
 
     def dense(self, covariances: np.ndarray, k: int, d: int) -> np.ndarray:
         return np.broadcast_to(covariances[..., None, :, :], (*covariances.shape[:-2], k, d, d))
+
+
+def _raised(variances: Array, floor: Array) -> tuple[Array, Array]:
+    """Variances of at least the floor, and 1 where they were no more."""
+    xp = backends.namespace(variances)
+    return xp.maximum(variances, xp.zeros_like(variances) + floor), xp.astype(variances <= floor, variances.dtype)
 
 
 class Diagonal(Covariance):
@@ -302,11 +302,12 @@ class Diagonal(Covariance):
     def moment(self, counts: Array, shift: Array, second: Array) -> Array:
         return second / counts[..., None] - shift**2
 
-    def spread(self, covariances: Array, floor: Array, d: int) -> Spread:
-        xp = backends.namespace(covariances)
-        variances = xp.maximum(covariances, xp.zeros_like(covariances) + floor[..., None, None])
+    def spread(self, covariances: Array, floor: Array, d: int, resolution: float, bound: Array | None = None) -> Spread:
+        variances, floored = _raised(covariances, floor[..., None, None])
+        xp = backends.namespace(variances)
         log_det = -xp.sum(xp.log(variances), axis=-1)
-        return Spread(variances, variances**-0.5, log_det, xp.min(variances, axis=-1), xp.sum(variances, axis=-1))
+        one, floored = xp.ones_like(log_det), xp.max(floored, axis=-1)
+        return Spread(variances, variances**-0.5, log_det, variances, one, d * one, floored)
 
     def scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * scale[..., None, :] ** 2
@@ -346,10 +347,12 @@ class Spherical(Covariance):
     def moment(self, counts: Array, shift: Array, second: Array) -> Array:
         return (second / counts - backends.namespace(shift).sum(shift**2, axis=-1)) / shift.shape[-1]
 
-    def spread(self, covariances: Array, floor: Array, d: int) -> Spread:
-        xp = backends.namespace(covariances)
-        variances = xp.maximum(covariances, xp.zeros_like(covariances) + floor[..., None])
-        return Spread(variances, variances**-0.5, -d * xp.log(variances), variances, d * variances)
+    def spread(self, covariances: Array, floor: Array, d: int, resolution: float, bound: Array | None = None) -> Spread:
+        variances, floored = _raised(covariances, floor[..., None])
+        xp = backends.namespace(variances)
+        log_det, one = -d * xp.log(variances), xp.ones_like(variances)
+        wide = xp.broadcast_to(variances[..., None], (*variances.shape, d))
+        return Spread(variances, variances**-0.5, log_det, wide, one, d * one, floored)
 
     def scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * scale[..., :1] ** 2

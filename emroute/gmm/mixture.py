@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import full
+from emroute.array import eps, full
 from emroute.backend import Array, compiled
 from emroute.capability import Capabilities
 from emroute.data import Rows, Stream
 from emroute.em import Fit
+from emroute.errors import tell
 from emroute.fitting import Settings, admit, align, iterate, measure
-from emroute.gmm.covariance import COVARIANCES, Spread
+from emroute.gmm.covariance import COVARIANCES
 from emroute.gmm.model import GaussianModel, Params, begin, given, standard
+from emroute.gmm.spread import Spread
+from emroute.gmm.width import widths
 from emroute.init import seeds
 from emroute.mixture import Mixture
 from emroute.validate import as_generator, as_parameter, check_choice, check_count, check_floating, check_number
@@ -55,6 +58,29 @@ class GaussianMixture(Mixture):
         return self.model.covariance.scaled(self.params.spread.covariances, self.params.scale)
 
     @property
+    def floored(self) -> Array:
+        """``(..., k)``: which components rest on the floor in some direction; as narrow as `fit` lets them be."""
+        xp = backends.namespace(self.weights)
+        return xp.broadcast_to(self.params.spread.floored > 0, self.weights.shape)
+
+    remedies = Mixture.remedies | {
+        "floored": "rests on the floor of the covariances, so the likelihood tells of the floor and not of the data: "
+        "fit fewer components, another covariance_type, more rows than features to each, or raise covariance_floor"
+    }
+
+    def marked(self) -> dict[str, Array]:
+        """Return what a user should know of single components, each ``(..., k)`` truth values, by its name."""
+        return {**super().marked(), "floored": self.floored}
+
+    def widened(self) -> GaussianMixture:
+        """Return the mixture whose floored components have no variance below the features' width: an honest density.
+
+        Its likelihood gains nothing from how low the floor is, so models can be compared by it.
+        """
+        params = compiled(backends.get(self.weights), GaussianModel.widen, self.model)(self.params)
+        return replace(self, params=params)
+
+    @property
     def n_parameters(self) -> int:
         """Free parameters of one problem."""
         k, d = self.params.means.shape[-2:]
@@ -78,8 +104,10 @@ class GaussianMixture(Mixture):
         k, d = means.shape[-2:] if means.ndim > 1 else (1, 1)
         nothing = full((*weights.shape[:-1], d), 0, like=means)
         backend = backends.get(means)
-        params = compiled(backend, begin, model, k)(nothing, nothing + 1, full((), 0, like=means))
-        params = _aligned(model, given(model, params, (weights, means, covariances)), ())
+        params = compiled(backend, begin, model, k)(nothing, nothing + 1, full((), 0, like=means), nothing + 1)
+        params = given(model, params, (weights, means, covariances))
+        params = params._replace(spread=params.spread._replace(floored=0 * params.spread.floored))
+        params = _aligned(model, params, ())
         return cls.unfitted(model, compiled(backend, GaussianModel.complete, model)(params))
 
     @Capabilities(batch=True)
@@ -94,17 +122,25 @@ class GaussianMixture(Mixture):
         backend = backends.get(self.weights)
         means, covariances = (backend.to_numpy(x).astype(np.float64) for x in (self.means, self.covariances))
         k, d = means.shape[-2:]
-        root = np.linalg.cholesky(self.model.covariance.dense(covariances, k, d))
-        noise = rng.standard_normal((*labels.shape, d, 1))
-        chosen = np.take_along_axis(root, labels[..., None, None], axis=-3)
-        return np.take_along_axis(means, labels[..., None], axis=-2) + (chosen @ noise)[..., 0]
+        drawn = rng.standard_normal((*labels.shape, d))
+        if self.covariance_type in ("full", "tied"):
+            root = np.linalg.cholesky(self.model.covariance.dense(covariances, k, d))
+            for place in np.ndindex(*root.shape[:-2]):  # a component of a problem at a time
+                *problem, component = place
+                rows = labels[tuple(problem)] == component
+                drawn[(*problem, rows)] = drawn[(*problem, rows)] @ root[place].T
+        else:
+            deviations = np.sqrt(covariances).reshape(*means.shape[:-1], -1)
+            drawn *= np.take_along_axis(deviations, labels[..., None], axis=-2)
+        drawn += np.take_along_axis(means, labels[..., None], axis=-2)
+        return drawn
 
     @classmethod
     def restored(cls, **description: Any) -> tuple[Any, Callable[..., Any]]:
         """Return the model of a saved description, and what makes its parameters."""
 
         def make(weights: Array, means: Array, *rest: Array) -> Params:
-            return Params(weights, means, Spread(*rest[:5]), *rest[5:])
+            return Params(weights, means, Spread(*rest[:7]), *rest[7:])
 
         return GaussianModel(**description), make
 
@@ -148,8 +184,12 @@ def fit(
     tol, max_iter, chunk_size, callback, progress
         As in `emroute.em.fit`.
     covariance_floor
-        Least variance in any direction, as a share of the features' variances (spherical: of their mean; a
-        constant feature counts as variance 1). Never below ``10 d`` spacings of the dtype.
+        Least variance in any direction, as a share of the squares of the features' widths (spherical: of their
+        mean). The width of a feature is that of the narrowest interval that holds a twentieth of the weight and two
+        distinct values (of more than 2,048 rows, those of a sample), and 1 for a constant feature. A component of a
+        tenth of the rows is never as narrow by itself, however far other rows lie. `floored` tells which
+        components rest on the floor. An eigenvalue of a matrix is also never less than ``10 d`` spacings of the dtype
+        times the component's own variances, because it could not be told from rounding.
     rng
         None, a seed or a `numpy.random.Generator`.
 
@@ -157,6 +197,11 @@ def fit(
     -------
     GaussianMixture
         With arrays of the data's library, dtype and device.
+
+    Warns
+    -----
+    FitWarning
+        Once, if the fit has not converged, or components have lost their weight or rest on the floor.
 
     Raises
     ------
@@ -184,7 +229,9 @@ def fit(
     check_choice("covariance_type", covariance_type, tuple(COVARIANCES))
     check_number("covariance_floor", covariance_floor)
     settings = Settings(init, n_init, tol, max_iter, rng, chunk_size, callback, progress)
-    return fit_model(GaussianModel(covariance_type), x, n_components, sample_weight, covariance_floor, settings)
+    fitted = fit_model(GaussianModel(covariance_type), x, n_components, sample_weight, covariance_floor, settings)
+    tell(fitted.remarks(max_iter))
+    return fitted
 
 
 def fit_model(
@@ -200,7 +247,7 @@ def fit_model(
         params = given(model, params, init)
     else:
         drawn = as_parameter("starting means", init, centre, (k, d), source.batch)
-        drawn = (drawn - centre[..., None, :]) / params.scale[..., None, :]
+        drawn = (drawn - centre[..., None, :]) / params.scale[..., None, :] / params.reach[..., None, :]
     params = _aligned(model, params, source.batch)
     params = compiled(backends.get(centre), GaussianModel.complete, model)(params)
     return iterate(GaussianMixture, model, params, source, drawn, settings)
@@ -213,13 +260,12 @@ def prepare(
     k = check_count("n_components", n_components)
     source, n = admit(x, sample_weight, k, "n_components")
     moments = measure(source)
-    centre = moments.mean
-    floor = max(floor, model.least_floor(centre, centre.shape[-1]))
-    params = compiled(backends.get(centre), standard, model, k)(centre, moments.variance, floor)
-    return source, n, params
+    floor = max(floor, (64 * eps(moments.mean)) ** 2)  # what keeps numbers finite
+    start = compiled(backends.get(moments.mean), standard, model, k)
+    return source, n, start(moments, *widths(source, n), floor)
 
 
 def _aligned(model: GaussianModel, params: Params, batch: tuple[int, ...]) -> Params:
     """Give all arrays of the parameters the same batch dimensions."""
     rank = model.covariance.rank
-    return align(params, (1, 2, rank, rank, 1, 1, 1, 2, 0, 1, 1, 0), batch, 9)
+    return align(params, (1, 2, rank, rank, 1, 2, 1, 1, 1, 2, 0, 1, 1, 0, 1), batch, 11)

@@ -22,10 +22,13 @@ from emroute.data import Rows
 from emroute.errors import InputError
 from emroute.family import Statistics, posterior, share
 from emroute.fitting import mixing_weights
-from emroute.gmm.covariance import COVARIANCES, Covariance, Spread
+from emroute.gmm.covariance import COVARIANCES, Covariance
+from emroute.gmm.spread import Spread
+from emroute.gmm.width import root_mean_square
+from emroute.sweep import Moments
 from emroute.validate import as_parameter, check_floating, check_scored, check_width, require
 
-__all__ = ["GaussianModel", "Params", "begin", "given", "standard", "unit"]
+__all__ = ["GaussianModel", "Params", "begin", "given", "standard", "symmetric", "unit"]
 
 _TOLERATED = {4: 1e-3, 8: 1e-8}  # of float32 and float64: log-densities err by about 3 % of this
 
@@ -43,6 +46,8 @@ class Params(NamedTuple):
     centre: Array
     scale: Array
     floor: Array
+    reach: Array
+    """Standard deviations of the features in units of `scale`, ``(..., d)``: starts are drawn in units of them."""
 
 
 @dataclass(frozen=True)
@@ -111,27 +116,35 @@ class GaussianModel:
         old = reference(params)
         means = xp.where(held[..., None], old + first / safe[..., None], params.means)
         shift = xp.where(held[..., None], first / safe[..., None], xp.zeros_like(first))
-        spread = self.spread(self.covariance.moment(safe, shift, second), params)
+        spread = self.spread(self.covariance.moment(safe, shift, second), params, params.spread.bound)
         if self.covariance_type != "tied":
             spread = _keep(held, spread, params.spread)
         return self.complete(params._replace(weights=share(counts), means=means, spread=spread))
 
-    def spread(self, covariances: Array, params: Params) -> Spread:
+    def spread(self, covariances: Array, params: Params, bound: Array | None = None) -> Spread:
         """Decompose the covariances that the data ask for, kept above the floor."""
-        return self.covariance.spread(covariances, params.floor, params.means.shape[-1])
+        d = params.means.shape[-1]
+        return self.covariance.spread(covariances, params.floor, d, self.resolution(covariances, d), bound)
 
-    def least_floor(self, like: Array, d: int) -> float:
-        """Return the floor below which rounding would be taken for variance."""
+    def resolution(self, like: Array, d: int) -> float:
+        """Return the share of its own variances below which an eigenvalue would be rounding."""
         return 10 * d * eps(like)
 
     def complete(self, params: Params) -> Params:
         """Derive from weights, means and covariances what the E-step needs."""
         xp = backends.namespace(params.means)
         natural = self.covariance.natural(params.means, params.spread, offset(params))
-        far = xp.sum(params.means**2, axis=-1) + params.spread.trace
+        far = xp.sum(params.means**2 / params.spread.bound, axis=-1) + params.spread.trace
         error = eps(far) * xp.max(far / params.spread.narrowest, axis=-1)
         narrow = xp.astype(error > _TOLERATED[itemsize(far)], far.dtype)
         return params._replace(natural=natural, narrow=narrow)
+
+    def widen(self, params: Params) -> Params:
+        """Give floored components no variance below D, the floor's unit."""
+        floor, d = params.floor * 0 + 1, params.means.shape[-1]
+        covariances, old = params.spread.covariances, params.spread
+        wide = self.covariance.spread(covariances, floor, d, self.resolution(covariances, d))
+        return self.complete(params._replace(spread=_keep(old.floored > 0, wide, old)))
 
     def objective(self, statistics: Statistics, params: Params) -> Array:
         """Return the total log-likelihood."""
@@ -143,8 +156,12 @@ class GaussianModel:
         return self._gather(params, gaps, shares, log_likelihood)
 
     def points(self, params: Params, x: Array) -> Array:
-        """Standard coordinates ``(..., n, d)``, in which starts are drawn."""
-        return swap(standardize(params, x))
+        """Coordinates of unit variance, ``(..., n, d)``, in which starts are drawn."""
+        return swap(standardize(params, x)) / params.reach[..., None, :]
+
+    def around(self, params: Params, points: Array) -> Params:
+        """Components at starting points, about which their first moments are taken."""
+        return params._replace(means=points * params.reach[..., None, :], narrow=0 * params.narrow + 1)
 
     def log_prob(self, params: Params, x: Array) -> Array:
         """log p(x), ``(..., n)``."""
@@ -181,7 +198,8 @@ def _keep(held: Array, new: Spread, old: Spread) -> Spread:
     xp = backends.namespace(held)
 
     def choose(a: Array, b: Array) -> Array:
-        return xp.where(xp.reshape(held, (*held.shape, *(1,) * (a.ndim - held.ndim))), a, b)
+        wide = max(0, a.ndim - held.ndim)
+        return xp.where(xp.reshape(held, (*held.shape, *(1,) * wide)), a, b)
 
     return Spread(*map(choose, new, old))
 
@@ -205,25 +223,45 @@ def reference(params: Params) -> Array:
     return params.narrow[..., None, None] * params.means
 
 
-def standard(model: GaussianModel, k: int, centre: Array, variance: Array, floor: Array | float) -> Params:
-    """Coordinates in which features have variance 1 (spherical: on average), 0 counting as 1."""
-    xp = backends.namespace(centre)
+def standard(
+    model: GaussianModel, k: int, moments: Moments, width: Array, sample: Array, floor: Array | float
+) -> Params:
+    """Coordinates in which the features' widths are 1 (spherical: on average), 0 counting as 1.
+
+    Parameters
+    ----------
+    model, k
+        The model and its number of components.
+    moments
+        Of all rows.
+    width, sample
+        Widths and standard deviations of a sample of the rows, from `widths`.
+    floor
+        The least variance in these coordinates.
+    """
+    xp, centre = backends.namespace(width), moments.mean
+    # squares of tiny numbers underflow; where they do, a sample's deviations, taken in units of its widths, do not
+    resolved = moments.variance > tiny(centre) / eps(centre) ** 2
+    deviation = xp.where(resolved, xp.sqrt(moments.variance), sample)
+    # a constant feature's deviation is 0 only but for rounding, which differs between libraries
+    rounding = 4 * eps(centre) * xp.abs(centre)
+    deviation = xp.where(deviation > rounding, deviation, xp.zeros_like(deviation))
+    width = xp.where((width > 0) & (deviation > 0), width, deviation)
     if model.covariance_type == "spherical":
-        variance = xp.zeros_like(variance) + xp.mean(variance, axis=-1, keepdims=True)
-    # a constant feature's variance is 0 only but for rounding, which differs between libraries
-    varies = variance > (4 * eps(centre) * centre) ** 2
-    scale = xp.sqrt(xp.where(varies, variance, xp.ones_like(variance)))
-    return begin(model, k, centre, scale, xp.zeros_like(centre[..., 0]) + floor)
+        width, deviation = (xp.zeros_like(y) + root_mean_square(y, -1) for y in (width, deviation))
+    width, deviation = (xp.where(y > 0, y, xp.ones_like(y)) for y in (width, deviation))
+    return begin(model, k, centre, width, xp.zeros_like(centre[..., 0]) + floor, deviation / width)
 
 
-def begin(model: GaussianModel, k: int, centre: Array, scale: Array, floor: Array) -> Params:
-    """Equal weights, means at the centre, unit covariances: what a component without data keeps."""
+def begin(model: GaussianModel, k: int, centre: Array, scale: Array, floor: Array, reach: Array) -> Params:
+    """Equal weights, means at the centre, covariances of the data's extent: what a component without data keeps."""
     batch, d = tuple(centre.shape[:-1]), centre.shape[-1]
     shape = (*batch, *model.covariance.shape(k, d))
-    covariances = full(shape, 0, like=centre) + unit(model, d, like=centre)
-    spread = model.covariance.spread(covariances, floor, d)
+    covariances = model.covariance.scaled(full(shape, 0, like=centre) + unit(model, d, like=centre), reach)
+    spread = model.covariance.spread(covariances, floor, d, model.resolution(centre, d))
+    spread = spread._replace(floored=0 * spread.floored)
     weights, means = full((*batch, k), 1 / k, like=centre), full((*batch, k, d), 0, like=centre)
-    return model.complete(Params(weights, means, spread, weights, floor, centre, scale, floor))
+    return model.complete(Params(weights, means, spread, weights, floor, centre, scale, floor, reach))
 
 
 def unit(model: GaussianModel, d: int, *, like: Array) -> Array:
@@ -240,14 +278,19 @@ def given(model: GaussianModel, params: Params, init: tuple[Any, ...]) -> Params
     batch = tuple(params.centre.shape[:-1])
     means = as_parameter("means", init[1], like, (k, d), batch)
     covariances = as_parameter("covariances", init[2], like, covariance.shape(k, d), batch)
-    xp = backends.namespace(like)
     if covariance.rank > 1 and covariances.shape[-1] == covariances.shape[-2] and model.covariance_type != "diag":
-        uneven = xp.max(xp.abs(covariances - swap(covariances)))
-        even = uneven <= eps(like) ** 0.5 * xp.max(xp.abs(covariances))
-        require(even, lambda: "covariances must be symmetric")
+        require(symmetric(covariances), lambda: "covariances must be symmetric")
     params, positive = compiled(backends.get(like), _start, model)(params, weights, means, covariances)
     require(positive, lambda: "covariances must be positive definite; add a small multiple of the identity")
     return params
+
+
+def symmetric(matrices: Array) -> Array:
+    """Whether matrices are symmetric but for rounding, whatever the units of their rows."""
+    xp = backends.namespace(matrices)
+    root = xp.sqrt(xp.abs(xp.linalg.diagonal(matrices)))
+    uneven = xp.abs(matrices - swap(matrices)) <= eps(matrices) ** 0.5 * root[..., :, None] * root[..., None, :]
+    return xp.all(uneven)
 
 
 def _start(
@@ -256,6 +299,7 @@ def _start(
     """Bring a start into standard coordinates; and whether its covariances are positive definite."""
     covariances = model.covariance.scaled(covariances, 1 / params.scale)
     means = (means - params.centre[..., None, :]) / params.scale[..., None, :]
-    spread = model.covariance.spread(covariances, params.floor, means.shape[-1])
+    d = means.shape[-1]
+    spread = model.covariance.spread(covariances, params.floor, d, model.resolution(means, d))
     params = params._replace(weights=weights, means=means, spread=spread)
     return params, backends.namespace(means).all(model.covariance.least(covariances) > 0)

@@ -15,9 +15,9 @@ from emroute.array import eps, one_hot, swap
 from emroute.backend import Array, compiled
 from emroute.data import open_source
 from emroute.family import Statistics
-from emroute.gmm.covariance import Spread
 from emroute.gmm.mixture import GaussianMixture, prepare
 from emroute.gmm.model import GaussianModel, Params, unit
+from emroute.gmm.spread import Spread
 from emroute.sweep import sweep
 
 __all__ = ["RidgeModel", "collapsed", "one_step", "triangular"]
@@ -29,15 +29,15 @@ class RidgeModel(GaussianModel):
 
     ridge: float = 0.0
 
-    def spread(self, covariances: Array, params: Params) -> Spread:
+    def spread(self, covariances: Array, params: Params, bound: Array | None = None) -> Spread:
         """Decompose the covariances plus the ridge."""
         identity = unit(self, params.means.shape[-1], like=covariances)
         ridge = self.covariance.scaled(identity, self.ridge**0.5 / params.scale)
-        return super().spread(covariances + ridge, params)
+        return super().spread(covariances + ridge, params, bound)
 
-    def least_floor(self, like: Array, d: int) -> float:
-        """Return the variance of rounding errors."""
-        return (64 * eps(like)) ** 2
+    def resolution(self, like: Array, d: int) -> float:
+        """Return what rounding gives to equal rows."""
+        return eps(like)
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,14 @@ def one_step(
 
 def collapsed(mixture: GaussianMixture) -> Array:
     """Whether some covariance is singular but for rounding, ``(...,)``."""
-    spread, floor, d = mixture.params.spread, mixture.params.floor, mixture.params.means.shape[-1]
-    xp = backends.namespace(spread.trace)
-    width = xp.maximum(eps(spread.trace) * spread.trace / d, xp.zeros_like(spread.trace) + floor[..., None])
-    return xp.any(spread.narrowest <= width, axis=-1)
+    floored = mixture.params.spread.floored
+    return backends.namespace(floored).any(floored > 0, axis=-1)
 
 
 def triangular(mixture: GaussianMixture) -> Array:
     """Upper triangular U of the precisions U U', shaped as the covariances; of variances, inverse roots.
 
-    The symmetric factors F of the precisions are there already: U is the triangle of F = U Q, which exists where a
+    The factors F of the precisions F'F are there already: U' is the triangle of F = Q U', which exists where a
     Cholesky factor of the covariances fails.
     """
     factors, scale, covariance = mixture.params.spread.factors, mixture.params.scale, mixture.model.covariance
@@ -86,7 +84,7 @@ def triangular(mixture: GaussianMixture) -> Array:
         return covariance.scaled(factors**2, 1 / scale) ** 0.5
     xp = backends.namespace(factors)
     rows = scale if covariance.rank == 2 else scale[..., None, :]
-    triangle = xp.linalg.qr(xp.flip(swap(factors / rows[..., None]), axis=-1))[1]
+    triangle = xp.linalg.qr(xp.flip(factors / rows[..., None, :], axis=-1))[1]
     triangle = xp.flip(swap(triangle), axis=(-2, -1))
     ones = xp.ones_like(triangle[..., 0])
     return triangle * xp.where(xp.linalg.diagonal(triangle) < 0, -ones, ones)[..., None, :]

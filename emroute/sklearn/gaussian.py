@@ -8,13 +8,14 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute import kmeans
-from emroute.array import eps, swap
+from emroute.array import swap
 from emroute.backend import Array
 from emroute.errors import InputError
 from emroute.fitting import Settings
 from emroute.gmm.covariance import COVARIANCES
 from emroute.gmm.mixture import GaussianMixture as Gaussians
 from emroute.gmm.mixture import fit_model
+from emroute.gmm.model import symmetric
 from emroute.gmm.ridge import RidgeModel, collapsed, one_step, triangular
 from emroute.mixture import Mixture
 from emroute.sklearn.base import as_array
@@ -144,14 +145,11 @@ class GaussianMixture(MixtureEstimator):
         return weights, means, None if precisions is None else self._inverse(name, precisions)
 
     def _inverse(self, name: str, precisions: Array) -> Array:
-        xp, model = backends.namespace(precisions), self._model()
+        xp, covariance = backends.namespace(precisions), self._model().covariance
         dense = self.covariance_type in ("full", "tied")
-        uneven = dense and xp.max(xp.abs(precisions - swap(precisions))) > eps(precisions) ** 0.5 * xp.max(
-            xp.abs(precisions)
-        )
-        if uneven or not xp.all(model.covariance.least(precisions) > 0):
+        if (dense and not symmetric(precisions)) or not xp.all(covariance.least(precisions) > 0):
             raise InputError(f"'{name}' should be {'symmetric, positive-definite' if dense else 'positive'}")
-        return xp.linalg.inv(precisions) if dense else 1 / precisions
+        return covariance.inverse(precisions)
 
     def _drawn(self, x: Any, weight: Array | None, rng: np.random.Generator) -> tuple[Array, ...]:
         check_choice("init_params", self.init_params, tuple(_STARTS))
@@ -159,8 +157,8 @@ class GaussianMixture(MixtureEstimator):
             shares = rng.random((x.shape[0], self.n_components))
             known = backends.get(x).from_numpy(shares / shares.sum(axis=1, keepdims=True), x)
         else:
-            options = _STARTS[self.init_params]
-            known = kmeans.fit(x, self.n_components, sample_weight=weight, rng=rng, **options).labels
+            settings = Settings(**{"tol": 0.0, "max_iter": 300, "rng": rng, **_STARTS[self.init_params]})
+            known = kmeans.cluster(x, self.n_components, weight, settings).labels
         return self._parameters(self._sound(one_step(self._model(), x, self.n_components, weight, known)))
 
     def _climb(self, x: Any, weight: Array | None, init: tuple[Array, ...], **options: Any) -> Mixture:

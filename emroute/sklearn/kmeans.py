@@ -139,7 +139,7 @@ class KMeans(TransformerMixin, ClassNamePrefixFeaturesOutMixin, ClusterMixin, Es
         clusters = min(fits, key=lambda fit: float(fit.inertia))
         self.n_iter_, at_rest = int(clusters.n_iter), bool(clusters.converged)
         if rest and at_rest:  # centres at rest have still to make the last small shift
-            clusters = kmeans.fit(x, k, sample_weight=weight, init=clusters.centroids, max_iter=1)
+            clusters = kmeans.cluster(x, k, weight, Settings(clusters.centroids, tol=0.0, max_iter=1))
         self.clusters_, self.cluster_centers_, self.labels_ = clusters, clusters.centroids, clusters.labels
         self.inertia_ = float(clusters.inertia)
         if self.verbose:

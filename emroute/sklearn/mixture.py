@@ -18,7 +18,7 @@ from emroute import backend as backends
 from emroute.array import eps
 from emroute.backend import Array
 from emroute.em import Fit, trim
-from emroute.errors import InputError
+from emroute.errors import FitWarning, InputError
 from emroute.fitting import best
 from emroute.mixture import Mixture
 from emroute.sklearn.base import Blocks, Estimator, as_bits, as_number, as_weight, generator, over_rows, refuse_masks
@@ -122,7 +122,9 @@ class MixtureEstimator(DensityMixin, Estimator):
             init = self._parameters(self._current())
         else:
             init = self._start(x, weight, like)
-        mixture = self._sound(self._run(x, weight, init))
+        with warnings.catch_warnings():  # scikit-learn's users expect its own words, below
+            warnings.simplefilter("ignore", FitWarning)
+            mixture = self._sound(self._run(x, weight, init))
         self.mixture_, self.weights_ = mixture, mixture.weights
         self._publish(mixture)
         self._published = self._stamp()

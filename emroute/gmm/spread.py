@@ -1,0 +1,73 @@
+"""Covariances decomposed, each in units of its own, so that the units of the features matter nowhere."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from emroute import backend as backends
+from emroute.array import swap
+from emroute.backend import Array
+
+__all__ = ["Spread", "inverse", "least", "truncated"]
+
+
+class Spread(NamedTuple):
+    """Covariances and what the E-step needs of them, of one type's shape."""
+
+    covariances: Array
+    factors: Array
+    """F of the precisions F'F: unlike triangular ones, continuous functions of the covariance."""
+    log_det: Array
+    """Log-determinants of the precisions, ``(..., k)``; for tied ``(..., 1)``."""
+    bound: Array
+    """Diagonals E of the bounds S >= E, ``(..., k, d)``; tied ``(..., 1, d)``. Variances have them for a unit only."""
+    narrowest: Array
+    """Least eigenvalues of the covariances in units of `bound`, like `log_det`."""
+    trace: Array
+    """Traces of the covariances in units of `bound`, like `log_det`."""
+    floored: Array
+    """1 where a covariance rests on its bound in some direction, else 0; like `log_det`."""
+
+
+def _equilibrated(matrices: Array) -> tuple[Array, Array]:
+    """Matrices with a diagonal of ones, and the square roots of their own; in whatever units the features are."""
+    xp = backends.namespace(matrices)
+    diagonal = xp.abs(xp.linalg.diagonal(matrices))
+    root = xp.sqrt(xp.where(diagonal > 0, diagonal, xp.ones_like(diagonal)))
+    return matrices / root[..., :, None] / root[..., None, :], root
+
+
+def least(matrices: Array) -> Array:
+    """Eigenvalues of matrices whose features are brought to variance 1."""
+    return backends.get(matrices).eigh(_equilibrated(matrices)[0])[0]
+
+
+def inverse(matrices: Array) -> Array:
+    """Inverses of positive definite matrices."""
+    even, root = _equilibrated(matrices)
+    return backends.namespace(even).linalg.inv(even) / root[..., :, None] / root[..., None, :]
+
+
+def truncated(covariances: Array, floor: Array, resolution: float, bound: Array | None) -> Spread:
+    """Truncate the eigenvalues of E^-1/2 S E^-1/2 at 1, with E the floor or, where that is more, what is resolved."""
+    backend = backends.get(covariances)
+    xp = backend.namespace(covariances)
+    covariances = (covariances + swap(covariances)) / 2
+    own = resolution * xp.linalg.diagonal(covariances)
+    own = own if bound is None else xp.maximum(xp.minimum(own, bound), own / 8)  # an eighth is still resolved
+    bound = xp.maximum(own, xp.zeros_like(own) + floor[..., None])
+    root = xp.sqrt(bound)
+    values, vectors = backend.eigh(covariances / root[..., :, None] / root[..., None, :])
+    least = xp.min(values, axis=-1)
+    values = xp.maximum(values, xp.ones_like(values))
+    scaled = xp.concat([vectors * values[..., None, :], vectors * values[..., None, :] ** -0.5], axis=-2)
+    both, d = xp.matmul(scaled, swap(vectors)), values.shape[-1]
+    return Spread(
+        both[..., :d, :] * root[..., :, None] * root[..., None, :],
+        both[..., d:, :] / root[..., None, :],
+        -xp.sum(xp.log(values), axis=-1) - xp.sum(xp.log(bound), axis=-1),
+        bound,
+        xp.min(values, axis=-1),
+        xp.sum(values, axis=-1),
+        xp.astype(least <= 1, values.dtype),
+    )

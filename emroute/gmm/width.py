@@ -1,0 +1,91 @@
+"""How wide the narrowest groups of rows are, feature by feature: the unit of Gaussian fits and of their floor.
+
+The width of a feature is that of the narrowest interval that holds a twentieth of the weight and two distinct values.
+Unlike a variance, it does not grow with the distance between groups: a component of a tenth of the rows has half of
+them within .67 standard deviations of its mean, so its variance cannot honestly be a millionth of the width's square.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from emroute import backend as backends
+from emroute.array import constant, eps
+from emroute.backend import Array, compiled
+from emroute.data import Rows, Stream
+
+__all__ = ["root_mean_square", "widths"]
+
+_MOST_ROWS = 2048  # of more, so many tell quantiles to a hundredth
+_STEPS, _WINDOW = 100, 5  # the quantiles are hundredths, and an interval five of them
+
+
+def widths(source: Rows | Stream, n: int) -> tuple[Array, Array]:
+    """Return the widths of the features, and their standard deviations in a sample, ``(..., d)``; 0 if constant.
+
+    Parameters
+    ----------
+    source
+        The data; of more than 2,048 rows some stand for all, spread evenly, but not periodically.
+    n
+        How many rows there are.
+    """
+    rows = _sample(source, n)
+    return compiled(backends.get(rows.arrays[0]), _widths)(rows.arrays[0], rows.weight)
+
+
+def _sample(source: Rows | Stream, n: int) -> Rows:
+    place = np.arange(min(n, _MOST_ROWS))
+    index = place
+    if n > _MOST_ROWS:
+        golden = (np.sqrt(5) - 1) / 2
+        index = np.minimum(((place + place * golden % 1) * (n / _MOST_ROWS)).astype(np.int64), n - 1)
+    if isinstance(source, Rows):
+        return _taken(source, index, len(source.batch)) if n > _MOST_ROWS else source
+    parts, start = [], 0
+    for rows in source:
+        inside = index[(index >= start) & (index < start + rows.n)] - start
+        start += rows.n
+        if len(inside):
+            parts.append(_taken(rows, inside, 0))
+    xp = backends.namespace(parts[0].arrays[0])
+    return parts[0].like([xp.concat(list(pieces), axis=0) for pieces in zip(*(x.held for x in parts), strict=True)])
+
+
+def _taken(rows: Rows, index: np.ndarray, axis: int) -> Rows:
+    where = backends.get(rows.arrays[0]).from_numpy(index, rows.arrays[0])
+    return rows.like([backends.namespace(x).take(x, where, axis=axis) for x in rows.held])
+
+
+def _widths(x: Array, weight: Array | None) -> tuple[Array, Array]:
+    xp = backends.namespace(x)
+    weight = xp.ones_like(x[..., 0]) if weight is None else weight
+    most = xp.max(weight, axis=-1, keepdims=True)
+    weight = weight / xp.where(most > 0, most, xp.ones_like(most))  # a sample may have no weight, and then no width
+    order = xp.argsort(x, axis=-2)
+    x = xp.take_along_axis(x, order, axis=-2)
+    weight = xp.take_along_axis(xp.broadcast_to(weight[..., None], x.shape), order, axis=-2)
+    below = xp.cumulative_sum(weight, axis=-2)
+    marks = [below[..., -1:, :] * ((step + 0.5) / (_STEPS + 1)) for step in range(_STEPS + 1)]
+    places = xp.stack([xp.count_nonzero(below < mark, axis=-2) for mark in marks], axis=-2)
+    places = xp.minimum(places, constant(x.shape[-2] - 1, like=places))
+    quantiles = xp.take_along_axis(x, places, axis=-2)
+    gaps = quantiles[..., _WINDOW:, :] - quantiles[..., :-_WINDOW, :]
+    rounding = 4 * eps(x) * xp.abs(quantiles[..., _WINDOW:, :])
+    width = xp.min(xp.where(gaps > rounding, gaps, xp.full_like(gaps, xp.inf)), axis=-2)
+    width = xp.where(xp.isfinite(width), width, xp.zeros_like(width))
+    total = xp.maximum(below[..., -1:, :], xp.ones_like(below[..., -1:, :]))
+    away = x - quantiles[..., _STEPS // 2, None, :]
+    middle = xp.sum(weight * away / total, axis=-2, keepdims=True)
+    return width, root_mean_square(away - middle, -2, weight / total)[..., 0, :]
+
+
+def root_mean_square(x: Array, axis: int, share: Array | None = None) -> Array:
+    """Square root of the mean of squares along an axis, which is kept; tiny numbers do not underflow."""
+    xp = backends.namespace(x)
+    top = xp.max(xp.abs(x), axis=axis, keepdims=True)
+    unit = xp.where(top > 0, top, xp.ones_like(top))
+    square = (x / unit) ** 2
+    return unit * xp.sqrt(
+        xp.mean(square, axis=axis, keepdims=True) if share is None else xp.sum(share * square, axis=axis, keepdims=True)
+    )

@@ -1,0 +1,41 @@
+"""What a result's user should know of it, with the remedies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from emroute import backend as backends
+from emroute.array import concrete, eps
+from emroute.em import Status
+
+__all__ = ["lost", "places", "remarks"]
+
+
+def remarks(fitted: Any, max_iter: int) -> list[str]:
+    """Return how a fit did not end as it should; nothing while a compiler is tracing, or if no step was asked for."""
+    status = fitted.status
+    if max_iter == 0 or concrete(backends.namespace(status).all(status == status)) is None:
+        return []
+    host = backends.get(status).to_numpy(status)
+    ends = {
+        Status.MAX_ITER: f"did not converge in {max_iter} iterations: raise max_iter or tol",
+        Status.NON_FINITE: "met a number that is not finite, and ended before it: scale the data",
+    }
+    return [f"{_who(host == int(end))} {words}" for end, words in ends.items() if np.any(host == int(end))]
+
+
+def _who(which: np.ndarray) -> str:
+    return f"{int(which.sum())} of {which.size} fits" if which.ndim else "the fit"
+
+
+def lost(weights: Any) -> Any:
+    """Whether components have no weight but for rounding, ``(..., k)``."""
+    return weights <= eps(weights)
+
+
+def places(which: Any) -> list[int]:
+    """Return the components of one or more problems of which something holds, in order."""
+    host = backends.get(which).to_numpy(which)
+    return np.flatnonzero(host.reshape(-1, host.shape[-1]).any(axis=0)).tolist()
