@@ -171,11 +171,11 @@ class Mixture:
         xp = backends.namespace(value, sample_weight)
         if sample_weight is None:
             return xp.sum(value, axis=-1), xp.zeros_like(value[..., 0]) + float(value.shape[-1])
-        sample_weight = check_weights("sample_weight", sample_weight, value)
-        if sample_weight.shape[-1] != value.shape[-1]:
-            raise InputError(f"sample_weight has {sample_weight.shape[-1]} entries, the data {value.shape[-1]} rows")
-        value = xp.where(sample_weight > 0, value, 0.0)  # 0 times −inf is 0
-        return xp.sum(sample_weight * value, axis=-1), xp.sum(sample_weight, axis=-1)
+        weight = check_weights("sample_weight", sample_weight, value)
+        if weight.shape[-1] != value.shape[-1]:
+            raise InputError(f"sample_weight has {weight.shape[-1]} entries, the data {value.shape[-1]} rows")
+        value = xp.where(weight > 0, value, 0.0)  # 0 times −inf is 0
+        return xp.sum(weight * value, axis=-1), xp.sum(weight, axis=-1)
 
     def _sample(self, n: int, rng: Any, *extra: Any) -> tuple[Array, Array]:
         """Draw labels and observations on the host, then carry them to the parameters' device."""

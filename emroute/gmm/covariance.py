@@ -245,8 +245,8 @@ class Tied(Covariance):
 
     def spread(self, covariances: Array, floor: Array, d: int, resolution: float, bound: Array | None = None) -> Spread:
         spread = truncated(covariances, floor, resolution, None if bound is None else bound[..., 0, :])
-        log_det, bound, *rest = spread[2:]
-        return Spread(*spread[:2], log_det[..., None], bound[..., None, :], *(x[..., None] for x in rest))
+        log_det, new_bound, *rest = spread[2:]
+        return Spread(*spread[:2], log_det[..., None], new_bound[..., None, :], *(x[..., None] for x in rest))
 
     def least(self, covariances: Array) -> Array:
         return least(covariances)

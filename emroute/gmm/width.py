@@ -59,13 +59,13 @@ def _taken(rows: Rows, index: np.ndarray, axis: int) -> Rows:
 
 def _widths(x: Array, weight: Array | None) -> tuple[Array, Array]:
     xp = backends.namespace(x)
-    weight = xp.ones_like(x[..., 0]) if weight is None else weight
-    most = xp.max(weight, axis=-1, keepdims=True)
-    weight = weight / xp.where(most > 0, most, xp.ones_like(most))  # a sample may have no weight, and then no width
+    mass = xp.ones_like(x[..., 0]) if weight is None else weight
+    most = xp.max(mass, axis=-1, keepdims=True)
+    mass = mass / xp.where(most > 0, most, xp.ones_like(most))  # a sample may have no weight, and then no width
     order = xp.argsort(x, axis=-2)
     x = xp.take_along_axis(x, order, axis=-2)
-    weight = xp.take_along_axis(xp.broadcast_to(weight[..., None], x.shape), order, axis=-2)
-    below = xp.cumulative_sum(weight, axis=-2)
+    mass = xp.take_along_axis(xp.broadcast_to(mass[..., None], x.shape), order, axis=-2)
+    below = xp.cumulative_sum(mass, axis=-2)
     marks = [below[..., -1:, :] * ((step + 0.5) / (_STEPS + 1)) for step in range(_STEPS + 1)]
     places = xp.stack([xp.count_nonzero(below < mark, axis=-2) for mark in marks], axis=-2)
     places = xp.minimum(places, constant(x.shape[-2] - 1, like=places))
@@ -76,8 +76,8 @@ def _widths(x: Array, weight: Array | None) -> tuple[Array, Array]:
     width = xp.where(xp.isfinite(width), width, xp.zeros_like(width))
     total = xp.maximum(below[..., -1:, :], xp.ones_like(below[..., -1:, :]))
     away = x - quantiles[..., _STEPS // 2, None, :]
-    middle = xp.sum(weight * away / total, axis=-2, keepdims=True)
-    return width, root_mean_square(away - middle, -2, weight / total)[..., 0, :]
+    middle = xp.sum(mass * away / total, axis=-2, keepdims=True)
+    return width, root_mean_square(away - middle, -2, mass / total)[..., 0, :]
 
 
 def root_mean_square(x: Array, axis: int, share: Array | None = None) -> Array:
