@@ -18,13 +18,13 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute._progress import bar_of
-from emroute.array import concrete, constant, eps, leaves, map_leaves, rebuild, set_at
+from emroute.array import eps, leaves, map_leaves, rebuild, set_at
 from emroute.backend import Array, Backend, compiled
 from emroute.batch import Batch, rejoin, select, take, unmoved
 from emroute.blocks import Cascade, at_once, expect_rows, expectation
 from emroute.capability import Capabilities
 from emroute.data import Layout, Rows, Stream, open_source
-from emroute.monotone import told
+from emroute.history import told, trim
 from emroute.validate import check_floating, check_loop, visible
 
 __all__ = ["Fit", "Model", "Status", "climb", "fit", "trim"]
@@ -387,21 +387,3 @@ def _finish(state: _State, trace: Array, batch: Batch) -> Fit:
     status = xp.where(status == _RUNNING, xp.full_like(status, int(Status.MAX_ITER)), status)
     trace = xp.moveaxis(xp.reshape(trace, (trace.shape[0], *batch.shape)), 0, -1)
     return Fit(params, objective, trace, n_iter, status)
-
-
-def trim(fit: Fit, max_iter: int) -> Fit:
-    """Cut the trace behind the longest run, or behind `max_iter` while a compiler is tracing and no length is known.
-
-    Behind the end of each problem it is NaN.
-    """
-    backend = backends.get(fit.n_iter)
-    xp = backend.namespace(fit.n_iter)
-    if concrete(xp.any(fit.n_iter > 0)) is None:
-        trace = fit.trace[..., : max_iter + 1]
-        made = constant(np.arange(max_iter + 1), like=fit.n_iter) <= fit.n_iter[..., None]
-        return fit._replace(trace=xp.where(made, trace, xp.nan))
-    n_iter, trace = backend.to_numpy(fit.n_iter), backend.to_numpy(fit.trace)
-    # on the host, for a slice of every length would be compiled anew
-    made = np.arange(n_iter.max() + 1)
-    trace = np.where(made <= n_iter[..., None], trace[..., : len(made)], np.nan).astype(trace.dtype)
-    return fit._replace(trace=backend.from_numpy(trace, fit.trace))

@@ -21,7 +21,6 @@ import numpy as np
 from emroute import backend as backends
 from emroute.array import (
     concrete,
-    constant,
     divide,
     either,
     eps,
@@ -34,16 +33,14 @@ from emroute.array import (
 )
 from emroute.backend import Array, compiled
 from emroute.capability import Capabilities
+from emroute.distance import distances, nearest
 from emroute.validate import check_floating, check_rows
-
-_BLUR = 2**8  # centres whose squared distance is fewer roundings of their squares than this look alike to products
 
 __all__ = [
     "Family",
     "FamilyModel",
     "Nearest",
     "Statistics",
-    "alike",
     "as_integers",
     "as_real",
     "distances",
@@ -312,55 +309,6 @@ def _odds(log_prob: Array, log_norm: Array, where: Array) -> Array:
     most = math.log(xp.finfo(log_prob.dtype).max) / 2
     gap = xp.clip(xp.where(where, log_prob, 0.0) - xp.where(where, log_norm, 0.0), None, most)
     return backends.get(log_prob).detach(xp.where(where, xp.exp(gap), 0.0))
-
-
-@Capabilities(gradients=True, jit=True, batch=True, half=True)
-def distances(points: Array, centres: Array) -> Array:
-    """Half the squared distances ``(..., n, k)`` of points to centres, less half the points' own squares."""
-    xp = backends.namespace(points)
-    half = xp.matmul(points, -swap(centres))
-    half += xp.sum(centres * centres, axis=-1)[..., None, :] / 2
-    return half
-
-
-@Capabilities(jit=True, batch=True, half=True)
-def nearest(points: Array, centres: Array) -> Array:
-    """Index of the nearest centre, ``(..., n)``: by products, or by differences where those cannot tell two apart."""
-    xp, backend = backends.namespace(points), backends.get(points)
-    points, centres = backend.detach(points), backend.detach(centres)
-    k = centres.shape[-2]
-
-    def by_products(points: Array) -> Array:
-        return xp.argmin(distances(points, centres), axis=-1)
-
-    def by_differences(points: Array) -> Array:
-        each = xp.moveaxis(centres, -2, 0)[..., None, :]
-
-        def square(i: Any) -> Array:
-            gaps = points - each[i, ...]
-            return xp.vecdot(gaps, gaps)
-
-        def one_more(state: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
-            i, least, labels = state
-            new = square(i)
-            return i + 1, xp.minimum(new, least), xp.where(new < least, i, labels)
-
-        first = square(0)
-        labels = xp.argmin(first[..., None], axis=-1)
-        return backend.loop(lambda state: state[0] < k, one_more, (1, first, labels))[2]
-
-    return either(xp.any(alike(centres)), by_differences, by_products, points)
-
-
-@Capabilities(jit=True, batch=True, half=True)
-def alike(centres: Array) -> Array:
-    """Whether products cannot tell some two centres ``(..., k, d)`` apart, ``(...,)``."""
-    xp, k = backends.namespace(centres), centres.shape[-2]
-    square = xp.vecdot(centres, centres)
-    between = square[..., None, :] + square[..., None] - 2 * xp.matmul(centres, swap(centres))
-    other = constant(~np.eye(k, dtype=bool), like=between > 0)
-    blurred = between <= _BLUR * eps(between) * xp.max(square, axis=-1)[..., None, None]
-    return xp.any(blurred & other, axis=(-2, -1))
 
 
 @Capabilities(gradients=True, jit=True, batch=True, integers=True, half=True)

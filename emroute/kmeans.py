@@ -22,9 +22,10 @@ from emroute.backend import Array
 from emroute.batch import select
 from emroute.capability import Capabilities
 from emroute.data import Rows, Stream, open_source
+from emroute.distance import alike, distances, nearest
 from emroute.em import Fit, Status
 from emroute.errors import InputTypeError, tell
-from emroute.family import alike, distances, nearest, ratio
+from emroute.family import ratio
 from emroute.fitting import Settings, admit, align, measure, restart, run
 from emroute.init import seeds
 from emroute.remarks import remarks

@@ -1,0 +1,64 @@
+"""Which centre is nearest: by products, and by differences where these lose the digits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from emroute import backend as backends
+from emroute.array import constant, either, eps, swap
+from emroute.backend import Array
+from emroute.capability import Capabilities
+
+__all__ = ["alike", "distances", "nearest"]
+
+_BLUR = 2**8  # centres whose squared distance is fewer roundings of their squares than this look alike to products
+
+
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
+def distances(points: Array, centres: Array) -> Array:
+    """Half the squared distances ``(..., n, k)`` of points to centres, less half the points' own squares."""
+    xp = backends.namespace(points)
+    half = xp.matmul(points, -swap(centres))
+    half += xp.sum(centres * centres, axis=-1)[..., None, :] / 2
+    return half
+
+
+@Capabilities(jit=True, batch=True, half=True)
+def nearest(points: Array, centres: Array) -> Array:
+    """Index of the nearest centre, ``(..., n)``: by products, or by differences where those cannot tell two apart."""
+    xp, backend = backends.namespace(points), backends.get(points)
+    points, centres = backend.detach(points), backend.detach(centres)
+    k = centres.shape[-2]
+
+    def by_products(points: Array) -> Array:
+        return xp.argmin(distances(points, centres), axis=-1)
+
+    def by_differences(points: Array) -> Array:
+        each = xp.moveaxis(centres, -2, 0)[..., None, :]
+
+        def square(i: Any) -> Array:
+            gaps = points - each[i, ...]
+            return xp.vecdot(gaps, gaps)
+
+        def one_more(state: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
+            i, least, labels = state
+            new = square(i)
+            return i + 1, xp.minimum(new, least), xp.where(new < least, i, labels)
+
+        first = square(0)
+        labels = xp.argmin(first[..., None], axis=-1)
+        return backend.loop(lambda state: state[0] < k, one_more, (1, first, labels))[2]
+
+    return either(xp.any(alike(centres)), by_differences, by_products, points)
+
+
+def alike(centres: Array) -> Array:
+    """Whether products cannot tell some two centres ``(..., k, d)`` apart, ``(...,)``."""
+    xp, k = backends.namespace(centres), centres.shape[-2]
+    square = xp.vecdot(centres, centres)
+    between = square[..., None, :] + square[..., None] - 2 * xp.matmul(centres, swap(centres))
+    other = constant(~np.eye(k, dtype=bool), like=between > 0)
+    blurred = between <= _BLUR * eps(between) * xp.max(square, axis=-1)[..., None, None]
+    return xp.any(blurred & other, axis=(-2, -1))
