@@ -18,6 +18,7 @@ import numpy as np
 
 from emroute import backend
 from emroute._foreign import obstacle
+from emroute.array import concrete
 from emroute.backend import Array
 from emroute.errors import FitWarning, InputError, InputTypeError
 
@@ -124,6 +125,16 @@ class Rows:
         """Return the first rows; one tells the shapes."""
         rows = (slice(None),) * len(self.batch) + (slice(0, min(n, self.n)), ...)
         return self.like([x[rows] for x in self.held])
+
+    def on_host(self) -> Rows | None:
+        """Return the rows on the host, in float64; None where a compiler is tracing and has no values to show.
+
+        What is decided there is decided alike on every library: on devices float32 sums differ in their last digits.
+        """
+        if any(concrete(backend.namespace(x).any(x[..., :0] != 0)) is None for x in self.held):
+            return None
+        host = [backend.get(x).to_numpy(x) for x in self.held]
+        return self.like([x.astype(np.float64, copy=False) if x.dtype.kind == "f" else x for x in host])
 
     def total_weight(self, index: Array | None = None) -> Array | float:
         """Return the sum of the weights of each problem, or of those problems that `index` names."""

@@ -26,8 +26,11 @@ def distances(points: Array, centres: Array) -> Array:
 
 
 @Capabilities(jit=True, batch=True, half=True)
-def nearest(points: Array, centres: Array) -> Array:
-    """Index of the nearest centre, ``(..., n)``: by products, or by differences where those cannot tell two apart."""
+def nearest(points: Array, centres: Array, close: Array | None = None) -> Array:
+    """Index of the nearest centre, ``(..., n)``: by products, or by differences where those cannot tell two apart.
+
+    `close` says whether that is so, a truth value; by default it is found out.
+    """
     xp, backend = backends.namespace(points), backends.get(points)
     points, centres = backend.detach(points), backend.detach(centres)
     k = centres.shape[-2]
@@ -51,7 +54,7 @@ def nearest(points: Array, centres: Array) -> Array:
         labels = xp.argmin(first[..., None], axis=-1)
         return backend.loop(lambda state: state[0] < k, one_more, (1, first, labels))[2]
 
-    return either(xp.any(alike(centres)), by_differences, by_products, points)
+    return either(xp.any(alike(centres)) if close is None else close, by_differences, by_products, points)
 
 
 def alike(centres: Array) -> Array:

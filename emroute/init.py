@@ -87,16 +87,13 @@ def _pick(n_batch: int, z: Array, index: Array) -> Array:
 
 def _draw_indices(model: Any, params: Any, rows: Rows, uniforms: np.ndarray, by_distance: bool) -> Array:
     """Draw rows on the host, or on the device where a compiler is tracing; indices ``(..., R, k)``."""
-    backend = backends.get(*rows.arrays)
-    if concrete(backend.namespace(rows.arrays[0]).any(rows.arrays[0][..., :0] == 0)) is None:
+    backend, host = backends.get(*rows.arrays), rows.on_host()
+    if host is None:
         z = model.points(params, rows.layout.pack(rows.arrays))
         return _draw_all(backend, by_distance, z, rows.weight, backend.from_numpy(uniforms, z))
-    host, params = rows.like([backend.to_numpy(x) for x in rows.held]), map_leaves(backend.to_numpy, params)
-    real = [x.astype(np.float64, copy=False) if x.dtype.kind == "f" else x for x in host.held]
-    host, params = host.like(real), map_leaves(_coarse, params)
-    z = model.points(params, host.layout.pack(host.arrays))
-    numpy = backends.get(z)
-    return backend.from_numpy(_draw_all(numpy, by_distance, z, host.weight, uniforms), rows.arrays[0])
+    z = model.points(map_leaves(_coarse, map_leaves(backend.to_numpy, params)), host.layout.pack(host.arrays))
+    index = _draw_all(backends.get(z), by_distance, z, host.weight, uniforms)
+    return backend.from_numpy(index, rows.arrays[0])
 
 
 def _coarse(x: np.ndarray) -> np.ndarray:

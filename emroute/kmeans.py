@@ -18,7 +18,7 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute.array import broadcast, concrete, either, eps, itemsize
-from emroute.backend import Array
+from emroute.backend import Array, compiled
 from emroute.batch import select
 from emroute.capability import Capabilities
 from emroute.data import Rows, Stream, open_source
@@ -44,6 +44,8 @@ class Params(NamedTuple):
     centroids: Array
     careful: Array
     """``(...,)``: 1 where the next E-step computes differences row by row, and looks for the farthest row."""
+    alike: Array
+    """``(...,)``: 1 where products cannot tell some two centroids apart, so that the next labels take differences."""
     centre: Array
     scatter: Array
     """``(...,)``: weighted squared distances of all rows to the centre."""
@@ -95,8 +97,7 @@ class KMeansModel:
         """Assign rows to their nearest centroids: by products, or by differences where products lose digits."""
         xp, backend, z = backends.namespace(x), backends.get(x), self.points(params, x)
         k, d = params.centroids.shape[-2:]
-        careful = xp.any(params.careful > 0)
-        labels = either(careful, lambda z: nearest(z, params.centroids), lambda z: self._likely(params, z), z)
+        labels = nearest(z, params.centroids, xp.any(params.alike > 0))
         share = broadcast(sample_weight, labels.shape)
         counts = backend.segment_sum(share[..., None], labels, k)[..., 0]
 
@@ -122,10 +123,6 @@ class KMeansModel:
             return select(params.careful > 0, by_differences(z), by_products(z))
 
         return either(xp.any(params.careful > 0), by_both if params.careful.ndim else by_differences, by_products, z)
-
-    def _likely(self, params: Params, z: Array) -> Array:
-        """The nearest centroids, by products alone."""
-        return backends.namespace(z).argmin(distances(z, params.centroids), axis=-1)
 
     def _gaps(self, params: Params, z: Array, labels: Array) -> Array:
         """Differences of rows to the centroids they are assigned to, ``(..., n, d)``."""
@@ -156,8 +153,8 @@ class KMeansModel:
         centroids = xp.where(moved[..., None], farthest[..., None, :], params.centroids + shift)
         inertia = -self.objective(statistics, params)
         narrow = eps(counts) * params.scatter > _TOLERATED[itemsize(counts)] * inertia
-        careful = xp.astype(narrow | (xp.max(empty, axis=-1) > 0) | alike(centroids), counts.dtype)
-        return params._replace(centroids=centroids, careful=careful)
+        careful = xp.astype(narrow | (xp.max(empty, axis=-1) > 0), counts.dtype)
+        return params._replace(centroids=centroids, careful=careful, alike=_alike(centroids))
 
     def objective(self, statistics: Statistics, params: Params) -> Array:
         """Minus the inertia."""
@@ -353,7 +350,7 @@ def cluster(x: Any, n_clusters: int, sample_weight: Array | None, settings: Sett
         centre, scatter = moments.mean, xp.sum(moments.square, axis=-1)
     model = KMeansModel(centred=not near, weighted=sample_weight is not None)
     zero = xp.zeros_like(scatter)
-    params = Params(zero[..., None, None], zero + 1, centre, scatter, zero + rest)
+    params = Params(zero[..., None, None], zero + 1, zero, centre, scatter, zero + rest)
     if settings.named:
         centroids = seeds(model, params, source, n, settings.init, k, settings.n_init, as_generator(settings.rng))
     else:
@@ -362,7 +359,8 @@ def cluster(x: Any, n_clusters: int, sample_weight: Array | None, settings: Sett
         )
     if settings.n_init > 1:
         source, params = restart(source, params, len(source.batch))
-    start = align(params._replace(centroids=centroids), (2, 0, 1, 0, 0), source.batch, 2)
+    start = align(params._replace(centroids=centroids), (2, 0, 0, 1, 0, 0), source.batch, 3)
+    start = start._replace(alike=compiled(backends.get(centre), _alike)(start.centroids))
     if n > _MANY:
         start = start._replace(careful=_narrow(model, start, source.first(n // 16)))
     result = run(model, start, source, settings)
@@ -387,9 +385,13 @@ def _unit(weight: Array) -> Array:
     return xp.where((top > 2.0**-40) & (top < 2.0**40), xp.ones_like(top), top)
 
 
+def _alike(centroids: Array) -> Array:
+    return backends.namespace(centroids).astype(alike(centroids), centroids.dtype)
+
+
 def _narrow(model: KMeansModel, params: Params, rows: Rows) -> Array:
     """Whether products could lose digits: the inertia of all rows is no less than that of some."""
     batch = np.broadcast_shapes(rows.batch, tuple(params.centroids.shape[:-2]))
     inertia = sweep(model, params, rows, batch).inertia  # restarts share the rows, and the start is careful
     narrow = eps(inertia) * params.scatter > _TOLERATED[itemsize(inertia)] * inertia
-    return backends.namespace(inertia).astype(narrow | alike(params.centroids), inertia.dtype)
+    return backends.namespace(inertia).astype(narrow, inertia.dtype)

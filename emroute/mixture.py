@@ -101,9 +101,10 @@ class Mixture:
     def unfitted(cls, model: Any, params: Any) -> Self:
         """Wrap parameters in a mixture without a history."""
         xp = backends.namespace(params.weights)
-        nothing = full(tuple(params.weights.shape[:-1]), np.nan, like=params.weights)
+        batch = tuple(params.weights.shape[:-1])
+        nothing, trace = (full(shape, np.nan, like=params.weights) for shape in (batch, (*batch, 1)))
         count = xp.zeros_like(nothing, dtype=xp.int32)
-        return cls(model, params, nothing, nothing[..., None], count, count + int(em.Status.MAX_ITER))
+        return cls(model, params, nothing, trace, count, count + int(em.Status.MAX_ITER))
 
     def data(self, *data: Any) -> Any:
         """Arrange what a method was given as the family's data."""

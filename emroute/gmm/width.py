@@ -11,7 +11,7 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute.array import constant, eps
-from emroute.backend import Array, compiled
+from emroute.backend import Array
 from emroute.data import Rows, Stream
 
 __all__ = ["root_mean_square", "widths"]
@@ -31,7 +31,11 @@ def widths(source: Rows | Stream, n: int) -> tuple[Array, Array]:
         How many rows there are.
     """
     rows = _sample(source, n)
-    return compiled(backends.get(rows.arrays[0]), _widths)(rows.arrays[0], rows.weight)
+    (x,), host = rows.arrays, rows.on_host()
+    if host is None:
+        return _widths(eps(x), x, rows.weight)
+    found = _widths(eps(x), host.arrays[0], host.weight)
+    return tuple(backends.get(x).from_numpy(part, x) for part in found)
 
 
 def _sample(source: Rows | Stream, n: int) -> Rows:
@@ -57,7 +61,7 @@ def _taken(rows: Rows, index: np.ndarray, axis: int) -> Rows:
     return rows.like([backends.namespace(x).take(x, where, axis=axis) for x in rows.held])
 
 
-def _widths(x: Array, weight: Array | None) -> tuple[Array, Array]:
+def _widths(resolution: float, x: Array, weight: Array | None) -> tuple[Array, Array]:
     xp = backends.namespace(x)
     mass = xp.ones_like(x[..., 0]) if weight is None else weight
     most = xp.max(mass, axis=-1, keepdims=True)
@@ -66,12 +70,17 @@ def _widths(x: Array, weight: Array | None) -> tuple[Array, Array]:
     x = xp.take_along_axis(x, order, axis=-2)
     mass = xp.take_along_axis(xp.broadcast_to(mass[..., None], x.shape), order, axis=-2)
     below = xp.cumulative_sum(mass, axis=-2)
-    marks = [below[..., -1:, :] * ((step + 0.5) / (_STEPS + 1)) for step in range(_STEPS + 1)]
-    places = xp.stack([xp.count_nonzero(below < mark, axis=-2) for mark in marks], axis=-2)
+    marks = below[..., -1:, :] * constant((np.arange(_STEPS + 1) + 0.5) / (_STEPS + 1), like=x)[:, None]
+
+    def rank(mark: Array) -> tuple[Array]:
+        return (xp.count_nonzero(below < mark[..., None, :], axis=-2),)
+
+    (places,) = backends.get(x).map_blocks(rank, [xp.moveaxis(marks, -2, 0)], 1)
+    places = xp.moveaxis(places, 0, -2)
     places = xp.minimum(places, constant(x.shape[-2] - 1, like=places))
     quantiles = xp.take_along_axis(x, places, axis=-2)
     gaps = quantiles[..., _WINDOW:, :] - quantiles[..., :-_WINDOW, :]
-    rounding = 4 * eps(x) * xp.abs(quantiles[..., _WINDOW:, :])
+    rounding = 4 * resolution * xp.abs(quantiles[..., _WINDOW:, :])
     width = xp.min(xp.where(gaps > rounding, gaps, xp.full_like(gaps, xp.inf)), axis=-2)
     width = xp.where(xp.isfinite(width), width, xp.zeros_like(width))
     total = xp.maximum(below[..., -1:, :], xp.ones_like(below[..., -1:, :]))
