@@ -21,9 +21,13 @@ from emroute import backend as backends
 from emroute.array import constant, swap
 from emroute.backend import Array
 from emroute.gmm.diagonal import quadratic, weighted_sum
-from emroute.gmm.spread import Spread, inverse, least, truncated
+from emroute.gmm.spread import Spread, diagonal, inverse, least, truncated
 
 __all__ = ["COVARIANCES", "Covariance"]
+
+_FEW = 16
+_PER_COMPONENT = 6
+_MANY = 128
 
 
 class Covariance(ABC):
@@ -35,6 +39,10 @@ class Covariance(ABC):
     @abstractmethod
     def shape(self, k: int, d: int) -> tuple[int, ...]:
         """Shape of the covariances without batch."""
+
+    def plain(self, k: int, d: int) -> bool:
+        """Whether differences to the means cost less than monomials."""
+        return False
 
     @abstractmethod
     def monomials(self, z: Array) -> Array:
@@ -87,6 +95,10 @@ class Covariance(ABC):
             and the likelihood does not fall.
         """
 
+    @abstractmethod
+    def uncorrelated(self, variances: Array, floor: Array, resolution: float) -> Spread:
+        """Decompose covariances of features ``(..., k, d)`` without correlation; tied and spherical ones are alike."""
+
     def least(self, covariances: Array) -> Array:
         """Least variances in any direction, in units of the features' own."""
         return covariances
@@ -134,6 +146,9 @@ class Full(Covariance):
     def shape(self, k: int, d: int) -> tuple[int, ...]:
         return (k, d, d)
 
+    def plain(self, k: int, d: int) -> bool:
+        return d >= _MANY or d >= max(_FEW, _PER_COMPONENT * k)
+
     def monomials(self, z: Array) -> Array:
         z = _ones_and(z)
         xp, backend = backends.namespace(z), backends.get(z)
@@ -159,10 +174,10 @@ class Full(Covariance):
 
     def sums_of(self, gaps: Array, shares: Array) -> tuple[Array, ...]:
         xp, backend = backends.namespace(gaps), backends.get(gaps)
-        weighted = gaps * shares[..., None, :]
-        first = xp.sum(weighted, axis=-1)[..., None]
+        first = xp.matmul(gaps, shares[..., None])
+        weighted = gaps * xp.sqrt(shares)[..., None, :]  # of a matrix with itself BLAS computes one triangle
         top = xp.concat([xp.sum(shares, axis=-1)[..., None, None], swap(first)], axis=-1)
-        square = xp.concat([top, xp.concat([first, xp.matmul(weighted, swap(gaps))], axis=-1)], axis=-2)
+        square = xp.concat([top, xp.concat([first, xp.matmul(weighted, swap(weighted))], axis=-1)], axis=-2)
         flat = backend.from_numpy(_pairs(square.shape[-1])[2], gaps)
         return (xp.take(xp.reshape(square, (*square.shape[:-2], -1)), flat, axis=-1),)
 
@@ -182,6 +197,9 @@ class Full(Covariance):
 
     def spread(self, covariances: Array, floor: Array, d: int, resolution: float, bound: Array | None = None) -> Spread:
         return truncated(covariances, floor[..., None], resolution, bound)
+
+    def uncorrelated(self, variances: Array, floor: Array, resolution: float) -> Spread:
+        return diagonal(variances, floor[..., None], resolution)
 
     def least(self, covariances: Array) -> Array:
         return least(covariances)
@@ -244,7 +262,13 @@ class Tied(Covariance):
         return (second - between) / xp.sum(counts, axis=-1)[..., None, None]
 
     def spread(self, covariances: Array, floor: Array, d: int, resolution: float, bound: Array | None = None) -> Spread:
-        spread = truncated(covariances, floor, resolution, None if bound is None else bound[..., 0, :])
+        return self._shared(truncated(covariances, floor, resolution, None if bound is None else bound[..., 0, :]))
+
+    def uncorrelated(self, variances: Array, floor: Array, resolution: float) -> Spread:
+        return self._shared(diagonal(variances[..., 0, :], floor, resolution))
+
+    @staticmethod
+    def _shared(spread: Spread) -> Spread:
         log_det, bound, *rest = spread[2:]
         return Spread(*spread[:2], log_det[..., None], bound[..., None, :], *(x[..., None] for x in rest))
 
@@ -309,6 +333,9 @@ class Diagonal(Covariance):
         one, floored = xp.ones_like(log_det), xp.max(floored, axis=-1)
         return Spread(variances, variances**-0.5, log_det, variances, one, d * one, floored)
 
+    def uncorrelated(self, variances: Array, floor: Array, resolution: float) -> Spread:
+        return self.spread(variances, floor, variances.shape[-1], resolution)
+
     def scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * scale[..., None, :] ** 2
 
@@ -353,6 +380,9 @@ class Spherical(Covariance):
         log_det, one = -d * xp.log(variances), xp.ones_like(variances)
         wide = xp.broadcast_to(variances[..., None], (*variances.shape, d))
         return Spread(variances, variances**-0.5, log_det, wide, one, d * one, floored)
+
+    def uncorrelated(self, variances: Array, floor: Array, resolution: float) -> Spread:
+        return self.spread(variances[..., 0], floor, variances.shape[-1], resolution)
 
     def scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * scale[..., :1] ** 2

@@ -59,16 +59,20 @@ def _taken(rows: Rows, index: np.ndarray, axis: int) -> Rows:
 
 def _widths(x: Array, weight: Array | None) -> tuple[Array, Array]:
     xp = backends.namespace(x)
-    weight = xp.ones_like(x[..., 0]) if weight is None else weight
-    most = xp.max(weight, axis=-1, keepdims=True)
-    weight = weight / xp.where(most > 0, most, xp.ones_like(most))  # a sample may have no weight, and then no width
-    order = xp.argsort(x, axis=-2)
-    x = xp.take_along_axis(x, order, axis=-2)
-    weight = xp.take_along_axis(xp.broadcast_to(weight[..., None], x.shape), order, axis=-2)
+    if weight is None:  # whatever the order of a feature's values, the weights are the same
+        x = xp.sort(x, axis=-2)
+        weight = xp.ones_like(x[..., :1])
+    else:
+        most = xp.max(weight, axis=-1, keepdims=True)
+        weight = weight / xp.where(most > 0, most, xp.ones_like(most))  # a sample may have no weight, and then no width
+        order = xp.argsort(x, axis=-2)
+        x = xp.take_along_axis(x, order, axis=-2)
+        weight = xp.take_along_axis(xp.broadcast_to(weight[..., None], x.shape), order, axis=-2)
     below = xp.cumulative_sum(weight, axis=-2)
     marks = [below[..., -1:, :] * ((step + 0.5) / (_STEPS + 1)) for step in range(_STEPS + 1)]
     places = xp.stack([xp.count_nonzero(below < mark, axis=-2) for mark in marks], axis=-2)
     places = xp.minimum(places, constant(x.shape[-2] - 1, like=places))
+    places = xp.broadcast_to(places, (*places.shape[:-1], x.shape[-1]))
     quantiles = xp.take_along_axis(x, places, axis=-2)
     gaps = quantiles[..., _WINDOW:, :] - quantiles[..., :-_WINDOW, :]
     rounding = 4 * eps(x) * xp.abs(quantiles[..., _WINDOW:, :])
