@@ -82,11 +82,14 @@ def truncated(covariances: Array, floor: Array, resolution: float, bound: Array 
     values, vectors = backend.eigh(covariances / root[..., :, None] / root[..., None, :])
     least = xp.min(values, axis=-1)
     values = xp.maximum(values, xp.ones_like(values))
-    scaled = xp.concat([vectors * values[..., None, :], vectors * values[..., None, :] ** -0.5], axis=-2)
-    both, d = xp.matmul(scaled, swap(vectors)), values.shape[-1]
+
+    def power(exponent: float) -> Array:
+        half = vectors * values[..., None, :] ** (exponent / 2)  # of a matrix with itself BLAS computes one triangle
+        return xp.matmul(half, swap(half))
+
     return Spread(
-        both[..., :d, :] * root[..., :, None] * root[..., None, :],
-        both[..., d:, :] / root[..., None, :],
+        power(1.0) * root[..., :, None] * root[..., None, :],
+        power(-0.5) / root[..., None, :],
         -xp.sum(xp.log(values), axis=-1) - xp.sum(xp.log(bound), axis=-1),
         bound,
         xp.min(values, axis=-1),
