@@ -29,7 +29,9 @@ def a_step(x, weights, means, covariances):
     return log_norm.sum(), (counts / len(x), means, covariances)
 
 
-@pytest.mark.parametrize(("k", "d", "plain"), [(1, 8, False), (1, 16, True), (8, 32, False), (32, 128, False), (99, 256, True)])
+@pytest.mark.parametrize(
+    ("k", "d", "plain"), [(1, 8, False), (1, 16, True), (8, 32, False), (32, 128, False), (99, 256, True)]
+)
 def test_the_form_is_chosen_by_shape_alone(k, d, plain):
     assert GaussianModel("full").covariance.plain(k, d) == plain
     assert not GaussianModel("tied").covariance.plain(k, d)

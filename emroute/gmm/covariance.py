@@ -7,8 +7,8 @@ precision P = Sigma^-1 a component's log-density is linear in the monomials of z
 
 so an E-step is one matrix product with the monomials' coefficients, and the products of the responsibilities with
 the monomials are the moments. About the components' own means the same is done with differences. That holds where
-components are narrow beside their distance from the centre, and costs more, but for full covariances of wide rows, whose
-monomials are d²/2 products.
+components are narrow beside their distance from the centre, and costs more, but for full covariances of wide rows: the
+monomials of those are d²/2 products a row.
 """
 
 from __future__ import annotations
