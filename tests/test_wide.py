@@ -41,7 +41,7 @@ def test_the_form_is_chosen_by_shape_alone(k, d, plain):
 def test_wide_fits_follow_the_textbook(lib, dtype, rtol):
     start = tuple(lib.asarray(part, dtype) for part in START)
     fitted = emroute.gmm.fit(lib.asarray(X, dtype), K, init=start, tol=0, max_iter=3)
-    trace, expected = [], START
+    trace, reached, expected = [], START, START
     for _ in range(4):
         reached = expected
         value, expected = a_step(X, *reached)
@@ -76,10 +76,8 @@ def test_a_narrow_component_far_away_keeps_its_digits():
 
 def test_a_diagonal_is_decomposed_by_sight():
     variances, floor = np.array([[4.0, 1e-9, 1.0], [0.5, 2.0, 1e3]]), np.full(1, 1e-6)
-    by_sight, by_work = (
-        make(form, floor, 1e-12)
-        for make, form in ((diagonal, variances), (lambda *x: truncated(*x, None), variances[..., None] * np.eye(3)))
-    )
+    by_sight = diagonal(variances, floor, 1e-12)
+    by_work = truncated(variances[..., None] * np.eye(3), floor, 1e-12, None)
     for got, right in zip(by_sight, by_work, strict=True):
         np.testing.assert_allclose(got, right, rtol=1e-12, atol=1e-15)
 
