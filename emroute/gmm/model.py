@@ -40,9 +40,10 @@ class Params(NamedTuple):
     means: Array
     spread: Spread
     natural: Array
-    """Coefficients of the monomials in log w_k N(x | k), ``(..., k, f)``."""
+    """Coefficients of the monomials in log w_k N(x | k), ``(..., k, f)``; of `plain` models that at the means alone."""
     narrow: Array
-    """``(...,)``: 1 where some component is so narrow that moments are taken about the means, 0 about the centre."""
+    """``(...,)``: 1 where some component is so narrow that moments are taken about the means, 0 about the centre.
+    `plain` models always take them about the means."""
     centre: Array
     scale: Array
     floor: Array
@@ -64,8 +65,14 @@ class GaussianModel:
         """What the covariance type makes of moments."""
         return COVARIANCES[self.covariance_type]
 
+    def plain(self, params: Params) -> bool:
+        """Whether the E-step always takes differences to the means, because monomials would cost more."""
+        return self.covariance.plain(*params.means.shape[-2:])
+
     def bytes_per_row(self, params: Params) -> int:
         """Monomials and responsibilities."""
+        if self.plain(params):
+            return self.bytes_per_scored_row(params)
         k, d = params.means.shape[-2:]
         monomials = (d + 1) * (d + 2) // 2 if self.covariance_type == "full" else 2 * d + 1
         restarts = math.prod(params.weights.shape[:-1])
@@ -76,7 +83,9 @@ class GaussianModel:
         return 3 * itemsize(params.means) * math.prod(params.means.shape)
 
     def expect(self, params: Params, x: Array, sample_weight: Array) -> Statistics:
-        """E-step: about the common centre where that loses no digits, else about each component's mean."""
+        """E-step: about the common centre where that is cheap and loses no digits, else about each component's mean."""
+        if self.plain(params):
+            return self._about_means(params, standardize(params, x), sample_weight)
         return either(
             backends.namespace(x).any(params.narrow > 0),
             lambda z: self._about_means(params, z, sample_weight),
@@ -99,8 +108,13 @@ class GaussianModel:
         return self._gather(params, gaps, shares, xp.sum(sample_weight * log_norm[..., 0, :], axis=-1))
 
     def _gather(self, params: Params, gaps: Array, shares: Array, log_likelihood: Array) -> Statistics:
-        back = params.means - reference(params)  # in a batch, other problems may be the narrow ones
-        return Statistics(self.covariance.sums_of(gaps + back[..., None], shares), log_likelihood)
+        if not self.plain(params):  # in a batch, other problems may be the narrow ones
+            gaps = gaps + (params.means - self.reference(params))[..., None]
+        return Statistics(self.covariance.sums_of(gaps, shares), log_likelihood)
+
+    def reference(self, params: Params) -> Array:
+        """The point about which each component's moments are taken, ``(..., k, d)``."""
+        return params.means if self.plain(params) else params.narrow[..., None, None] * params.means
 
     def _joint(self, params: Params, gaps: Array) -> Array:
         """log w_k N(x | k) from differences of z to the means, ``(..., k, n)``."""
@@ -113,7 +127,7 @@ class GaussianModel:
         xp = backends.namespace(counts)
         held = counts > tiny(counts) / eps(counts)
         safe = xp.where(held, counts, xp.ones_like(counts))
-        old = reference(params)
+        old = self.reference(params)
         means = xp.where(held[..., None], old + first / safe[..., None], params.means)
         shift = xp.where(held[..., None], first / safe[..., None], xp.zeros_like(first))
         spread = self.spread(self.covariance.moment(safe, shift, second), params, params.spread.bound)
@@ -133,6 +147,9 @@ class GaussianModel:
     def complete(self, params: Params) -> Params:
         """Derive from weights, means and covariances what the E-step needs."""
         xp = backends.namespace(params.means)
+        if self.plain(params):
+            peaks = offset(params)
+            return params._replace(natural=peaks[..., None], narrow=xp.ones_like(peaks[..., 0]))
         natural = self.covariance.natural(params.means, params.spread, offset(params))
         far = xp.sum(params.means**2 / params.spread.bound, axis=-1) + params.spread.trace
         error = eps(far) * xp.max(far / params.spread.narrowest, axis=-1)
@@ -218,11 +235,6 @@ def offset(params: Params) -> Array:
     return log_weights + params.spread.log_det / 2 - jacobian - d * np.log(2 * np.pi).item() / 2
 
 
-def reference(params: Params) -> Array:
-    """The point about which each component's moments are taken, ``(..., k, d)``."""
-    return params.narrow[..., None, None] * params.means
-
-
 def standard(
     model: GaussianModel, k: int, moments: Moments, width: Array, sample: Array, floor: Array | float
 ) -> Params:
@@ -256,9 +268,8 @@ def standard(
 def begin(model: GaussianModel, k: int, centre: Array, scale: Array, floor: Array, reach: Array) -> Params:
     """Equal weights, means at the centre, covariances of the data's extent: what a component without data keeps."""
     batch, d = tuple(centre.shape[:-1]), centre.shape[-1]
-    shape = (*batch, *model.covariance.shape(k, d))
-    covariances = model.covariance.scaled(full(shape, 0, like=centre) + unit(model, d, like=centre), reach)
-    spread = model.covariance.spread(covariances, floor, d, model.resolution(centre, d))
+    variances = full((*batch, k, d), 1, like=centre) * reach[..., None, :] ** 2
+    spread = model.covariance.uncorrelated(variances, floor, model.resolution(centre, d))
     spread = spread._replace(floored=0 * spread.floored)
     weights, means = full((*batch, k), 1 / k, like=centre), full((*batch, k, d), 0, like=centre)
     return model.complete(Params(weights, means, spread, weights, floor, centre, scale, floor, reach))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from emroute import backend as backends
-from emroute.array import swap
+from emroute.array import constant, swap
 from emroute.backend import Array
 
-__all__ = ["Spread", "inverse", "least", "truncated"]
+__all__ = ["Spread", "diagonal", "inverse", "least", "truncated"]
 
 
 class Spread(NamedTuple):
@@ -48,23 +50,46 @@ def inverse(matrices: Array) -> Array:
     return backends.namespace(even).linalg.inv(even) / root[..., :, None] / root[..., None, :]
 
 
+def _bound(variances: Array, floor: Array, resolution: float, bound: Array | None = None) -> Array:
+    xp, own = backends.namespace(variances), resolution * variances
+    own = own if bound is None else xp.maximum(xp.minimum(own, bound), own / 8)  # an eighth is still resolved
+    return xp.maximum(own, xp.zeros_like(own) + floor[..., None])
+
+
+def diagonal(variances: Array, floor: Array, resolution: float) -> Spread:
+    """Return what `truncated` makes of diagonal matrices, whose eigenvalues are there to see."""
+    xp, unit = backends.namespace(variances), constant(np.eye(variances.shape[-1]), like=variances)
+    bound = _bound(variances, floor, resolution)
+    kept = xp.maximum(variances, bound)
+    return Spread(
+        kept[..., None] * unit,
+        kept[..., None] ** -0.5 * unit,
+        -xp.sum(xp.log(kept), axis=-1),
+        bound,
+        xp.min(kept / bound, axis=-1),
+        xp.sum(kept / bound, axis=-1),
+        xp.astype(xp.any(variances <= bound, axis=-1), variances.dtype),
+    )
+
+
 def truncated(covariances: Array, floor: Array, resolution: float, bound: Array | None) -> Spread:
     """Truncate the eigenvalues of E^-1/2 S E^-1/2 at 1, with E the floor or, where that is more, what is resolved."""
     backend = backends.get(covariances)
     xp = backend.namespace(covariances)
     covariances = (covariances + swap(covariances)) / 2
-    own = resolution * xp.linalg.diagonal(covariances)
-    own = own if bound is None else xp.maximum(xp.minimum(own, bound), own / 8)  # an eighth is still resolved
-    bound = xp.maximum(own, xp.zeros_like(own) + floor[..., None])
+    bound = _bound(xp.linalg.diagonal(covariances), floor, resolution, bound)
     root = xp.sqrt(bound)
     values, vectors = backend.eigh(covariances / root[..., :, None] / root[..., None, :])
     least = xp.min(values, axis=-1)
     values = xp.maximum(values, xp.ones_like(values))
-    scaled = xp.concat([vectors * values[..., None, :], vectors * values[..., None, :] ** -0.5], axis=-2)
-    both, d = xp.matmul(scaled, swap(vectors)), values.shape[-1]
+
+    def power(exponent: float) -> Array:
+        half = vectors * values[..., None, :] ** (exponent / 2)  # of a matrix with itself BLAS computes one triangle
+        return xp.matmul(half, swap(half))
+
     return Spread(
-        both[..., :d, :] * root[..., :, None] * root[..., None, :],
-        both[..., d:, :] / root[..., None, :],
+        power(1.0) * root[..., :, None] * root[..., None, :],
+        power(-0.5) / root[..., None, :],
         -xp.sum(xp.log(values), axis=-1) - xp.sum(xp.log(bound), axis=-1),
         bound,
         xp.min(values, axis=-1),

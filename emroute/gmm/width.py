@@ -63,12 +63,15 @@ def _taken(rows: Rows, index: np.ndarray, axis: int) -> Rows:
 
 def _widths(resolution: float, x: Array, weight: Array | None) -> tuple[Array, Array]:
     xp = backends.namespace(x)
-    mass = xp.ones_like(x[..., 0]) if weight is None else weight
-    most = xp.max(mass, axis=-1, keepdims=True)
-    mass = mass / xp.where(most > 0, most, xp.ones_like(most))  # a sample may have no weight, and then no width
-    order = xp.argsort(x, axis=-2)
-    x = xp.take_along_axis(x, order, axis=-2)
-    mass = xp.take_along_axis(xp.broadcast_to(mass[..., None], x.shape), order, axis=-2)
+    if weight is None:  # whatever the order of a feature's values, the weights are the same
+        x = xp.sort(x, axis=-2)
+        mass = xp.ones_like(x[..., :1])
+    else:
+        most = xp.max(weight, axis=-1, keepdims=True)
+        mass = weight / xp.where(most > 0, most, xp.ones_like(most))  # a sample may have no weight, and then no width
+        order = xp.argsort(x, axis=-2)
+        x = xp.take_along_axis(x, order, axis=-2)
+        mass = xp.take_along_axis(xp.broadcast_to(mass[..., None], x.shape), order, axis=-2)
     below = xp.cumulative_sum(mass, axis=-2)
     marks = below[..., -1:, :] * constant((np.arange(_STEPS + 1) + 0.5) / (_STEPS + 1), like=x)[:, None]
 
@@ -78,6 +81,7 @@ def _widths(resolution: float, x: Array, weight: Array | None) -> tuple[Array, A
     (places,) = backends.get(x).map_blocks(rank, [xp.moveaxis(marks, -2, 0)], 1)
     places = xp.moveaxis(places, 0, -2)
     places = xp.minimum(places, constant(x.shape[-2] - 1, like=places))
+    places = xp.broadcast_to(places, (*places.shape[:-1], x.shape[-1]))
     quantiles = xp.take_along_axis(x, places, axis=-2)
     gaps = quantiles[..., _WINDOW:, :] - quantiles[..., :-_WINDOW, :]
     rounding = 4 * resolution * xp.abs(quantiles[..., _WINDOW:, :])

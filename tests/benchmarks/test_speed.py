@@ -11,6 +11,7 @@ from tests.benchmarks.memory import PeakMemory
 
 SIZES = [(100_000, 8, 8), (100_000, 16, 16), (50_000, 32, 16), (200_000, 2, 5), (20_000, 64, 16)]
 GMM = "Gaussian mixtures, ten iterations: size, covariance, emroute, peer, seconds, peer's seconds, ratio"
+WIDE = "Wide rows, a start and one step: size, emroute, peer, seconds, peer's seconds, ratio"
 KMEANS = "k-means in float32, ten iterations: size, emroute, peer, seconds, peer's seconds, ratio"
 BATCH = "64 problems of (500, 4), k = 3: arrays, stop, one call, 64 calls, ratio"
 MEMORY = "Memory: case, peak"
@@ -135,6 +136,28 @@ def test_gmm_against_gmmx(versus, row):
 
         mine, theirs = versus(fit(asarray, x, k, "full"), peer)
     show(row, GMM, [str(size), "full", "jax float32", "gmmx"], mine, theirs)
+
+
+@pytest.mark.parametrize("size", [(4000, 1000, 1), (5000, 600, 2)])
+def test_one_step_on_wide_rows(versus, row, size):
+    from sklearn.mixture import GaussianMixture
+
+    n, d, k = size
+    x = np.random.default_rng(0).normal(size=(n, d))
+
+    def ours():
+        return emroute.gmm.fit(x, k, init="random", rng=0, max_iter=1)
+
+    def peer():
+        return GaussianMixture(k, init_params="random_from_data", random_state=0, max_iter=1).fit(x)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mine, theirs = versus(ours, peer)
+        with PeakMemory() as memory:
+            ours()
+    show(row, WIDE, [str(size), "NumPy", "scikit-learn"], mine, theirs)
+    row(MEMORY, f"one step on {(n, d)}, k = {k}, full", f"{memory.above / 1e6:.0f} MB")
 
 
 KMEANS_SIZES = [(100_000, 16, 16), (100_000, 64, 64), (50_000, 128, 256), (60_000, 784, 10)]
