@@ -29,7 +29,7 @@ from emroute.fitting import Settings, admit, align, measure, restart, run
 from emroute.init import seeds
 from emroute.remarks import remarks
 from emroute.sweep import each_row, gauge, sweep
-from emroute.units import Unit, in_unit_of_length
+from emroute.units import in_unit_of_length, out_of_range
 from emroute.validate import as_generator, as_parameter, check_count, check_floating, check_scored, check_width
 
 __all__ = ["KMeans", "KMeansModel", "Params", "Statistics", "fit"]
@@ -228,8 +228,7 @@ class KMeans:
     @property
     def centroids(self) -> Array:
         """``(..., k, d)``."""
-        centroids = self.params.centroids + self.params.centre[..., None, :]
-        return centroids * self.params.unit[..., None, None] if self.model.scaled else centroids
+        return (self.params.centroids + self.params.centre[..., None, :]) * self.params.unit[..., None, None]
 
     @property
     def converged(self) -> Array:
@@ -320,8 +319,8 @@ def fit(
     Warns
     -----
     FitWarning
-        If the fit has not converged, or the inertia leaves the range of the dtype, as that of float32 rows near 1e-25
-        does: labels and centroids are right whatever the unit of the rows, but squares of it are then 0 or infinite.
+        If the fit has not converged; or if the inertia leaves the dtype's range and is told as 0 or infinity, as for
+        float32 rows near 1e-25, whose labels and centroids are right all the same.
 
     Raises
     ------
@@ -356,8 +355,7 @@ def cluster(x: Any, n_clusters: int, sample_weight: Array | None, settings: Sett
     extent = gauge(source)
     source, length, factor = in_unit_of_length(source, extent.length / extent.weight, joint=settings.tol > 0)
     if factor is not None:
-        extent = gauge(source)
-        settings = _in_unit(settings, length)
+        extent, settings = gauge(source), replace(settings, tol=length.square_in(settings.tol))
     xp, d = backends.namespace(extent.total), extent.total.shape[-1]
     with np.errstate(over="ignore", invalid="ignore"):
         offset = xp.sum(extent.total**2, axis=-1) / extent.weight
@@ -375,15 +373,14 @@ def cluster(x: Any, n_clusters: int, sample_weight: Array | None, settings: Sett
         centroids = seeds(model, params, source, n, settings.init, k, settings.n_init, as_generator(settings.rng))
     else:
         centroids = as_parameter("starting centroids", settings.init, centre, (k, d), source.batch)
-        centroids = centroids if factor is None else centroids / factor[..., None, None]
-        centroids = centroids - centre[..., None, :]
+        centroids = centroids / unit[..., None, None] - centre[..., None, :]
     if settings.n_init > 1:
         source, params = restart(source, params, len(source.batch))
     start = align(params._replace(centroids=centroids), (2, 0, 1, 0, 0, 0), source.batch, 2)
     if n > _MANY:
         start = start._replace(careful=_narrow(model, start, source.first(n // 16)))
-    unit = weight_unit * length * length
-    result = run(model, start, source, settings, unit)
+    objective_unit = weight_unit * length * length
+    result = run(model, start, source, settings, objective_unit)
     if isinstance(source, Stream):
         parts = [each_row(model, "assign", result.params, rows, ()) for rows in source]
         labels, square = (xp.concat(list(pieces), axis=-1) for pieces in zip(*parts, strict=True))
@@ -392,30 +389,9 @@ def cluster(x: Any, n_clusters: int, sample_weight: Array | None, settings: Sett
             source = source.like([xp.squeeze(x, axis=len(source.batch) - 1) for x in source.held])
         labels, square = each_row(model, "assign", result.params, source, tuple(result.objective.shape))
     inertia = xp.sum(square if source.weight is None else square * source.weight, axis=-1)
-    found = unit.restore(inertia)
-    tell(_beyond(found, inertia))
-    model = replace(model, scaled=factor is not None)
-    return KMeans(model, result.params, labels, found, *result[2:])
-
-
-def _in_unit(settings: Settings, length: Unit) -> Settings:
-    """Return settings whose tolerance, of a squared length, is in the unit that all problems have."""
-    if settings.tol == 0:
-        return settings
-    exponent = -2 * int(np.max(length.exponent))
-    return replace(settings, tol=float(np.clip(np.ldexp(settings.tol, max(-900, min(900, exponent))), 1e-30, 1e30)))
-
-
-def _beyond(found: Array, inertia: Array) -> list[str]:
-    """Return a remark where an inertia has left the range of its dtype in the user's units."""
-    xp = backends.namespace(found)
-    out = ((found == 0) & (inertia > 0)) | (~xp.isfinite(found) & xp.isfinite(inertia))
-    if not concrete(xp.any(out)):
-        return []
-    return [
-        f"the inertia leaves the range of {found.dtype}, and is told as 0 or infinity; labels and centroids are right: "
-        "multiply the data by a number that brings them nearer to 1"
-    ]
+    found = objective_unit.restore(inertia)
+    tell(out_of_range(found, inertia))
+    return KMeans(replace(model, scaled=factor is not None), result.params, labels, found, *result[2:])
 
 
 def _narrow(model: KMeansModel, params: Params, rows: Rows) -> Array:

@@ -17,7 +17,7 @@ from emroute.array import concrete, itemsize
 from emroute.backend import Array
 from emroute.data import Rows, Stream
 
-__all__ = ["Unit", "in_unit_of_length", "in_unit_of_weight"]
+__all__ = ["Unit", "in_unit_of_length", "in_unit_of_weight", "out_of_range"]
 
 _ORDINARY = 2.0**40  # weights
 _RANGE = {4: 126, 8: 1022}  # of the exponents of normal numbers
@@ -47,6 +47,25 @@ class Unit:
         with np.errstate(over="ignore", under="ignore"):
             value = np.ldexp(backend.to_numpy(x).astype(np.float64), self.exponent[wide])
             return backend.from_numpy(np.asarray(value), x)
+
+    def square_in(self, value: float) -> float:
+        """Return the square of a length, a number of the host, in the unit that all problems have."""
+        if value == 0 or self.exponent is None:
+            return value
+        exponent = -2 * int(np.max(self.exponent))
+        return float(np.clip(np.ldexp(value, max(-900, min(900, exponent))), 1e-30, 1e30))
+
+
+def out_of_range(found: Array, inertia: Array) -> list[str]:
+    """Return a remark where an inertia, known in a unit of its own, has left the range of its dtype in the user's."""
+    xp = backends.namespace(found)
+    out = ((found == 0) & (inertia > 0)) | (~xp.isfinite(found) & xp.isfinite(inertia))
+    if not concrete(xp.any(out)):
+        return []
+    return [
+        f"the inertia leaves the range of {found.dtype}, and is told as 0 or infinity; labels and centroids are right: "
+        "multiply the data by a number that brings them nearer to 1"
+    ]
 
 
 def in_unit_of_weight(source: Rows | Stream) -> tuple[Rows | Stream, Unit]:

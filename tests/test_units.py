@@ -1,9 +1,11 @@
 """Fits do not depend on the units of data and weights, however small or large."""
 
+import warnings
+
 import numpy as np
 import pytest
 
-from emroute import binomial, gmm, kmeans, multinomial, poisson
+from emroute import binomial, gmm, kmeans, multinomial, poisson, select
 from emroute.errors import FitWarning, InputError
 from tests.helpers import COVARIANCE_TYPES
 
@@ -33,7 +35,7 @@ def _fits(lib, dtype, **weights):
     x = lib.asarray(_rows(dtype))
     counts = lib.asarray(_counts().astype(dtype))
     table = lib.asarray(np.stack([_counts(), 30 - _counts()], axis=-1).astype(dtype))
-    for kind in COVARIANCE_TYPES:
+    for kind in COVARIANCE_TYPES if lib.name == "numpy" else ("full",):
         yield kind, "means", gmm.fit(x, 2, covariance_type=kind, init=[[1.0], [8.0]], **weights)
     yield "kmeans", "centroids", kmeans.fit(x, 2, init=[[1.0], [8.0]], **weights)
     yield "poisson", "rates", poisson.fit(counts, 2, init=[2.0, 8.0], **weights)
@@ -159,3 +161,14 @@ def test_a_batch_and_a_stream_of_tiny_rows(lib):
 def test_rows_that_are_all_zero_need_no_unit(lib):
     found = kmeans.fit(lib.asarray(np.zeros((4, 2), "float32")), 1, rng=0)
     assert float(found.inertia) == 0
+
+
+def test_a_choice_by_weights_that_sum_to_one_is_told(eager_lib):
+    x, weight = eager_lib.asarray(_rows("float64")), np.full(N, 1 / N)
+    weight[:10] = 0
+    with pytest.warns(FitWarning, match=r"weights sum to 0.983 over 590 rows.*multiply them"):
+        select.mixtures(x, range(1, 4), "diag", rng=0, sample_weight=eager_lib.asarray(weight))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        choice = select.mixtures(x, range(1, 4), "diag", rng=0, sample_weight=eager_lib.asarray(N * weight))
+    assert choice.best.n_components == 2
