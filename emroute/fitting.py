@@ -18,6 +18,7 @@ from emroute.errors import InputError, tell
 from emroute.family import FamilyModel, Nearest, as_real
 from emroute.init import STARTS, seeds
 from emroute.sweep import Moments, summarize, sweep
+from emroute.units import Unit, in_unit_of_weight
 from emroute.validate import (
     as_generator,
     as_parameter,
@@ -45,6 +46,8 @@ __all__ = [
     "run",
     "split_start",
 ]
+
+_ONE = Unit()
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,13 @@ def restart(source: Rows | Stream, params: Any, n_batch: int) -> tuple[Rows | St
 
 
 def iterate(
-    kind: Callable[..., Any], model: Any, params: Any, source: Rows | Stream, drawn: Array | None, settings: Settings
+    kind: Callable[..., Any],
+    model: Any,
+    params: Any,
+    source: Rows | Stream,
+    drawn: Array | None,
+    settings: Settings,
+    unit: Unit = _ONE,
 ) -> Any:
     """Fit a mixture from parameters, or from starting points: nearest-point assignment, then one M-step.
 
@@ -111,6 +120,8 @@ def iterate(
         Starting points ``(..., k, p)``, with restarts ``(..., R, k, p)``; None where `params` are the start.
     settings
         The fit's options.
+    unit
+        What the objective is in the user's units.
     """
     if settings.n_init > 1:
         source, params = restart(source, params, params.weights.ndim - 1)
@@ -124,7 +135,7 @@ def iterate(
             params = compiled(backend, type(model).around, model)(params, drawn)
         statistics = sweep(nearest, (params, drawn), source, batch, settings.chunk_size)
         params = compiled(backend, Nearest.maximize, nearest)(statistics, params)
-    return kind(model, *run(model, params, source, settings))
+    return kind(model, *run(model, params, source, settings, unit))
 
 
 def _lead(batch: tuple[int, ...], n_own: int, params: Any, drawn: Array) -> tuple[Any, Array]:
@@ -134,8 +145,13 @@ def _lead(batch: tuple[int, ...], n_own: int, params: Any, drawn: Array) -> tupl
     return params, xp.broadcast_to(drawn, (*batch, *drawn.shape[-2:]))
 
 
-def run(model: Any, params: Any, source: Rows | Stream, settings: Settings) -> em.Fit:
-    """Run the loop; of restarts, which are the last batch dimension, keep the best."""
+def run(model: Any, params: Any, source: Rows | Stream, settings: Settings, unit: Unit = _ONE) -> em.Fit:
+    """Run the loop; of restarts, which are the last batch dimension, keep the best. The objective is in the unit."""
+    restarts, callback = int(settings.n_init > 1), settings.callback
+
+    def restored(fit: em.Fit, tail: int) -> em.Fit:
+        return fit._replace(objective=unit.restore(fit.objective, tail), trace=unit.restore(fit.trace, tail + 1))
+
     fit = em.climb(
         model,
         source,
@@ -143,12 +159,12 @@ def run(model: Any, params: Any, source: Rows | Stream, settings: Settings) -> e
         settings.tol,
         settings.max_iter,
         settings.chunk_size,
-        settings.callback,
+        callback and (lambda iteration, fit: callback(iteration, restored(fit, restarts))),
         settings.progress,
     )
     if settings.n_init > 1:
         fit = compiled(backends.get(fit.objective), best, fit.objective.ndim - 1)(fit)
-    return em.trim(fit, settings.max_iter)
+    return restored(em.trim(fit, settings.max_iter), 0)
 
 
 def best(axis: int, fit: em.Fit) -> em.Fit:
@@ -250,6 +266,7 @@ def fit_counts(
     like = backends.get(*source.arrays).from_numpy(np.zeros(()), source.arrays[0])
     check_floating("the data", like)
     check_weights("sample_weight", sample_weight, like)
+    source, unit = in_unit_of_weight(source)
     params = family.template(like, source.batch, k, *source.arrays)
     census = sweep(_Census(family), params, source, source.batch)
     xp = backends.namespace(like)
@@ -267,7 +284,7 @@ def fit_counts(
     if weights is not None:
         params = params._replace(weights=mixing_weights(weights, like, k))
     params = align(params, family.param_ranks, source.batch, 2)
-    fitted = iterate(kind, model, params, source, drawn, settings)
+    fitted = iterate(kind, model, params, source, drawn, settings, unit)
     tell(fitted.remarks(settings.max_iter))
     return fitted
 
@@ -280,8 +297,11 @@ def split_start(init: Any, names: str) -> tuple[Any, Any]:
     return given
 
 
-def admit(x: Any, sample_weight: Any, k: int, name: str) -> tuple[Rows | Stream, int]:
-    """Check floating data, but for NaN and infinity; return them with their number of rows."""
+def admit(x: Any, sample_weight: Any, k: int, name: str) -> tuple[Rows | Stream, int, Unit]:
+    """Check floating data, but for NaN and infinity.
+
+    Return them with weights of ordinary size, their number of rows, and the unit of weight.
+    """
     source = open_source(x, sample_weight, (1,)).detached()
     (first,) = source.arrays
     check_floating("x", first)
@@ -290,7 +310,8 @@ def admit(x: Any, sample_weight: Any, k: int, name: str) -> tuple[Rows | Stream,
         raise InputError(f"x has shape {tuple(first.shape)}; expected at least one feature")
     n = source.n if isinstance(source, Rows) else sum(rows.n for rows in source)
     check_total(n, k, name, math.prod(source.batch))
-    return source, n
+    source, unit = in_unit_of_weight(source)
+    return source, n, unit
 
 
 def measure(source: Rows | Stream) -> Moments:

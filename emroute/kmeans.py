@@ -30,6 +30,7 @@ from emroute.fitting import Settings, admit, align, measure, restart, run
 from emroute.init import seeds
 from emroute.remarks import remarks
 from emroute.sweep import each_row, gauge, sweep
+from emroute.units import in_unit_of_length, out_of_range
 from emroute.validate import as_generator, as_parameter, check_count, check_floating, check_scored, check_width
 
 __all__ = ["KMeans", "KMeansModel", "Params", "Statistics", "fit"]
@@ -51,6 +52,8 @@ class Params(NamedTuple):
     """``(...,)``: weighted squared distances of all rows to the centre."""
     rest: Array
     """``(...,)``: centroids whose shifts have squares that sum to no more than this stay where they are."""
+    unit: Array
+    """``(...,)``: the length in which all of these are; 1 unless squares of the rows over- or underflow."""
 
 
 class Statistics(NamedTuple):
@@ -78,10 +81,13 @@ class KMeansModel:
         from 0 than the rows are from it.
     weighted
         Whether any weight is not 1.
+    scaled
+        Whether rows are first divided by the unit; a fit does that once, before its first step.
     """
 
     centred: bool = True
     weighted: bool = True
+    scaled: bool = False
 
     ranks = (1,)
 
@@ -161,7 +167,8 @@ class KMeansModel:
         return -(statistics.inertia + (1 - params.careful) * params.scatter)
 
     def points(self, params: Params, x: Array) -> Array:
-        """Rows about the centre."""
+        """Rows about the centre, in the unit."""
+        x = x / params.unit[..., None, None] if self.scaled else x
         return x - params.centre[..., None, :] if self.centred else x
 
     def assign(self, params: Params, x: Array) -> tuple[Array, Array]:
@@ -169,7 +176,8 @@ class KMeansModel:
         z = self.points(params, x)
         labels = nearest(z, params.centroids)
         gaps = self._gaps(params, z, labels)
-        return labels, backends.namespace(z).vecdot(gaps, gaps)
+        square = backends.namespace(z).vecdot(gaps, gaps)
+        return labels, square * params.unit[..., None] * params.unit[..., None] if self.scaled else square
 
     def distances(self, params: Params, x: Array) -> Array:
         """Distances to all centroids, ``(..., n, k)``; exactly 0, with a finite gradient, at a centroid."""
@@ -186,7 +194,8 @@ class KMeansModel:
             (square,) = backend.map_blocks(by_differences, [each], 1)
             square = xp.moveaxis(square, 0, -1)
         positive = square > 0
-        return xp.where(positive, xp.sqrt(xp.where(positive, square, xp.ones_like(square))), xp.zeros_like(square))
+        root = xp.where(positive, xp.sqrt(xp.where(positive, square, xp.ones_like(square))), xp.zeros_like(square))
+        return root * params.unit[..., None, None] if self.scaled else root
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -217,7 +226,7 @@ class KMeans:
     @property
     def centroids(self) -> Array:
         """``(..., k, d)``."""
-        return self.params.centroids + self.params.centre[..., None, :]
+        return (self.params.centroids + self.params.centre[..., None, :]) * self.params.unit[..., None, None]
 
     @property
     def converged(self) -> Array:
@@ -259,7 +268,8 @@ class KMeans:
         check_floating("x", self.params.centroids, *rows.arrays)
         check_width(rows.arrays[0], self.params.centroids.shape[-1])
         check_scored(rows)
-        return each_row(self.model, name, self.params, rows, tuple(self.params.centroids.shape[:-2]))
+        with np.errstate(over="ignore"):  # labels are right where squared distances are beyond the dtype
+            return each_row(self.model, name, self.params, rows, tuple(self.params.centroids.shape[:-2]))
 
 
 @Capabilities(jit=True, batch=True, streams=True)
@@ -304,6 +314,12 @@ def fit(
     KMeans
         With arrays of the data's library, dtype and device.
 
+    Warns
+    -----
+    FitWarning
+        If the fit has not converged; or if the inertia leaves the dtype's range and is told as 0 or infinity, as for
+        float32 rows near 1e-25, whose labels and centroids are right all the same.
+
     Raises
     ------
     InputError
@@ -333,12 +349,11 @@ def fit(
 def cluster(x: Any, n_clusters: int, sample_weight: Array | None, settings: Settings, rest: float = 0.0) -> KMeans:
     """Return what `fit` does; centroids whose shifts have squares that sum to no more than `rest` are at rest."""
     k = check_count("n_clusters", n_clusters)
-    source, n = admit(x, sample_weight, k, "n_clusters")
-    unit = None
-    if sample_weight is not None:
-        unit = _unit(source.weight)
-        source = replace(source, weight=source.weight / unit[..., None])
+    source, n, weight_unit = admit(x, sample_weight, k, "n_clusters")
     extent = gauge(source)
+    source, length, factor = in_unit_of_length(source, extent.length / extent.weight, joint=settings.tol > 0)
+    if factor is not None:
+        extent, settings = gauge(source), replace(settings, tol=length.square_in(settings.tol))
     xp, d = backends.namespace(extent.total), extent.total.shape[-1]
     with np.errstate(over="ignore", invalid="ignore"):
         offset = xp.sum(extent.total**2, axis=-1) / extent.weight
@@ -350,20 +365,21 @@ def cluster(x: Any, n_clusters: int, sample_weight: Array | None, settings: Sett
         centre, scatter = moments.mean, xp.sum(moments.square, axis=-1)
     model = KMeansModel(centred=not near, weighted=sample_weight is not None)
     zero = xp.zeros_like(scatter)
-    params = Params(zero[..., None, None], zero + 1, zero, centre, scatter, zero + rest)
+    unit = zero + 1 if factor is None else zero + factor
+    params = Params(zero[..., None, None], zero + 1, zero, centre, scatter, zero + rest / unit / unit, unit)
     if settings.named:
         centroids = seeds(model, params, source, n, settings.init, k, settings.n_init, as_generator(settings.rng))
     else:
-        centroids = (
-            as_parameter("starting centroids", settings.init, centre, (k, d), source.batch) - centre[..., None, :]
-        )
+        centroids = as_parameter("starting centroids", settings.init, centre, (k, d), source.batch)
+        centroids = centroids / unit[..., None, None] - centre[..., None, :]
     if settings.n_init > 1:
         source, params = restart(source, params, len(source.batch))
-    start = align(params._replace(centroids=centroids), (2, 0, 0, 1, 0, 0), source.batch, 3)
+    start = align(params._replace(centroids=centroids), (2, 0, 0, 1, 0, 0, 0), source.batch, 3)
     start = start._replace(alike=compiled(backends.get(centre), _alike)(start.centroids))
     if n > _MANY:
         start = start._replace(careful=_narrow(model, start, source.first(n // 16)))
-    result = run(model, start, source, settings)
+    objective_unit = weight_unit * length * length
+    result = run(model, start, source, settings, objective_unit)
     if isinstance(source, Stream):
         parts = [each_row(model, "assign", result.params, rows, ()) for rows in source]
         labels, square = (xp.concat(list(pieces), axis=-1) for pieces in zip(*parts, strict=True))
@@ -372,17 +388,9 @@ def cluster(x: Any, n_clusters: int, sample_weight: Array | None, settings: Sett
             source = source.like([xp.squeeze(x, axis=len(source.batch) - 1) for x in source.held])
         labels, square = each_row(model, "assign", result.params, source, tuple(result.objective.shape))
     inertia = xp.sum(square if source.weight is None else square * source.weight, axis=-1)
-    trace, *others = result[2:]
-    if unit is not None:
-        inertia, trace = inertia * unit, trace * unit[..., None]
-    return KMeans(model, result.params, labels, inertia, trace, *others)
-
-
-def _unit(weight: Array) -> Array:
-    """Return what the weights of each problem are divided by: the largest, where sums could over- or underflow."""
-    xp = backends.namespace(weight)
-    top = xp.max(weight, axis=-1)
-    return xp.where((top > 2.0**-40) & (top < 2.0**40), xp.ones_like(top), top)
+    found = objective_unit.restore(inertia)
+    tell(out_of_range(found, inertia))
+    return KMeans(replace(model, scaled=factor is not None), result.params, labels, found, *result[2:])
 
 
 def _alike(centroids: Array) -> Array:

@@ -133,7 +133,11 @@ class Mixture:
 
     @Capabilities(gradients=True, jit=True, batch=True, integers=True)
     def bic(self, *data: Array, sample_weight: Array | None = None) -> Array:
-        """Bayesian information criterion, −2 L + p ln n, n the sum of weights: the lower, the better."""
+        """Bayesian information criterion, −2 L + p ln n, n the sum of weights: the lower, the better.
+
+        Weights count rows here: where they sum to 1, ln n is 0 and more components are always better. Multiply them so
+        that they sum to the number of observations.
+        """
         total, weight = self._total(data, sample_weight)
         return -2 * total + self.n_parameters * backends.namespace(total).log(weight)
 

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from emroute import backend as backends
 from emroute.array import concrete
 from emroute.backend import Array, is_array
@@ -136,7 +138,8 @@ def mixtures(
     criterion
         What the best has least of: ``"bic"``, ``"aic"`` or ``"icl"``.
     sample_weight
-        ``(n,)``; their sum stands for n in the criteria.
+        ``(n,)``; their sum stands for n in the criteria. Where it is far less than the number of rows, as that of
+        weights which sum to 1, every parameter seems to cost nothing: multiply them.
     init
         ``"k-means++"`` or ``"random"``.
     n_init
@@ -159,7 +162,8 @@ def mixtures(
     Warns
     -----
     FitWarning
-        Once: what `emroute.gmm.fit` would say of the best fit, and if the best number of components is the largest.
+        Once: what `emroute.gmm.fit` would say of the best fit, if the best number of components is the largest, and
+        if the weights sum to less than a tenth of the number of rows that have one.
 
     Raises
     ------
@@ -204,7 +208,7 @@ def mixtures(
             table.append(Row(k, kind, likelihood, mixture.n_parameters, bic, aic, icl, converged))
             fits.append(mixture)
     choice = Choice(criterion, tuple(table), tuple(fits))
-    tell(choice.best.remarks(max_iter) + _edge(choice, sizes))
+    tell(choice.best.remarks(max_iter) + _edge(choice, sizes) + _light(sample_weight))
     if not math.isfinite(getattr(table[choice.index], criterion)):
         raise InputError("no fit ended with a finite criterion; scale the data, or raise covariance_floor")
     return choice
@@ -216,6 +220,20 @@ def _edge(choice: Choice, sizes: list[int]) -> list[str]:
     if min(sizes) == largest or choice.table[choice.index].n_components < largest:
         return []
     return [f"the best number of components, {largest}, is the largest tried: try more, or criterion='icl'"]
+
+
+def _light(sample_weight: Array | None) -> list[str]:
+    """Return a remark where weights sum to far less than there are rows with one."""
+    if sample_weight is None:
+        return []
+    host = backends.get(sample_weight).to_numpy(sample_weight)
+    total, n = float(np.sum(host, dtype=np.float64)), int(np.count_nonzero(host))
+    if total >= n / 10:
+        return []
+    return [
+        f"the weights sum to {total:.3g} over {n} rows, and the criteria take their sum for the number of rows, so "
+        "that parameters cost too little or too much: multiply them so that they sum to the number of observations"
+    ]
 
 
 def _sizes(n_components: Any) -> list[int]:

@@ -151,6 +151,8 @@ def check_weights(name: str, weight: Array, like: Array) -> Array:
             f"{name} has a negative or non-finite entry at {_first(~((weight >= 0) & sound(weight)))}; weights are >= 0"
         ),
     )
+    if concrete(positive) is False:  # some devices take numbers below the smallest normal one for 0
+        positive = np.all(backend.to_numpy(weight).astype(np.float64).sum(axis=-1) > 0)
     require(positive, lambda: f"{name} is zero everywhere (in some problem); at least one weight must be positive")
     return weight
 

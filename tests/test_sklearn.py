@@ -6,6 +6,7 @@ import pickle
 import re
 import subprocess
 import sys
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import sklearn
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, csr_matrix, random_array
 from sklearn import cluster, datasets, mixture
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
@@ -545,3 +546,18 @@ def test_bad_data_and_weights_are_refused():
     same = np.zeros((9, 2))
     rejected(lambda: GaussianMixture(2, reg_covar=0).fit(same), InputError, "ill-defined", "reg_covar")
     np.testing.assert_allclose(GaussianMixture(1).fit(same).covariances_[0], 1e-6 * np.eye(2), rtol=1e-9)
+
+
+def test_wide_sparse_rows_are_never_dense_at_once():
+    x = random_array((300, 50_000), density=4e-4, format="csr", rng=0)
+    tracemalloc.start()
+    KMeans(2, random_state=0, max_iter=1).fit(x).predict(x)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3e8  # a sample of 167 rows, a few times over; all 20,000 such rows would be 8e9
+
+
+def test_sparse_rows_of_a_mixture_are_refused_with_the_remedies():
+    x = csr_matrix((20_000, 50_000))
+    with pytest.raises(InputTypeError, match=r"7.5 GiB.*covariance_type='diag'.*TruncatedSVD"):
+        GaussianMixture(2).fit(x)

@@ -22,6 +22,7 @@ from emroute.gmm.spread import Spread
 from emroute.gmm.width import widths
 from emroute.init import seeds
 from emroute.mixture import Mixture
+from emroute.units import Unit
 from emroute.validate import as_generator, as_parameter, check_choice, check_count, check_floating, check_number
 
 __all__ = ["GaussianMixture", "fit"]
@@ -238,7 +239,7 @@ def fit_model(
     model: GaussianModel, x: Any, n_components: int, sample_weight: Array | None, floor: float, settings: Settings
 ) -> GaussianMixture:
     """Return what `fit` does, for any model whose parameters are Gaussian."""
-    source, n, params = prepare(model, x, n_components, sample_weight, floor)
+    source, n, params, weight_unit = prepare(model, x, n_components, sample_weight, floor)
     (k, d), centre, init = params.means.shape[-2:], params.centre, settings.init
     drawn = None
     if settings.named:
@@ -250,19 +251,19 @@ def fit_model(
         drawn = (drawn - centre[..., None, :]) / params.scale[..., None, :] / params.reach[..., None, :]
     params = _aligned(model, params, source.batch)
     params = compiled(backends.get(centre), GaussianModel.complete, model)(params)
-    return iterate(GaussianMixture, model, params, source, drawn, settings)
+    return iterate(GaussianMixture, model, params, source, drawn, settings, weight_unit)
 
 
 def prepare(
     model: GaussianModel, x: Any, n_components: int, sample_weight: Array | None, floor: float
-) -> tuple[Rows | Stream, int, Params]:
-    """Check the data; return them, their number of rows, and equal components in their standard coordinates."""
+) -> tuple[Rows | Stream, int, Params, Unit]:
+    """Check the data; return what `admit` does, and equal components in the data's standard coordinates."""
     k = check_count("n_components", n_components)
-    source, n = admit(x, sample_weight, k, "n_components")
+    source, n, weight_unit = admit(x, sample_weight, k, "n_components")
     moments = measure(source)
     floor = max(floor, (64 * eps(moments.mean)) ** 2)  # what keeps numbers finite
     start = compiled(backends.get(moments.mean), standard, model, k)
-    return source, n, start(moments, *widths(source, n), floor)
+    return source, n, start(moments, *widths(source, n), floor), weight_unit
 
 
 def _aligned(model: GaussianModel, params: Params, batch: tuple[int, ...]) -> Params:

@@ -60,8 +60,8 @@ def one_step(
     model: GaussianModel, x: Array, n_components: int, sample_weight: Array | None, known: Array
 ) -> GaussianMixture:
     """Return the mixture that an M-step makes of rows ``(n, d)`` and labels ``(n,)`` or responsibilities ``(n, k)``."""
-    _, _, params = prepare(model, x, n_components, sample_weight, 0.0)
-    source = open_source((x, known), sample_weight, (1, known.ndim - 1))
+    rows, _, params, _ = prepare(model, x, n_components, sample_weight, 0.0)
+    source = open_source((x, known), rows.weight, (1, known.ndim - 1))
     statistics = sweep(_Assigned(model), params, source, ())
     maximize = compiled(backends.get(x), type(model).maximize, model)
     return GaussianMixture.unfitted(model, maximize(statistics, params))

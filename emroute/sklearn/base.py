@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from numbers import Integral
 from typing import Any
@@ -62,6 +63,13 @@ class Estimator(BaseEstimator):
                 raise InputError(f"Found array with 0 feature(s) (shape={tuple(X.shape)}); expected one at least")
             x = validate_data(self, X, reset=reset, skip_check_array=True)
             return backends.get(x).detach(x) if reset else x
+        if issparse(X) and not self._sparse:
+            size = math.prod(X.shape) * 8 / 2**30
+            raise InputTypeError(
+                f"Sparse data of shape {X.shape} was passed for X, but {type(self).__name__} takes dense data. Where "
+                f"{size:.2g} GiB are at hand use '.toarray()'; of many features, with covariance_type='diag' where it "
+                "is Gaussian; or reduce them first, as by sklearn.decomposition.TruncatedSVD"
+            )
         accept = "csr" if self._sparse else False
         fitted = None if reset else getattr(self, self._fitted)
         dtypes = [fitted.dtype] if isinstance(fitted, np.ndarray) else [np.float64, np.float32]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any, Self
@@ -131,6 +132,7 @@ class KMeans(TransformerMixin, ClassNamePrefixFeaturesOutMixin, ClusterMixin, Es
         weight = as_weight(sample_weight, x)
         variance = summarize(open_source(x)).variance
         rest = check_number("tol", self.tol) * float(backends.namespace(variance).mean(variance))
+        rest = rest if math.isfinite(rest) else 0.0  # squares overflow: go on until nothing changes
         options: dict[str, Any] = {"tol": 0.0, "rng": generator(self.random_state), "callback": self._reporter()}
         fits = [
             kmeans.cluster(x, k, weight, Settings(init, n_init, max_iter=self.max_iter, **options), rest)
