@@ -83,7 +83,7 @@ def peak(x: Array) -> Array:
     """Log-probability of a count under a Poisson of that mean: x log x − x − log x!, by Stirling's series where large.
 
     >>> import numpy as np
-    >>> peak(np.asarray([0.0, 1.0, 1e7])).round(6).tolist()
+    >>> peak(np.asarray([1.0, 100.0, 1e7])).round(6).tolist()
     [0.0, -1.0, -8.977986]
     """
     check_floating("counts", x)
