@@ -54,14 +54,14 @@ def nearest(points: Array, centres: Array, close: Array | None = None) -> Array:
         labels = xp.argmin(first[..., None], axis=-1)
         return backend.loop(lambda state: state[0] < k, one_more, (1, first, labels))[2]
 
-    return either(xp.any(alike(centres)) if close is None else close, by_differences, by_products, points)
+    return either(xp.any(alike(centres) > 0) if close is None else close, by_differences, by_products, points)
 
 
 def alike(centres: Array) -> Array:
-    """Whether products cannot tell some two centres ``(..., k, d)`` apart, ``(...,)``."""
+    """``(...,)``: 1 where products cannot tell some two of the centres ``(..., k, d)`` apart, else 0."""
     xp, k = backends.namespace(centres), centres.shape[-2]
     square = xp.vecdot(centres, centres)
     between = square[..., None, :] + square[..., None] - 2 * xp.matmul(centres, swap(centres))
     other = constant(~np.eye(k, dtype=bool), like=between > 0)
     blurred = between <= _BLUR * eps(between) * xp.max(square, axis=-1)[..., None, None]
-    return xp.any(blurred & other, axis=(-2, -1))
+    return xp.astype(xp.any(blurred & other, axis=(-2, -1)), centres.dtype)

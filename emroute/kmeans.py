@@ -160,7 +160,7 @@ class KMeansModel:
         inertia = -self.objective(statistics, params)
         narrow = eps(counts) * params.scatter > _TOLERATED[itemsize(counts)] * inertia
         careful = xp.astype(narrow | (xp.max(empty, axis=-1) > 0), counts.dtype)
-        return params._replace(centroids=centroids, careful=careful, alike=_alike(centroids))
+        return params._replace(centroids=centroids, careful=careful, alike=alike(centroids))
 
     def objective(self, statistics: Statistics, params: Params) -> Array:
         """Minus the inertia."""
@@ -375,7 +375,7 @@ def cluster(x: Any, n_clusters: int, sample_weight: Array | None, settings: Sett
     if settings.n_init > 1:
         source, params = restart(source, params, len(source.batch))
     start = align(params._replace(centroids=centroids), (2, 0, 0, 1, 0, 0, 0), source.batch, 3)
-    start = start._replace(alike=compiled(backends.get(centre), _alike)(start.centroids))
+    start = start._replace(alike=compiled(backends.get(centre), alike)(start.centroids))
     if n > _MANY:
         start = start._replace(careful=_narrow(model, start, source.first(n // 16)))
     objective_unit = weight_unit * length * length
@@ -391,10 +391,6 @@ def cluster(x: Any, n_clusters: int, sample_weight: Array | None, settings: Sett
     found = objective_unit.restore(inertia)
     tell(out_of_range(found, inertia))
     return KMeans(replace(model, scaled=factor is not None), result.params, labels, found, *result[2:])
-
-
-def _alike(centroids: Array) -> Array:
-    return backends.namespace(centroids).astype(alike(centroids), centroids.dtype)
 
 
 def _narrow(model: KMeansModel, params: Params, rows: Rows) -> Array:

@@ -13,7 +13,6 @@ monomials of those are d²/2 products a row.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from functools import cache
 
 import numpy as np
@@ -22,6 +21,7 @@ from emroute import backend as backends
 from emroute.array import constant, swap
 from emroute.backend import Array
 from emroute.gmm.diagonal import quadratic, weighted_sum
+from emroute.gmm.kind import Covariance
 from emroute.gmm.spread import Spread, diagonal, inverse, least, truncated
 
 __all__ = ["COVARIANCES", "Covariance"]
@@ -31,96 +31,6 @@ __all__ = ["COVARIANCES", "Covariance"]
 # (float32 alike); at d = 128 differences take a tenth of the time for k of 1 and 2, half for 8.
 _NARROW_ROWS, _PER_COMPONENT = 16, 6
 _WIDE_ROWS = 256  # whatever k is, monomials of a block of 512 rows would fill 134 MB
-
-
-class Covariance(ABC):
-    """One covariance type. Shapes: means ``(..., k, d)``, z ``(..., d, n)``, monomials ``(..., f, n)``."""
-
-    rank: int
-    """Rank of the covariances without batch."""
-
-    @abstractmethod
-    def shape(self, k: int, d: int) -> tuple[int, ...]:
-        """Shape of the covariances without batch."""
-
-    def plain(self, k: int, d: int) -> bool:
-        """Whether differences to the means cost less than monomials."""
-        return False
-
-    @abstractmethod
-    def monomials(self, z: Array) -> Array:
-        """The functions of z in which the log-densities are linear; 1 and z come first."""
-
-    def common(self, spread: Spread, z: Array) -> Array | float:
-        """The part of the log-density that all components share, ``(..., n)``."""
-        return 0.0
-
-    @abstractmethod
-    def natural(self, means: Array, spread: Spread, offset: Array) -> Array:
-        """Coefficients of the monomials, ``(..., k, f)``, in log-densities that are `offset` at the means."""
-
-    def sums(self, monomials: Array, shares: Array, z: Array, weight: Array) -> tuple[Array, ...]:
-        """Sums of the monomials weighted by `shares` ``(..., k, n)``, which add up to `weight` ``(..., n)``."""
-        return (backends.namespace(shares).matmul(shares, swap(monomials)),)
-
-    def sums_of(self, gaps: Array, shares: Array) -> tuple[Array, ...]:
-        """Return the same of differences ``(..., k, d, n)`` in place of z."""
-        return (backends.namespace(gaps).matmul(self.monomials(gaps), shares[..., None])[..., 0],)
-
-    @abstractmethod
-    def moments(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
-        """Weight ``(..., k)``, first moments ``(..., k, d)`` and second moments from sums."""
-
-    @abstractmethod
-    def squares(self, spread: Spread, gaps: Array) -> Array:
-        """Squared Mahalanobis lengths ``(..., k, n)`` of differences ``(..., k, d, n)``."""
-
-    @abstractmethod
-    def moment(self, counts: Array, shift: Array, second: Array) -> Array:
-        """Covariances about the means, `shift` from where the second moments are taken; `counts` are positive."""
-
-    @abstractmethod
-    def spread(self, covariances: Array, floor: Array, d: int, resolution: float, bound: Array | None = None) -> Spread:
-        """Decompose covariances S, kept above a bound E: the exact maximum of the likelihood under S >= E.
-
-        Parameters
-        ----------
-        covariances
-            What the data ask for.
-        floor
-            ``(...,)``: the least variance in any direction; 1 is D.
-        d
-            The number of features.
-        resolution
-            The share of its own variances below which an eigenvalue of a matrix is rounding.
-        bound
-            The bounds of the last M-step. None grows as far as numbers resolve it, so that what was allowed stays so
-            and the likelihood does not fall.
-        """
-
-    @abstractmethod
-    def uncorrelated(self, variances: Array, floor: Array, resolution: float) -> Spread:
-        """Decompose covariances of features ``(..., k, d)`` without correlation; tied and spherical ones are alike."""
-
-    def least(self, covariances: Array) -> Array:
-        """Least variances in any direction, in units of the features' own."""
-        return covariances
-
-    def inverse(self, covariances: Array) -> Array:
-        """Precisions of covariances, and the other way round."""
-        return 1 / covariances
-
-    @abstractmethod
-    def scaled(self, covariances: Array, scale: Array) -> Array:
-        """Covariances of z times `scale`, ``(..., d)``."""
-
-    @abstractmethod
-    def n_parameters(self, k: int, d: int) -> int:
-        """Free parameters of all covariances."""
-
-    @abstractmethod
-    def dense(self, covariances: np.ndarray, k: int, d: int) -> np.ndarray:
-        """Full matrices ``(..., k, d, d)``, on the host."""
 
 
 def _ones_and(z: Array) -> Array:
