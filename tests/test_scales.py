@@ -61,7 +61,12 @@ def test_means_and_covariances_agree(lib, seed, scale, offset, gap, weight):
                 x.astype(float), K, covariance_type=kind, init=start, sample_weight=weights.astype(float), **STEPS
             )
             found = gmm.fit(
-                lib.asarray(x), K, covariance_type=kind, init=start, sample_weight=lib.asarray(weights), **STEPS
+                lib.asarray(x),
+                K,
+                covariance_type=kind,
+                init=lib.asarray(start),
+                sample_weight=lib.asarray(weights),
+                **STEPS,
             )
         means, covariances = (lib.to_numpy(y).astype(np.float64) for y in (found.means, found.covariances))
         np.testing.assert_allclose(lib.to_numpy(found.weights), exact.weights, rtol=1e-4)
