@@ -319,8 +319,8 @@ def fit(
     Warns
     -----
     FitWarning
-        If the fit has not converged; or if the inertia leaves the dtype's range and is told as 0 or infinity, as for
-        float32 rows near 1e-25, whose labels and centroids are right all the same.
+        If the fit has not converged; or if the inertia leaves the dtype's range and is 0 or infinite, as for float32
+        rows near 1e-25; labels and centroids are right.
 
     Raises
     ------
@@ -379,8 +379,7 @@ def cluster(x: Any, n_clusters: int, sample_weight: Array | None, settings: Sett
     start = align(params._replace(centroids=centroids), (2, 0, 1, 0, 0, 0), source.batch, 2)
     if n > _MANY:
         start = start._replace(careful=_narrow(model, start, source.first(n // 16)))
-    objective_unit = weight_unit * length * length
-    result = run(model, start, source, settings, objective_unit)
+    result = run(model, start, source, settings, weight_unit * length * length)
     if isinstance(source, Stream):
         parts = [each_row(model, "assign", result.params, rows, ()) for rows in source]
         labels, square = (xp.concat(list(pieces), axis=-1) for pieces in zip(*parts, strict=True))
@@ -389,7 +388,7 @@ def cluster(x: Any, n_clusters: int, sample_weight: Array | None, settings: Sett
             source = source.like([xp.squeeze(x, axis=len(source.batch) - 1) for x in source.held])
         labels, square = each_row(model, "assign", result.params, source, tuple(result.objective.shape))
     inertia = xp.sum(square if source.weight is None else square * source.weight, axis=-1)
-    found = objective_unit.restore(inertia)
+    found = (weight_unit * length * length).restore(inertia)
     tell(out_of_range(found, inertia))
     return KMeans(replace(model, scaled=factor is not None), result.params, labels, found, *result[2:])
 
