@@ -148,8 +148,7 @@ class KMeansModel:
 
     def maximize(self, statistics: Statistics, params: Params) -> Params:
         """Move centroids to the means of their rows, and the first that has none to the farthest row."""
-        counts, sums, _, farthest, distance = statistics
-        xp = backends.namespace(counts)
+        (counts, sums, _, farthest, distance), xp = statistics, backends.namespace(statistics.counts)
         shift = ratio(sums, counts[..., None], xp.zeros_like(sums))
         # a shift within the rounding of the rows is none; else centroids at rest would tremble for ever
         rounding = 16 * eps(sums) * xp.sqrt(params.scatter / xp.sum(counts, axis=-1))
