@@ -146,8 +146,7 @@ class KMeansModel:
 
     def maximize(self, statistics: Statistics, params: Params) -> Params:
         """Move centroids to the means of their rows, and the first that has none to the farthest row."""
-        counts, sums, _, farthest, distance = statistics
-        xp = backends.namespace(counts)
+        (counts, sums, _, farthest, distance), xp = statistics, backends.namespace(statistics.counts)
         shift = ratio(sums, counts[..., None], xp.zeros_like(sums))
         # a shift within the rounding of the rows is none; else centroids at rest would tremble for ever
         rounding = 16 * eps(sums) * xp.sqrt(params.scatter / xp.sum(counts, axis=-1))
@@ -317,8 +316,8 @@ def fit(
     Warns
     -----
     FitWarning
-        If the fit has not converged; or if the inertia leaves the dtype's range and is told as 0 or infinity, as for
-        float32 rows near 1e-25, whose labels and centroids are right all the same.
+        If the fit has not converged; or if the inertia leaves the dtype's range and is 0 or infinite, as for float32
+        rows near 1e-25; labels and centroids are right.
 
     Raises
     ------
@@ -378,8 +377,7 @@ def cluster(x: Any, n_clusters: int, sample_weight: Array | None, settings: Sett
     start = start._replace(alike=compiled(backends.get(centre), alike)(start.centroids))
     if n > _MANY:
         start = start._replace(careful=_narrow(model, start, source.first(n // 16)))
-    objective_unit = weight_unit * length * length
-    result = run(model, start, source, settings, objective_unit)
+    result = run(model, start, source, settings, weight_unit * length * length)
     if isinstance(source, Stream):
         parts = [each_row(model, "assign", result.params, rows, ()) for rows in source]
         labels, square = (xp.concat(list(pieces), axis=-1) for pieces in zip(*parts, strict=True))
@@ -388,7 +386,7 @@ def cluster(x: Any, n_clusters: int, sample_weight: Array | None, settings: Sett
             source = source.like([xp.squeeze(x, axis=len(source.batch) - 1) for x in source.held])
         labels, square = each_row(model, "assign", result.params, source, tuple(result.objective.shape))
     inertia = xp.sum(square if source.weight is None else square * source.weight, axis=-1)
-    found = objective_unit.restore(inertia)
+    found = (weight_unit * length * length).restore(inertia)
     tell(out_of_range(found, inertia))
     return KMeans(replace(model, scaled=factor is not None), result.params, labels, found, *result[2:])
 

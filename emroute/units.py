@@ -19,7 +19,7 @@ from emroute.data import Rows, Stream
 
 __all__ = ["Unit", "in_unit_of_length", "in_unit_of_weight", "out_of_range"]
 
-_ORDINARY = 2.0**40  # weights
+_ORDINARY = 2.0**20  # weights
 _RANGE = {4: 126, 8: 1022}  # of the exponents of normal numbers
 
 
@@ -136,11 +136,15 @@ class _Divided(Stream):
     unit: Array
 
     def __iter__(self) -> Iterator[Rows]:
-        return (_divided(rows, self.unit) for rows in super().__iter__())
+        return (replace(rows, arrays=_quotients(rows.arrays, self.unit)) for rows in super().__iter__())
 
 
 def _divided(source: Rows | Stream, unit: Array) -> Rows | Stream:
-    arrays = tuple(x / unit[..., None, None] for x in source.arrays)
+    arrays = _quotients(source.arrays, unit)
     if isinstance(source, Rows):
         return replace(source, arrays=arrays)
     return _Divided(source.source, source.weight, source.layout, arrays, source.seal, unit)
+
+
+def _quotients(arrays: tuple[Array, ...], unit: Array) -> tuple[Array, ...]:
+    return tuple(x / unit[..., None, None] for x in arrays)
