@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -139,7 +140,7 @@ class _Divided(Stream):
         return (replace(rows, arrays=_quotients(rows.arrays, self.unit)) for rows in super().__iter__())
 
 
-def _divided(source: Rows | Stream, unit: Array) -> Rows | Stream:
+def _divided(source: Rows | Stream, unit: Array) -> Any:
     arrays = _quotients(source.arrays, unit)
     if isinstance(source, Rows):
         return replace(source, arrays=arrays)
