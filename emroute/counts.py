@@ -84,7 +84,7 @@ def peak(x: Array) -> Array:
 
     >>> import numpy as np
     >>> peak(np.asarray([1.0, 100.0, 1e7])).round(6).tolist()
-    [0.0, -1.0, -8.977986]
+    [-1.0, -3.222357, -8.977986]
     """
     check_floating("counts", x)
     xp, gammaln = backends.namespace(x), backends.get(x).gammaln
