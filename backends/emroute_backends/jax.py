@@ -124,4 +124,6 @@ def enable_float64() -> None:
 
 
 def gradient(function: Callable[..., Array], *arrays: Array) -> tuple[Array, ...]:
-    return jax.jit(jax.grad(function, argnums=tuple(range(len(arrays)))))(*arrays)
+    found = jax.jit(jax.grad(function, argnums=tuple(range(len(arrays)))))(*arrays)
+    # a gradient that is constant forgets where the arguments are
+    return tuple(jax.device_put(each, x.sharding) for each, x in zip(found, arrays, strict=True))

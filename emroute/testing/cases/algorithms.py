@@ -183,6 +183,17 @@ def _clustered(rng: np.random.Generator) -> tuple[kmeans.KMeans, np.ndarray]:
     return kmeans.fit(centroids, 2, init=centroids, max_iter=0), rng.standard_normal((4, 3))
 
 
+def _far(rng: np.random.Generator) -> tuple[kmeans.KMeans, np.ndarray]:
+    """Two pairs of close clusters, 10^5 apart, and rows beside their centroids; float32 holds all of them."""
+    centroids = np.asarray([[0.0], [1.0], [2.0**17], [2.0**17 + 1]])
+    return kmeans.fit(centroids, 4, init=centroids, max_iter=0), centroids + 0.25
+
+
+def _nearest_distances(clusters: kmeans.KMeans, x: Array) -> Array:
+    distances = clusters.transform(x)
+    return namespace(distances).min(distances, axis=-1)
+
+
 def _called(*names: str) -> Callable[..., Any]:
     return lambda clusters, x: [getattr(clusters, name)(x) for name in names]
 
@@ -198,7 +209,11 @@ def _saved(x: Array, weight: Array, weights: Array, means: Array, covariances: A
             path = Path(folder) / "mixture.npz"
             mixture.save(path)
             loaded = Mixture.load(path, like=x)
-            found.append((loaded.params, loaded.model, loaded.n_iter))
+            params = loaded.params
+            if isinstance(loaded, GaussianMixture):  # the bound is the dtype's own, and what is in units of it
+                spread = params.spread
+                params = params._replace(spread=(spread.covariances, spread.factors, spread.log_det, spread.floored))
+            found.append((params, loaded.model, loaded.n_iter))
     return found
 
 
@@ -378,7 +393,9 @@ ALGORITHMS = (
     Case("poisson.PoissonMixture.sample", _sampled(poisson.PoissonMixture), lambda rng: _counts(rng)[2:]),
     Case("kmeans.fit", _kmeans, _problems, variant="two problems, 3 starts"),
     Case("kmeans.fit", _streamed, _clusters, variant="stream"),
+    Case("kmeans.KMeans.predict", _called("predict"), _far, variant="close centroids far away"),
     Case("kmeans.KMeans.predict", _called("predict"), _clustered),
+    Case("kmeans.KMeans.transform", _nearest_distances, _far, smooth=False, variant="close centroids far away"),
     Case("kmeans.KMeans.transform", _called("transform", "assign"), _clustered, also=("kmeans.KMeans.assign",)),
     Case("select.mixtures", _chosen, _clusters),
     *ROUTINGS,
