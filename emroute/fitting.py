@@ -221,18 +221,20 @@ def _align(ranks: tuple[int, ...], joint: tuple[int, ...], n_own: int, params: A
 
 
 class _Tally(NamedTuple):
-    small: Array
-    large: Array
-    """Constants of the log-likelihood, as rows that count little and much have them."""
+    constant: Array
     size: Array
     bad: Array
 
 
 @dataclass(frozen=True)
 class _Census:
-    """One pass over count data: the constant of their log-likelihood, the largest, and how many are impossible."""
+    """One pass over count data: the constant of their log-likelihood, the largest, and how many are impossible.
+
+    The constant is that of rows that count little, or much if `large`.
+    """
 
     family: Any
+    large: bool = False
 
     def expect(self, params: Any, data: Any, sample_weight: Array) -> _Tally:
         xp = backends.namespace(sample_weight)
@@ -244,9 +246,9 @@ class _Census:
             kept.append(xp.where(here, as_real(x, params.weights), 0.0))
         data = tuple(kept) if isinstance(data, tuple) else kept[0]
         bad = xp.astype(~good, sample_weight.dtype)
+        constant = (self.family.peak if self.large else self.family.base)(params, data)
         return _Tally(
-            xp.sum(sample_weight * self.family.base(params, data), axis=-1),
-            xp.sum(sample_weight * self.family.peak(params, data), axis=-1),
+            xp.sum(sample_weight * constant, axis=-1),
             xp.max(self.family.size(params, data), axis=-1),
             xp.sum(bad, axis=-1),
         )
@@ -275,7 +277,9 @@ def fit_counts(
     n = source.n if isinstance(source, Rows) else sum(rows.n for rows in source)
     check_total(n, k, "n_components", math.prod(source.batch))
     model = FamilyModel(family, fixed_weights=weights is not None).sized(census.size)
-    params = params._replace(constant=census.large if model.large else census.small)
+    if model.large:
+        census = sweep(_Census(family, large=True), params, source, source.batch)
+    params = params._replace(constant=census.constant)
     drawn = None
     if settings.named:
         drawn = seeds(model, params, source, n, settings.init, k, settings.n_init, as_generator(settings.rng))
