@@ -7,28 +7,26 @@ from typing import Any
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import concrete, constant, eps
-from emroute.backend import Array
+from emroute.array import concrete, constant
 from emroute.errors import tell
 
 __all__ = ["falls", "told", "trim"]
 
 
-def falls(trace: Array) -> list[str]:
-    """Return a remark where an objective falls by more than rounding, as far as values can be seen."""
-    if concrete(backends.namespace(trace).any(trace == trace)) is None:
-        return []
-    host = backends.get(trace).to_numpy(trace)
-    present = host[..., 1:] == host[..., 1:]
-    slack = eps(trace) ** 0.5 * np.maximum(np.abs(host[..., 1:]), np.abs(host[..., :-1]))
-    if not np.any(present & (host[..., :-1] - host[..., 1:] > slack)):
+def falls(trace: np.ndarray) -> list[str]:
+    """Return a remark where an objective falls by more than rounding, from its trace on the host."""
+    present = trace[..., 1:] == trace[..., 1:]
+    slack = np.finfo(trace.dtype).eps ** 0.5 * np.maximum(np.abs(trace[..., 1:]), np.abs(trace[..., :-1]))
+    if not np.any(present & (trace[..., :-1] - trace[..., 1:] > slack)):
         return []
     return ["the objective falls: the model's maximize and objective do not belong to one likelihood; mend the model"]
 
 
 def told(fit: Any) -> Any:
-    """Return a fit, and warn if its objective falls."""
-    tell(falls(fit.trace))
+    """Return a fit, and warn if its objective falls, as far as values can be seen."""
+    backend = backends.get(fit.n_iter)
+    if concrete(backend.namespace(fit.n_iter).any(fit.n_iter > 0)) is not None:
+        tell(falls(backend.to_numpy(fit.trace)))
     return fit
 
 

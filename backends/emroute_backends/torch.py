@@ -26,6 +26,7 @@ __all__ = [
     "from_numpy",
     "gammaln",
     "gradient",
+    "layer_product",
     "loop",
     "map_blocks",
     "namespace",
@@ -36,6 +37,7 @@ __all__ = [
 
 gammaln = torch.lgamma
 digamma = torch.digamma
+layer_product = torch.matmul
 tracing = torch.compiler.is_compiling
 
 _CPU_BYTES = 2**23

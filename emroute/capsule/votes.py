@@ -114,7 +114,9 @@ def vote(poses: Array, transforms: Array) -> Array:
     """
     check_pairs(poses, transforms)
     xp, (i, j, p, _) = backends.namespace(poses), transforms.shape
-    votes = xp.matmul(poses[..., None, :, :], transforms)
+    # a product of a layer's: where a library has automatic precisions for those, they act here
+    product = getattr(backends.get(poses), "layer_product", xp.matmul)
+    votes = product(poses[..., None, :, :], transforms)
     return xp.reshape(votes, (*poses.shape[:-3], i, j, p * p))
 
 

@@ -89,7 +89,7 @@ def _far(rng: np.random.Generator) -> tuple[Any, ...]:
 
 
 def _small(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    return (1e-3 * rng.standard_normal((5, 3, 4)),)
+    return (0.03 * rng.standard_normal((5, 3, 4)),)
 
 
 _VOTES = _with_activations((2, 5, 3, 4), children=(2, 5), parents=3)
