@@ -246,3 +246,13 @@ class Wrong:
 def test_a_model_whose_objective_falls_is_told():
     with pytest.warns(FitWarning, match="the objective falls"):
         em.fit(Wrong(), np.ones((3, 1)), (np.asarray(1.0),), max_iter=3)
+
+
+@pytest.mark.parametrize("kind", ["full", "diag", "spherical"])
+def test_a_widened_component_is_as_wide_as_the_features_and_others_are_kept(kind):
+    x = np.r_[np.random.default_rng(0).normal(size=1000), 1e6][:, None]
+    fitted = gmm.fit(x, 2, covariance_type=kind, rng=0)
+    wide, narrow = np.reshape(fitted.widened().covariances, 2), np.reshape(fitted.covariances, 2)
+    assert fitted.floored.sum() == 1
+    np.testing.assert_allclose(wide[fitted.floored], narrow[fitted.floored] / 1e-6)
+    np.testing.assert_allclose(wide[~fitted.floored], narrow[~fitted.floored])
