@@ -7,8 +7,6 @@ dimensions are batch. A source of chunks is anything but a tuple that can be ite
 from __future__ import annotations
 
 import math
-import sys
-import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +18,7 @@ from emroute import backend
 from emroute._foreign import obstacle
 from emroute.array import concrete
 from emroute.backend import Array
-from emroute.errors import FitWarning, InputError, InputTypeError
+from emroute.errors import InputError, InputTypeError, tell
 
 __all__ = ["Chunks", "Layout", "Rows", "Stream", "open_source", "real_weight"]
 
@@ -336,15 +334,12 @@ def _ask(source: Any) -> None:
     if len(shapes) > 1:
         return
     (shape,) = shapes
-    depth, frame = 1, sys._getframe()
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
-        depth, frame = depth + 1, frame.f_back
-    warnings.warn(
-        f"a list of {len(source)} arrays of shape {shape} is read as chunks of one data set of "
-        f"{len(source) * shape[0]} rows; say so with emroute.data.Chunks(arrays), or stack them, (..., n, d), to fit "
-        "each on its own",
-        FitWarning,
-        stacklevel=depth,
+    tell(
+        [
+            f"a list of {len(source)} arrays of shape {shape} is read as chunks of one data set of "
+            f"{len(source) * shape[0]} rows; say so with emroute.data.Chunks(arrays), or stack them, (..., n, d), "
+            "to fit each on its own"
+        ]
     )
 
 

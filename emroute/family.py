@@ -108,8 +108,8 @@ class Family(ABC):
         return 0 * self.base(params, data)
 
     def deviance(self, params: Any, data: Any) -> Array:
-        """Return `peak` less log p(x | k), ``(..., k, n)``, of a family that is `precise`."""
-        raise NotImplementedError
+        """Return `peak` less log p(x | k), ``(..., k, n)``; `precise` families have a form that does not cancel."""
+        return -backends.namespace(params.weights).matmul(self.natural(params), self.features(params, data))
 
     def peak(self, params: Any, data: Any) -> Array:
         """Return the log-probability of each row under parameters of its own, ``(..., n)``."""

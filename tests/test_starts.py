@@ -25,11 +25,16 @@ def test_float32_starts_at_the_same_rows_on_every_library(lib, init, seed):
     np.testing.assert_allclose(lib.to_numpy(got.centroids), want.centroids, rtol=1e-5, atol=1e-5)
 
 
-def test_one_seed_is_one_fit_in_float32(lib):
-    x = WIDE.astype(np.float32)
-    want = emroute.kmeans.fit(x.astype(np.float64), 3, rng=1)
-    got = emroute.kmeans.fit(lib.asarray(x), 3, rng=1)
-    assert abs(float(got.inertia) / float(want.inertia) - 1) < 1e-5
+@pytest.mark.parametrize("groups", [3, 8])
+def test_one_seed_is_one_fit_in_float32(lib, groups):
+    """Eight clusters of as many groups are the same; of three groups, where many clusterings are as good, as good."""
+    rng = np.random.default_rng(1)
+    x = (rng.normal(size=(60_000, 8)) + 6 * rng.normal(size=(groups, 8))[rng.integers(0, groups, 60_000)]).astype("f")
+    want = emroute.kmeans.fit(x.astype(np.float64), 8, rng=1)
+    got = emroute.kmeans.fit(lib.asarray(x), 8, rng=1)
+    assert float(got.inertia) == pytest.approx(float(want.inertia), rel=1e-5)
+    if groups == 8:
+        np.testing.assert_allclose(lib.to_numpy(got.centroids), want.centroids, atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-8, 1e8])
@@ -113,3 +118,37 @@ def test_the_start_of_a_memory_map_holds_a_sample(tmp_path):
 
     of_each_row = (held(many) - held(few)) / (many - few)
     assert of_each_row < 40  # bytes: a label, a distance and a lot drawn, where the row itself has 64
+
+
+def test_random_rows_are_distinct_in_every_column(eager_lib):
+    x = np.repeat([[1.0, 2.0], [1.0, 3.0], [1.0, 4.0]], [500, 4, 3], axis=0).astype(np.float32)
+    for seed in range(10):
+        fit = emroute.kmeans.fit(eager_lib.asarray(x), 3, init="random", rng=seed, max_iter=0)
+        assert len(np.unique(eager_lib.to_numpy(fit.centroids), axis=0)) == 3
+
+
+def test_components_start_at_distinct_rows():
+    x = np.repeat([[0.0], [1.0], [5.0]], [400, 300, 300], axis=0)
+    for seed in range(10):
+        fit = emroute.gmm.fit(x, 3, init="random", rng=seed, covariance_type="diag", max_iter=0)
+        np.testing.assert_allclose(np.sort(fit.means[:, 0]), [0, 1, 5], atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("far", [1e5, 1e8])
+def test_the_start_tells_close_rows_of_far_groups_apart(eager_lib, dtype, far):
+    if dtype == "float32" and far > 1e6:
+        far = 1e6
+    x = np.asarray([[0.0], [1.0], [far], [far + 1]] * 5, dtype)
+    for seed in range(5):
+        fit = emroute.kmeans.fit(eager_lib.asarray(x), 4, rng=seed, max_iter=0)
+        assert sorted(eager_lib.to_numpy(fit.centroids)[:, 0].tolist()) == [0.0, 1.0, far, far + 1]
+
+
+@pytest.mark.parametrize("exponent", [-25, 12])
+def test_a_start_does_not_depend_on_the_unit(exponent):
+    x = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
+    unit = np.float32(2.0 ** (3 * exponent))
+    fit = emroute.kmeans.fit(x, 3, rng=0, max_iter=0)
+    scaled = emroute.kmeans.fit(x * unit, 3, rng=0, max_iter=0)
+    np.testing.assert_allclose(scaled.centroids, fit.centroids * unit, rtol=1e-6)
