@@ -25,16 +25,14 @@ def test_float32_starts_at_the_same_rows_on_every_library(lib, init, seed):
     np.testing.assert_allclose(lib.to_numpy(got.centroids), want.centroids, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("groups", [3, 8])
-def test_one_seed_is_one_fit_in_float32(lib, groups):
-    """Eight clusters of as many groups are the same; of three groups, where many clusterings are as good, as good."""
+def test_one_seed_is_one_fit_in_float32(lib):
+    """Of clusters that are groups; where many clusterings are as good, rows on borders turn the way by their rounding."""
     rng = np.random.default_rng(1)
-    x = (rng.normal(size=(60_000, 8)) + 6 * rng.normal(size=(groups, 8))[rng.integers(0, groups, 60_000)]).astype("f")
+    x = (rng.normal(size=(60_000, 8)) + 6 * rng.normal(size=(8, 8))[rng.integers(0, 8, 60_000)]).astype("f")
     want = emroute.kmeans.fit(x.astype(np.float64), 8, rng=1)
     got = emroute.kmeans.fit(lib.asarray(x), 8, rng=1)
-    assert float(got.inertia) == pytest.approx(float(want.inertia), rel=1e-5)
-    if groups == 8:
-        np.testing.assert_allclose(lib.to_numpy(got.centroids), want.centroids, atol=1e-5)
+    assert float(got.inertia) == pytest.approx(float(want.inertia), rel=1e-6)
+    np.testing.assert_allclose(lib.to_numpy(got.centroids), want.centroids, atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-8, 1e8])
