@@ -26,7 +26,7 @@ def test_float32_starts_at_the_same_rows_on_every_library(lib, init, seed):
 
 
 def test_one_seed_is_one_fit_in_float32(lib):
-    """Of clusters that are groups; where many clusterings are as good, rows on borders turn the way by their rounding."""
+    """Of clusters that are groups; where many clusterings are as good, the rounding of rows on borders decides."""
     rng = np.random.default_rng(1)
     x = (rng.normal(size=(60_000, 8)) + 6 * rng.normal(size=(8, 8))[rng.integers(0, 8, 60_000)]).astype("f")
     want = emroute.kmeans.fit(x.astype(np.float64), 8, rng=1)
