@@ -246,9 +246,17 @@ def _device(x: Array) -> Any:
 
 def compiled(backend: Backend, function: Callable[..., Any], *static: Any) -> Callable[..., Any]:
     """Return ``function(*static, ...)`` compiled, once for each function and its hashable first arguments."""
-    if backend.compile(function) is function:
-        return partial(function, *static)
-    return _compiled(backend, function, *static)
+    return _compiled(backend, function, *static) if compiles(backend) else partial(function, *static)
+
+
+def compiles(backend: Backend) -> bool:
+    """Whether the library compiles functions: where it does not, `Backend.compile` returns the function itself.
+
+    >>> import numpy as np
+    >>> compiles(get(np.ones(1)))
+    False
+    """
+    return backend.compile(compiles) is not compiles
 
 
 @lru_cache(maxsize=1024)

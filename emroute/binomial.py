@@ -14,16 +14,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import full, one_hot, swap
+from emroute.array import one_hot, swap
 from emroute.backend import Array, is_array
 from emroute.capability import Capabilities
 from emroute.counts import Counts
-from emroute.em import Fit
+from emroute.em import Fit, Status
 from emroute.errors import InputError, InputTypeError
-from emroute.family import FamilyModel, as_integers, as_real, is_count, ratio
-from emroute.fitting import Settings, align, fit_counts, mixing_weights, split_start
+from emroute.family import as_integers, as_real, is_count, ratio
+from emroute.fitting import Options, fit_counts
 from emroute.mixture import Mixture
-from emroute.validate import as_parameter, as_trials, check_count, check_floating, require
+from emroute.validate import as_parameter, as_trials, check_count, require
 
 __all__ = ["BinomialMixture", "expected_log_likelihood", "fit", "fit_complete"]
 
@@ -42,7 +42,6 @@ class Binomial(Counts):
     """The binomial family over ``(heads, trials)``."""
 
     params = Params
-    param_ranks = (1, 1, 0)
     complaint = "heads and trials must be whole numbers with 0 <= heads <= trials"
 
     @property
@@ -59,31 +58,27 @@ class Binomial(Counts):
         """(p, 1 − p)."""
         return backends.namespace(params.probs).stack([params.probs, 1 - params.probs], axis=-1)
 
-    def estimate(self, sums: Array, params: Params) -> Params:
+    def from_sums(self, sums: Array, params: Params) -> Params:
         """Heads over tosses."""
         return params._replace(probs=ratio(sums[..., 1], sums[..., 1] + sums[..., 2], params.probs))
 
-    def points(self, params: Params, data: tuple[Array, Array]) -> Array:
+    def start_coordinates(self, params: Params, data: tuple[Array, Array]) -> Array:
         """The rate of heads."""
         heads, trials = self._real(params, data)
         return ratio(heads, trials, 0 * heads + 0.5)[..., None]
 
-    def template(self, like: Array, batch: tuple[int, ...], k: int, *arrays: Array) -> Params:
-        """Equal weights, fair coins."""
-        return Params(full((*batch, k), 1 / k, like=like), full((*batch, k), 0.5, like=like), full(batch, 0, like=like))
+    def neutral(self, *arrays: Array) -> np.ndarray:
+        """A fair coin."""
+        return np.asarray(0.5)
 
-    def start(self, init: Any, params: Params) -> Params:
-        """Probabilities, or (weights, probabilities), as given."""
-        weights, probs = split_start(init, "probs")
-        like, k = params.probs, params.probs.shape[-1]
-        probs = as_parameter("probs", probs, like, (k,))
+    def checked(self, value: Any, like: Array, shape: tuple[int, ...]) -> Array:
+        """Probabilities."""
+        probs = as_parameter("probs", value, like, shape)
         xp = backends.namespace(probs)
         require(xp.all((probs >= 0) & (probs <= 1)), lambda: "probs must lie between 0 and 1")
-        return params._replace(
-            probs=probs, weights=params.weights if weights is None else mixing_weights(weights, like, k)
-        )
+        return probs
 
-    def good(self, *arrays: Array) -> Array:
+    def is_valid(self, *arrays: Array) -> Array:
         """Whether rows are counts, heads no more than trials."""
         heads, trials = arrays
         xp = backends.namespace(heads, trials)
@@ -141,12 +136,7 @@ class BinomialMixture(Mixture):
         >>> np.exp(coins.log_prob(np.asarray([1]), np.asarray([1]))).round(6).tolist()
         [0.5]
         """
-        check_floating("weights", weights)
-        family, k = Binomial(), weights.shape[-1]
-        params = family.template(weights, (), k, weights, weights)
-        return cls.unfitted(
-            FamilyModel(family), align(family.start((weights, probs), params), family.param_ranks, (), 2)
-        )
+        return cls.of_family(Binomial(), weights, probs)
 
     def data(self, *data: Any) -> Any:
         """Accept one number of trials for all."""
@@ -250,8 +240,19 @@ def fit(
     -9.796924
     """
     data = heads if trials is None and not is_array(heads) else _pair(heads, trials)
-    settings = Settings(init, n_init, tol, max_iter, rng, chunk_size, callback, progress)
-    return fit_counts(BinomialMixture, Binomial(), data, n_components, weights, sample_weight, settings)
+    options = Options(
+        tol=tol,
+        max_iter=max_iter,
+        chunk_size=chunk_size,
+        callback=callback,
+        progress=progress,
+        sample_weight=sample_weight,
+        weights=weights,
+        init=init,
+        n_init=n_init,
+        rng=rng,
+    )
+    return fit_counts(BinomialMixture, Binomial(), data, n_components, options)
 
 
 @Capabilities(jit=True, batch=True, integers=True)
@@ -293,18 +294,16 @@ def fit_complete(heads: Array, trials: Array | int, labels: Array, n_components:
         raise InputError(f"labels have shape {tuple(labels.shape)}, expected that of heads, {tuple(heads.shape)}")
     require(xp.all((labels >= 0) & (labels < k)), lambda: f"labels must lie from 0 to {k - 1}")
     family = Binomial()
-    settings = Settings(init=[0.5] * k, max_iter=0)
-    start = fit_counts(BinomialMixture, family, (heads, trials), k, None, None, settings)
+    start = fit_counts(BinomialMixture, family, (heads, trials), k, Options(init=[0.5] * k, max_iter=0))
     coins = one_hot(labels, k, like=start.params.weights)
     heads, trials = (backends.get(x).detach(x) for x in (heads, trials))
-    sums = xp.matmul(coins, swap(family.features(start.params, (heads, trials))))
+    sums = xp.matmul(coins, swap(family.sufficient_statistics(start.params, (heads, trials))))
     require(xp.all(sums[..., 0] > 0), lambda: "every component needs an observation; a label does not occur")
-    params = family.estimate(sums, start.params._replace(weights=sums[..., 0] / labels.shape[-1]))
+    params = family.from_sums(sums, start.params._replace(weights=sums[..., 0] / labels.shape[-1]))
     each = xp.where(coins > 0, start.model.log_prob_of(params, (heads, trials)), 0.0)
     log_likelihood = xp.sum(each, axis=(-2, -1)) + params.constant
-    return BinomialMixture(
-        start.model, params, log_likelihood, log_likelihood[..., None], start.n_iter, 0 * start.status
-    )
+    converged = xp.full_like(start.status, int(Status.CONVERGED))
+    return BinomialMixture(start.model, params, log_likelihood, log_likelihood[..., None], start.n_iter, converged)
 
 
 @Capabilities(gradients=True, jit=True, batch=True, integers=True)
@@ -341,4 +340,4 @@ def expected_log_likelihood(
     possible = shares > 0  # 0 times −inf is 0
     total = xp.sum(shares * xp.where(possible, log_prob, 0.0), axis=(-2, -1))
     each = model.constant_of(params, data)
-    return total + xp.sum(each if constant else each - model.family.base(params, data), axis=-1)
+    return total + xp.sum(each if constant else each - model.family.log_base_measure(params, data), axis=-1)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from emroute import backend as backends
+from emroute._engine.nests import map_blocks
 from emroute.array import safe_log
 from emroute.backend import Array
 from emroute.capability import Capabilities
@@ -113,20 +114,20 @@ class Counts(Family):
     def means(self, params: Any) -> Array:
         """Rates, or probabilities, ``(..., k, d)``."""
 
-    def features(self, params: Any, data: Any) -> Array:
+    def sufficient_statistics(self, params: Any, data: Any) -> Array:
         """(1, x)."""
         x = self.cells(params, data)
         xp = backends.namespace(x)
         return xp.concat([xp.ones_like(x[..., :1, :]), x], axis=-2)
 
-    def natural(self, params: Any) -> Array:
+    def natural_parameters(self, params: Any) -> Array:
         """(−sum m, log m), or (0, log p)."""
         means = self.means(params)
         xp = backends.namespace(means)
         first = -xp.sum(means, axis=-1, keepdims=True)
         return xp.concat([0 * first if self.conditional else first, safe_log(means)], axis=-1)
 
-    def base(self, params: Any, data: Any) -> Array:
+    def log_base_measure(self, params: Any, data: Any) -> Array:
         """−sum log x!, or the log multinomial coefficient."""
         x = self.cells(params, data)
         xp, gammaln = backends.namespace(x), backends.get(x).gammaln
@@ -152,10 +153,11 @@ class Counts(Family):
         total = xp.sum(x, axis=-2)[..., None, :] if self.conditional else 1.0
         k, n = means.shape[-2], x.shape[-1]
 
-        def some(x: Array, means: Array) -> tuple[Array]:
+        def some(categories: tuple[Array, Array]) -> Array:
+            x, means = categories
             each = deviance(x[..., None, :], means[..., None] * total)
-            return (xp.sum(each, axis=0, keepdims=True),)
+            return xp.sum(each, axis=0, keepdims=True)
 
         size = max(1, _CELLS // (k * n * math.prod(means.shape[:-2])))
-        (parts,) = backends.get(x).map_blocks(some, [xp.moveaxis(x, -2, 0), xp.moveaxis(means, -1, 0)], size)
+        parts = map_blocks(some, (xp.moveaxis(x, -2, 0), xp.moveaxis(means, -1, 0)), size)
         return xp.sum(parts, axis=0)

@@ -1,26 +1,26 @@
 """Where observations come from: arrays, tuples of arrays, and sources that are read a chunk at a time.
 
 An observation is a row. ``x (..., n, d)`` holds `n` rows of rank 1, ``heads (..., n)`` rows of rank 0; leading
-dimensions are batch. A source of chunks is anything but a tuple that can be iterated again and again.
+dimensions are batch. Any other object than a tuple that can be iterated again and again is read as a source of chunks.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from emroute import backend
 from emroute._foreign import obstacle
-from emroute.array import concrete
+from emroute.array import concrete, leaves, map_leaves, rebuild
 from emroute.backend import Array
 from emroute.errors import InputError, InputTypeError, tell
 
-__all__ = ["Chunks", "Layout", "Rows", "Stream", "open_source", "real_weight"]
+__all__ = ["Block", "Chunks", "Rows", "Stream", "open_source", "real_weight"]
 
 _SEALED = 2**12  # entries of each array of a first chunk that are compared between passes
 
@@ -53,86 +53,71 @@ class Chunks:
         return len(self._chunks)
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How arrays hold observations: the rank of one row of each, and whether there is but one array."""
+class Block(NamedTuple):
+    """Observations as an E-step takes them: a nest, so that compilers take it whole and blocks of rows cut it."""
 
-    ranks: tuple[int, ...]
-    single: bool
-
-    @classmethod
-    def of(cls, arrays: tuple[Array, ...], single: bool, ranks: tuple[int, ...] | None) -> Layout:
-        """Return the layout a model declares, or else the usual one.
-
-        The arrays of least rank hold scalars, ``(..., n)``, unless all have the same rank of two or more: then
-        each is ``(..., n, d)``.
-        """
-        if ranks is None:
-            least = min(x.ndim for x in arrays)
-            scalar = least == 1 or any(x.ndim != least for x in arrays)
-            ranks = tuple(x.ndim - least + (not scalar) for x in arrays)
-        return cls(ranks, single)
-
-    def n_batch(self, arrays: tuple[Array, ...]) -> int:
-        """Return the number of leading batch dimensions."""
-        return max(x.ndim - 1 - rank for x, rank in zip(arrays, self.ranks, strict=True))
-
-    def pack(self, arrays: tuple[Array, ...]) -> Any:
-        """Return the arrays as the user handed them: one array, or a tuple."""
-        return arrays[0] if self.single else arrays
+    data: Any
+    """An array, or a tuple of arrays, as the user gave it."""
+    weight: Array | None
+    """``(..., n)``; None where every row counts one."""
 
 
 @dataclass(frozen=True)
 class Rows:
     """Observations in memory (or in a memory map), every array with the same batch dimensions."""
 
-    arrays: tuple[Array, ...]
-    weight: Array | None
-    layout: Layout
+    block: Block
+    batch: tuple[int, ...] = ()
 
     @property
-    def batch(self) -> tuple[int, ...]:
-        """The leading dimensions."""
-        return tuple(self.arrays[0].shape[: self.layout.n_batch(self.arrays)])
+    def arrays(self) -> tuple[Array, ...]:
+        """The arrays of the data."""
+        return tuple(leaves(self.block.data))
+
+    @property
+    def weight(self) -> Array | None:
+        """The weights, None where every row counts one."""
+        return self.block.weight
 
     @property
     def n(self) -> int:
         """Number of rows of one problem."""
         return self.arrays[0].shape[len(self.batch)]
 
-    @property
-    def held(self) -> list[Array]:
-        """Every array, the weights last where there are any."""
-        return [*self.arrays] if self.weight is None else [*self.arrays, self.weight]
+    def map(self, function: Callable[[Array], Array]) -> Rows:
+        """Return rows whose arrays, and weights, a function has changed, but for the batch dimensions."""
+        return Rows(map_leaves(function, self.block), self.batch)
 
-    def like(self, held: list[Array]) -> Rows:
-        """Return other rows of the same kind, from their arrays as `held` lists them."""
-        n = len(self.arrays)
-        return Rows(tuple(held[:n]), held[n] if len(held) > n else None, self.layout)
+    def taken(self, index: np.ndarray) -> Rows:
+        """Return some rows of every problem."""
+        where = backend.get(self.arrays[0]).from_numpy(index, self.arrays[0])
+        return self.map(lambda x: backend.namespace(x).take(x, where, axis=len(self.batch)))
 
     def detached(self) -> Rows:
         """Return the same rows, outside any gradient."""
-        return self.like([*_outside(self.held)])
+        return self.map(_outside)
 
     def with_restarts(self) -> Rows:
         """Give batched rows one more batch dimension of 1, along which restarts share them."""
         axis = len(self.batch)
-        return self.like([backend.namespace(x).expand_dims(x, axis=axis) for x in self.held]) if axis else self
+        if not axis:
+            return self
+        return Rows(map_leaves(lambda x: backend.namespace(x).expand_dims(x, axis=axis), self.block), (*self.batch, 1))
 
     def first(self, n: int = 1) -> Rows:
         """Return the first rows; one tells the shapes."""
         rows = (slice(None),) * len(self.batch) + (slice(0, min(n, self.n)), ...)
-        return self.like([x[rows] for x in self.held])
+        return self.map(lambda x: x[rows])
 
     def on_host(self) -> Rows | None:
         """Return the rows on the host, in float64; None where a compiler is tracing and has no values to show.
 
         What is decided there is decided alike on every library: on devices float32 sums differ in their last digits.
         """
-        if any(concrete(backend.namespace(x).any(x[..., :0] != 0)) is None for x in self.held):
+        if any(concrete(backend.namespace(x).any(x[..., :0] != 0)) is None for x in leaves(self.block)):
             return None
-        host = [backend.get(x).to_numpy(x) for x in self.held]
-        return self.like([x.astype(np.float64, copy=False) if x.dtype.kind == "f" else x for x in host])
+        host = self.map(lambda x: backend.get(x).to_numpy(x))
+        return host.map(lambda x: x.astype(np.float64, copy=False) if x.dtype.kind == "f" else x)
 
     def total_weight(self, index: Array | None = None) -> Array | float:
         """Return the sum of the weights of each problem, or of those problems that `index` names."""
@@ -153,6 +138,11 @@ class _Seal:
     def __init__(self, arrays: tuple[Array, ...]) -> None:
         self.step = max(math.ceil(math.prod(x.shape) / _SEALED) for x in arrays)
         self.first: tuple[int, int] | None = None
+
+    @property
+    def n(self) -> int:
+        """Number of rows of the first whole pass."""
+        return self.first[0] if self.first else 0
 
     def add(self, seen: tuple[int, int], arrays: tuple[Array, ...]) -> tuple[int, int]:
         """Return number and checksum of rows with those of one more chunk."""
@@ -188,12 +178,24 @@ class Stream:
 
     source: Any
     weight: Array | None
-    layout: Layout
-    arrays: tuple[Array, ...]
+    head: Any
     """The first chunk that has rows, which tells library, dtype and width."""
     seal: _Seal = field(compare=False)
 
     batch = ()
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """The arrays of the first chunk that has rows."""
+        return tuple(leaves(self.head))
+
+    @property
+    def n(self) -> int:
+        """Number of rows; the first pass counts them."""
+        if self.seal.first is None:
+            for _ in self:
+                pass
+        return self.seal.n
 
     def detached(self) -> Stream:
         """Return the same stream: its rows are outside any gradient."""
@@ -207,12 +209,18 @@ class Stream:
         """Return the first rows, of the first chunk at most; one tells the shapes."""
         n = min(n, self.arrays[0].shape[0])
         weight = None if self.weight is None else self.weight[:n]
-        return Rows(tuple(x[:n, ...] for x in self.arrays), weight, self.layout)
+        return Rows(Block(map_leaves(lambda x: x[:n, ...], self.head), weight))
+
+    def total_weight(self, index: None = None) -> Array | float:
+        """Return the sum of the weights, of the one problem that a stream has."""
+        if self.weight is None:
+            return float(self.n)
+        return backend.namespace(self.weight).sum(self.weight)
 
     def __iter__(self) -> Iterator[Rows]:
         start, seen = 0, (0, 0)
         for number, chunk in enumerate(self.source):
-            arrays = _outside(_as_arrays(chunk))
+            arrays = tuple(map(_outside, _as_arrays(chunk)))
             backend.get(*self.arrays, *arrays)
             expected = [(x.dtype, *x.shape[1:]) for x in self.arrays]
             got = [(x.dtype, *x.shape[1:]) for x in arrays]
@@ -227,7 +235,7 @@ class Stream:
             if weight is not None and weight.shape[0] != n:
                 break
             if n:
-                yield Rows(arrays, weight, self.layout)
+                yield Rows(Block(rebuild(self.head, arrays), weight))
         if self.weight is not None and self.weight.shape[0] != start:
             raise InputError(
                 f"sample_weight has {self.weight.shape[0]} entries, the source other than that: {start} rows or more"
@@ -235,8 +243,8 @@ class Stream:
         self.seal.compare(seen)
 
 
-def _outside(arrays: Iterable[Array]) -> tuple[Array, ...]:
-    return tuple(backend.get(x).detach(x) for x in arrays)
+def _outside(x: Array) -> Array:
+    return backend.get(x).detach(x)
 
 
 def _as_arrays(data: Any) -> tuple[Array, ...]:
@@ -281,7 +289,7 @@ def open_source(data: Any, sample_weight: Array | None = None, ranks: tuple[int,
     sample_weight
         ``(n,)`` or ``(..., n)``; not for streams of unknown order.
     ranks
-        Rank of one row of each array; see `Layout.of` for the default.
+        Rank of one row of each array; by default 1 for all arrays of one rank, and 0 for those of least rank.
 
     Raises
     ------
@@ -301,17 +309,26 @@ def open_source(data: Any, sample_weight: Array | None = None, ranks: tuple[int,
     chunk, arrays = _first_chunk(data)
     backend.get(*arrays, sample_weight)
     sample_weight = real_weight(sample_weight, arrays[0])
-    layout = Layout.of(arrays, not isinstance(chunk, tuple), ranks)
-    wrong = [x.shape for x, rank in zip(arrays, layout.ranks, strict=False) if x.ndim != 1 + rank]
-    if wrong or len(arrays) != len(layout.ranks):
-        expected = ", ".join(f"(n{', d' * rank})" for rank in layout.ranks)
+    ranks = _usual_ranks(arrays) if ranks is None else ranks
+    wrong = [x.shape for x, rank in zip(arrays, ranks, strict=False) if x.ndim != 1 + rank]
+    if wrong or len(arrays) != len(ranks):
+        expected = ", ".join(f"(n{', d' * rank})" for rank in ranks)
         raise InputError(
             f"a chunk has shapes {[tuple(x.shape) for x in arrays]}, expected {expected}; what is neither an array nor "
             "a tuple is read as chunks of rows: stack a list of single rows"
         )
     _ask(data)
-    weight = None if sample_weight is None else _outside((sample_weight,))[0]
-    return Stream(data, weight, layout, _outside(arrays), _Seal(arrays))
+    return Stream(data, map_leaves(_outside, sample_weight), map_leaves(_outside, chunk), _Seal(arrays))
+
+
+def _usual_ranks(arrays: tuple[Array, ...]) -> tuple[int, ...]:
+    """Return the rank of one row of each array, for models that declare none.
+
+    If all arrays have the same rank of at least 2, each is ``(..., n, d)``; else those of least rank are ``(..., n)``.
+    """
+    least = min(x.ndim for x in arrays)
+    scalar = least == 1 or any(x.ndim != least for x in arrays)
+    return tuple(x.ndim - least + (not scalar) for x in arrays)
 
 
 def _first_chunk(source: Any) -> tuple[Any, tuple[Array, ...]]:
@@ -347,15 +364,13 @@ def _open_rows(data: Any, sample_weight: Array | None, ranks: tuple[int, ...] | 
     arrays = _as_arrays(data)
     xp = backend.get(*arrays, sample_weight).namespace(arrays[0])
     sample_weight = real_weight(sample_weight, arrays[0])
-    layout = Layout.of(arrays, not isinstance(data, tuple), ranks)
+    ranks = _usual_ranks(arrays) if ranks is None else ranks
     shapes = [tuple(x.shape) for x in arrays]
-    if len(arrays) != len(layout.ranks) or any(
-        len(shape) <= rank for shape, rank in zip(shapes, layout.ranks, strict=False)
-    ):
-        expected = [f"(..., n{', d' * rank})" for rank in layout.ranks]
+    if len(arrays) != len(ranks) or any(len(shape) <= rank for shape, rank in zip(shapes, ranks, strict=False)):
+        expected = [f"(..., n{', d' * rank})" for rank in ranks]
         hint = "; of one feature pass x[:, None], of one row x[None, :]" if shapes[0][1:] == () else ""
-        raise InputError(f"got shapes {shapes}, expected {', '.join(expected)}{hint if layout.ranks == (1,) else ''}")
-    lead = [shape[: len(shape) - rank] for shape, rank in zip(shapes, layout.ranks, strict=True)]
+        raise InputError(f"got shapes {shapes}, expected {', '.join(expected)}{hint if ranks == (1,) else ''}")
+    lead = [shape[: len(shape) - rank] for shape, rank in zip(shapes, ranks, strict=True)]
     if sample_weight is not None:
         if not sample_weight.ndim:
             raise InputError("got a scalar sample_weight, expected one weight a row, shape (n,) or (..., n)")
@@ -369,9 +384,9 @@ def _open_rows(data: Any, sample_weight: Array | None, ranks: tuple[int, ...] | 
         batch = np.broadcast_shapes(*lead)
     except ValueError:
         raise InputError(f"batch dimensions {[shape[:-1] for shape in lead]} do not broadcast") from None
-    arrays = tuple(
+    wide = [
         xp.broadcast_to(x, batch + shape[len(shape) - rank :])
-        for x, shape, rank in zip(arrays, shapes, layout.ranks, strict=True)
-    )
+        for x, shape, rank in zip(arrays, shapes, ranks, strict=True)
+    ]
     weight = None if sample_weight is None else xp.broadcast_to(sample_weight, batch)
-    return Rows(arrays, weight, layout)
+    return Rows(Block(rebuild(data, wide), weight), batch[:-1])

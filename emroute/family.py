@@ -19,11 +19,14 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from emroute import backend as backends
+from emroute._engine.problems import align
 from emroute.array import (
     concrete,
+    constant,
     divide,
     either,
     eps,
+    full,
     itemsize,
     normalize,
     one_hot,
@@ -34,7 +37,7 @@ from emroute.array import (
 from emroute.backend import Array, compiled
 from emroute.capability import Capabilities
 from emroute.distance import distances, nearest
-from emroute.validate import check_floating, check_rows
+from emroute.validate import check_floating, check_rows, mixing_weights
 
 __all__ = [
     "Family",
@@ -67,20 +70,24 @@ class Statistics(NamedTuple):
 
 @dataclass(frozen=True)
 class Family(ABC):
-    """An exponential family; its parameters are a NamedTuple with `weights` first and `constant` last.
+    """An exponential family of one parameter beside the mixing weights, such as rates.
 
-    `constant` is the weighted sum of h(x) over the data: `emroute.fitting.fit_counts` sets it, an objective adds it.
+    `params` is a NamedTuple of three arrays: `weights` ``(..., k)``, the parameter ``(..., k, ...)``, and `constant`
+    ``(...,)``, the weighted sum of h(x) over the data, which `emroute.fitting.fit_counts` sets and an objective adds.
     """
 
     params: ClassVar[Any]
-    """The NamedTuple."""
-    param_ranks: ClassVar[tuple[int, ...]]
-    """Ranks of its arrays without batch."""
+    """NamedTuple class of the parameters."""
     complaint: ClassVar[str]
-    """What is wrong with rows that are not `good`; ``: first in row N`` is appended."""
+    """Error message for invalid rows; ``: first in row N`` is appended."""
 
     precise: ClassVar[bool] = False
     """Whether the family has deviances, which keep their digits where rows count much."""
+
+    @property
+    def parameter(self) -> str:
+        """The parameter's name."""
+        return self.params._fields[1]
 
     @property
     @abstractmethod
@@ -88,47 +95,72 @@ class Family(ABC):
         """The rank of one row of each data array."""
 
     @abstractmethod
-    def features(self, params: Any, data: Any) -> Array:
+    def sufficient_statistics(self, params: Any, data: Any) -> Array:
         """T(x), ``(..., f, n)``, in the dtype of `params`; the first row is ones."""
 
     @abstractmethod
-    def natural(self, params: Any) -> Array:
-        """Return eta, ``(..., k, f)``; −inf, where a positive feature is impossible."""
+    def natural_parameters(self, params: Any) -> Array:
+        """Return eta, ``(..., k, f)``; −inf, where a positive statistic is impossible."""
 
     @abstractmethod
-    def estimate(self, sums: Array, params: Any) -> Any:
-        """Maximum-likelihood parameters from S, ``(..., k, f)``; a component without weight keeps its own."""
+    def from_sums(self, sums: Array, params: Any) -> Any:
+        """M-step: maximum-likelihood parameters from S, ``(..., k, f)``; a component without weight keeps its own."""
 
     @abstractmethod
-    def base(self, params: Any, data: Any) -> Array:
+    def log_base_measure(self, params: Any, data: Any) -> Array:
         """h(x), ``(..., n)``."""
 
     def size(self, params: Any, data: Any) -> Array:
         """What a row counts, ``(..., n)``: where that is large, sums of products lose digits."""
-        return 0 * self.base(params, data)
+        return 0 * self.log_base_measure(params, data)
 
     def deviance(self, params: Any, data: Any) -> Array:
         """Return `peak` less log p(x | k), ``(..., k, n)``; `precise` families have a form that does not cancel."""
-        return -backends.namespace(params.weights).matmul(self.natural(params), self.features(params, data))
+        xp = backends.namespace(params.weights)
+        return -xp.matmul(self.natural_parameters(params), self.sufficient_statistics(params, data))
 
     def peak(self, params: Any, data: Any) -> Array:
         """Return the log-probability of each row under parameters of its own, ``(..., n)``."""
-        return self.base(params, data)
+        return self.log_base_measure(params, data)
 
     @abstractmethod
-    def points(self, params: Any, data: Any) -> Array:
+    def start_coordinates(self, params: Any, data: Any) -> Array:
         """Coordinates ``(..., n, p)`` in which starts are drawn."""
 
     @abstractmethod
-    def template(self, like: Array, batch: tuple[int, ...], k: int, *arrays: Array) -> Any:
-        """Equal components, of the shapes that data arrays ask for."""
+    def neutral(self, *arrays: Array) -> np.ndarray:
+        """Return the parameter of a component without data, on the host; the data's arrays tell its shape."""
+
+    def from_neutral(self, like: Array, batch: tuple[int, ...], k: int, *arrays: Array) -> Any:
+        """Return parameters of `k` equal components, for data arrays like these."""
+        value = self.neutral(*arrays)
+        wide = np.broadcast_to(value, (*batch, k, *value.shape))
+        return self.params(full((*batch, k), 1 / k, like=like), constant(wide, like=like), full(batch, 0, like=like))
+
+    def from_init(self, init: tuple[Any, Any], params: Any) -> Any:
+        """Return parameters with the weights and the parameter that a user gives, in all their batch dimensions.
+
+        Parameters
+        ----------
+        init
+            Weights and the parameter; None for those that `params` have.
+        params
+            Parameters of the data's batch dimensions.
+        """
+        (weights, value), k = init, params.weights.shape[-1]
+        event = tuple(params[1].shape[params.weights.ndim :])
+        weights = params.weights if weights is None else mixing_weights(weights, params.weights, k)
+        value = params[1] if value is None else self.checked(value, params[1], (k, *event))
+        own = (weights, 1), (value, 1 + len(event))
+        (weights, value), constant = align(tuple(params.constant.shape), own, params.constant)
+        return self.params(weights, value, constant)
 
     @abstractmethod
-    def start(self, init: Any, params: Any) -> Any:
-        """Parameters as a user gives them, in place of those of the template."""
+    def checked(self, value: Any, like: Array, shape: tuple[int, ...]) -> Array:
+        """Return the parameter as an array ``(..., *shape)``, or raise `InputError` if it cannot be that."""
 
     @abstractmethod
-    def good(self, *arrays: Array) -> Array:
+    def is_valid(self, *arrays: Array) -> Array:
         """Whether each row is possible, ``(..., n)``."""
 
     @abstractmethod
@@ -160,7 +192,7 @@ class FamilyModel:
 
     def bytes_per_row(self, params: Any) -> int:
         """Features and responsibilities."""
-        eta = self.family.natural(params)
+        eta = self.family.natural_parameters(params)
         return itemsize(eta) * (eta.shape[-1] + 3 * math.prod(eta.shape[:-1]))
 
     bytes_per_scored_row = bytes_per_row
@@ -169,28 +201,25 @@ class FamilyModel:
         """log p(x | k) without the `constant_of` each row, ``(..., k, n)``."""
         if self.large:
             return -self.family.deviance(params, data)
-        xp, eta, features = (
-            backends.namespace(params.weights),
-            self.family.natural(params),
-            self.family.features(params, data),
-        )
+        xp, eta = backends.namespace(params.weights), self.family.natural_parameters(params)
+        statistics = self.family.sufficient_statistics(params, data)
         closed = eta == -xp.inf
-        log_prob = xp.matmul(xp.where(closed, xp.zeros_like(eta), eta), features)
+        log_prob = xp.matmul(xp.where(closed, xp.zeros_like(eta), eta), statistics)
 
         def where_closed(x: Array) -> Array:
             impossible = xp.matmul(xp.astype(closed, x.dtype), xp.astype(x > 0, x.dtype)) > 0
             return xp.where(impossible, -xp.inf, log_prob)
 
-        return either(xp.any(closed), where_closed, lambda x: log_prob, features)
+        return either(xp.any(closed), where_closed, lambda x: log_prob, statistics)
 
     def constant_of(self, params: Any, data: Any) -> Array:
         """What all components' log p(x | k) share, ``(..., n)``."""
-        return self.family.peak(params, data) if self.large else self.family.base(params, data)
+        return self.family.peak(params, data) if self.large else self.family.log_base_measure(params, data)
 
     def gather(self, params: Any, data: Any, responsibilities: Array, log_likelihood: Array) -> Statistics:
         """Sums of the features, weighted by responsibilities ``(..., k, n)``."""
         xp = backends.namespace(responsibilities)
-        sums = xp.matmul(responsibilities, swap(self.family.features(params, data)))
+        sums = xp.matmul(responsibilities, swap(self.family.sufficient_statistics(params, data)))
         return Statistics((sums,), log_likelihood)
 
     def expect(self, params: Any, data: Any, sample_weight: Array) -> Statistics:
@@ -204,7 +233,7 @@ class FamilyModel:
     def maximize(self, statistics: Statistics, params: Any) -> Any:
         """M-step."""
         (sums,) = statistics.sums
-        params = self.family.estimate(sums, params)
+        params = self.family.from_sums(sums, params)
         return params if self.fixed_weights else params._replace(weights=share(sums[..., 0]))
 
     def begin(self, statistics: Statistics, params: Any) -> Any:
@@ -249,11 +278,11 @@ class FamilyModel:
     def check(self, params: Any, source: Any) -> None:
         """Raise `InputError` for data that the family cannot score."""
         self.family.check(params, *source.arrays)
-        check_rows(source, self.family.good, self.family.complaint)
+        check_rows(source, self.family.is_valid, self.family.complaint)
 
     def points(self, params: Any, data: Any) -> Array:
         """Coordinates ``(..., n, p)`` in which starts are drawn."""
-        return self.family.points(params, data)
+        return self.family.start_coordinates(params, data)
 
 
 @dataclass(frozen=True)

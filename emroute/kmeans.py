@@ -17,21 +17,26 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import broadcast, concrete, either, eps, itemsize
+from emroute._engine.moments import Extent, extent_of
+from emroute._engine.nests import map_blocks, where_leading
+from emroute._engine.options import Options
+from emroute._engine.problems import align
+from emroute._engine.reduce import e_step_over
+from emroute._engine.restarts import climb_restarts, with_restart_axis
+from emroute._engine.rowwise import each_row
+from emroute._engine.starts import draw_starts
+from emroute._engine.units import in_unit_of_length, out_of_range
+from emroute.array import broadcast, concrete, either, eps, itemsize, map_leaves
 from emroute.backend import Array, compiled
-from emroute.batch import select
 from emroute.capability import Capabilities
 from emroute.data import Rows, Stream, open_source
 from emroute.distance import alike, distances, nearest
 from emroute.em import Fit, Status
 from emroute.errors import InputTypeError, tell
 from emroute.family import ratio
-from emroute.fitting import Settings, admit, align, measure, restart, run
-from emroute.init import seeds
+from emroute.fitting import finite_moments, open_checked
 from emroute.remarks import remarks
-from emroute.sweep import each_row, gauge, sweep
-from emroute.units import in_unit_of_length, out_of_range
-from emroute.validate import as_generator, as_parameter, check_count, check_floating, check_scored, check_width
+from emroute.validate import as_parameter, check_count, check_floating, check_scored, check_width
 
 __all__ = ["KMeans", "KMeansModel", "Params", "Statistics", "fit"]
 
@@ -39,8 +44,20 @@ _MANY = 2**14  # rows for which it pays to ask whether the first E-step needs ca
 _TOLERATED = {4: 1e-5, 8: 1e-9}  # relative error of the inertia that products may make
 
 
+class Shared(NamedTuple):
+    """What restarts of one problem share."""
+
+    centre: Array
+    scatter: Array
+    """``(...,)``: weighted squared distances of all rows to the centre."""
+    shift_tol: Array
+    """``(...,)``: a step whose squared shifts sum to no more than this is not taken."""
+    unit: Array
+    """``(...,)``: the length in which all of these are; 1 unless squares of the rows over- or underflow."""
+
+
 class Params(NamedTuple):
-    """Centroids about a centre."""
+    """Centroids about a centre; the last four are as in `Shared`."""
 
     centroids: Array
     careful: Array
@@ -49,11 +66,8 @@ class Params(NamedTuple):
     """``(...,)``: 1 where products cannot tell some two centroids apart, so that the next labels take differences."""
     centre: Array
     scatter: Array
-    """``(...,)``: weighted squared distances of all rows to the centre."""
-    rest: Array
-    """``(...,)``: centroids whose shifts have squares that sum to no more than this stay where they are."""
+    shift_tol: Array
     unit: Array
-    """``(...,)``: the length in which all of these are; 1 unless squares of the rows over- or underflow."""
 
 
 class Statistics(NamedTuple):
@@ -126,7 +140,7 @@ class KMeansModel:
             return Statistics(counts, total(gaps), xp.sum(share * square, axis=-1), farthest, xp.max(present, axis=-1))
 
         def by_both(z: Array) -> Statistics:  # of a batch, only some problems may need care
-            return select(params.careful > 0, by_differences(z), by_products(z))
+            return where_leading(params.careful > 0, by_differences(z), by_products(z))
 
         return either(xp.any(params.careful > 0), by_both if params.careful.ndim else by_differences, by_products, z)
 
@@ -141,8 +155,8 @@ class KMeansModel:
     def merge(self, a: Statistics, b: Statistics) -> Statistics:
         """Sums add; of two farthest rows the farther stays."""
         farther = b.distance > a.distance
-        far = select(farther, b[3:], a[3:])
-        return Statistics(*(x + y for x, y in zip(a[:3], b[:3], strict=True)), *far)
+        farthest, distance = where_leading(farther, (b.farthest, b.distance), (a.farthest, a.distance))
+        return Statistics(a.counts + b.counts, a.sums + b.sums, a.inertia + b.inertia, farthest, distance)
 
     def maximize(self, statistics: Statistics, params: Params) -> Params:
         """Move centroids to the means of their rows, and the first that has none to the farthest row."""
@@ -153,12 +167,11 @@ class KMeansModel:
         shift = xp.where(xp.abs(shift) > rounding[..., None, None], shift, xp.zeros_like(shift))
         empty = xp.astype(counts <= 0, counts.dtype)
         moved = (empty * xp.cumulative_sum(empty, axis=-1) == 1) & (distance > 0)[..., None]
-        going = (xp.sum(shift * shift, axis=(-2, -1)) > params.rest) | xp.any(moved, axis=-1)
+        going = (xp.sum(shift * shift, axis=(-2, -1)) > params.shift_tol) | xp.any(moved, axis=-1)
         shift = xp.where(going[..., None, None], shift, xp.zeros_like(shift))
         centroids = xp.where(moved[..., None], farthest[..., None, :], params.centroids + shift)
         inertia = -self.objective(statistics, params)
-        narrow = eps(counts) * params.scatter > _TOLERATED[itemsize(counts)] * inertia
-        careful = xp.astype(narrow | (xp.max(empty, axis=-1) > 0), counts.dtype)
+        careful = xp.maximum(_by_differences(inertia, params.scatter), xp.max(empty, axis=-1))
         return params._replace(centroids=centroids, careful=careful, alike=alike(centroids))
 
     def objective(self, statistics: Statistics, params: Params) -> Array:
@@ -180,18 +193,16 @@ class KMeansModel:
 
     def distances(self, params: Params, x: Array) -> Array:
         """Distances to all centroids, ``(..., n, k)``; exactly 0, with a finite gradient, at a centroid."""
-        xp, backend, z = backends.namespace(x), backends.get(x), self.points(params, x)
+        xp, z = backends.namespace(x), self.points(params, x)
         size = xp.vecdot(z, z)[..., None]
         square = 2 * distances(z, params.centroids) + size
         if concrete(xp.any(square < 2**12 * eps(square) * size)) is not False:  # products may have lost digits
 
-            def by_differences(centroids: Array) -> tuple[Array]:
+            def by_differences(centroids: Array) -> Array:
                 gaps = z - centroids[..., None, :]
-                return (xp.sum(gaps * gaps, axis=-1),)
+                return xp.sum(gaps * gaps, axis=-1)
 
-            each = xp.moveaxis(params.centroids, -2, 0)
-            (square,) = backend.map_blocks(by_differences, [each], 1)
-            square = xp.moveaxis(square, 0, -1)
+            square = xp.moveaxis(map_blocks(by_differences, xp.moveaxis(params.centroids, -2, 0), 1), 0, -1)
         positive = square > 0
         root = xp.where(positive, xp.sqrt(xp.where(positive, square, xp.ones_like(square))), xp.zeros_like(square))
         return root * params.unit[..., None, None] if self.scaled else root
@@ -253,14 +264,14 @@ class KMeans:
     @Capabilities(gradients=True, jit=True, batch=True)
     def assign(self, x: Array) -> tuple[Array, Array]:
         """Return the nearest centroid of each row, and the squared distance to it, both ``(..., n)``."""
-        return self._each("assign", x)
+        return self._each(KMeansModel.assign, x)
 
     @Capabilities(gradients=True, jit=True, batch=True)
     def transform(self, x: Array) -> Array:
         """Distances to all centroids, ``(..., n, k)``."""
-        return self._each("distances", x)
+        return self._each(KMeansModel.distances, x)
 
-    def _each(self, name: str, x: Array) -> Any:
+    def _each(self, method: Callable[..., Any], x: Array) -> Any:
         rows = open_source(x, None, (1,))
         if isinstance(rows, Stream):
             raise InputTypeError("got a source of chunks, expected an array; call this for each chunk")
@@ -268,7 +279,7 @@ class KMeans:
         check_width(rows.arrays[0], self.params.centroids.shape[-1])
         check_scored(rows)
         with np.errstate(over="ignore"):  # labels are right where squared distances are beyond the dtype
-            return each_row(self.model, name, self.params, rows, tuple(self.params.centroids.shape[:-2]))
+            return each_row(method, self.model, self.params, rows, tuple(self.params.centroids.shape[:-2]))
 
 
 @Capabilities(jit=True, batch=True, streams=True)
@@ -339,61 +350,94 @@ def fit(
     >>> clusters.labels.tolist(), clusters.trace.round(3).tolist()
     ([0, 0, 1, 1], [-181.0, -21.556, -1.0, -1.0])
     """
-    settings = Settings(init, n_init, tol, max_iter, rng, chunk_size, callback, progress)
-    clusters = cluster(x, n_clusters, sample_weight, settings)
+    options = Options(
+        tol=tol,
+        max_iter=max_iter,
+        chunk_size=chunk_size,
+        callback=callback,
+        progress=progress,
+        sample_weight=sample_weight,
+        init=init,
+        n_init=n_init,
+        rng=rng,
+    )
+    clusters = cluster(x, n_clusters, options)
     tell(remarks(clusters, max_iter))
     return clusters
 
 
-def cluster(x: Any, n_clusters: int, sample_weight: Array | None, settings: Settings, rest: float = 0.0) -> KMeans:
-    """Return what `fit` does; centroids whose shifts have squares that sum to no more than `rest` are at rest."""
+def cluster(x: Any, n_clusters: int, options: Options, shift_tol: float = 0.0) -> KMeans:
+    """Return what `fit` does; a step whose squared shifts sum to no more than `shift_tol` is not taken."""
     k = check_count("n_clusters", n_clusters)
-    source, n, weight_unit = admit(x, sample_weight, k, "n_clusters")
-    extent = gauge(source)
-    source, length, factor = in_unit_of_length(source, extent.length / extent.weight, joint=settings.tol > 0)
+    rows, weight_unit = open_checked(x, options.sample_weight, k, "n_clusters")
+    extent = extent_of(rows)
+    rows, length, factor = in_unit_of_length(rows, extent.length / extent.weight, joint=options.tol > 0)
     if factor is not None:
-        extent, settings = gauge(source), replace(settings, tol=length.square_in(settings.tol))
-    xp, d = backends.namespace(extent.total), extent.total.shape[-1]
+        extent, options = extent_of(rows), replace(options, tol=length.square_in(options.tol))
+    centred, centre, scatter = _about_centre(rows, extent)
+    model = KMeansModel(centred, weighted=options.sample_weight is not None)
+    unit = 0 * scatter + (1 if factor is None else factor)
+    shared = Shared(centre, scatter, shift_tol / unit / unit, unit)
+    if options.draws:
+        centroids = draw_starts(model, _start(centre[..., None, :], shared), rows, k, options)
+    else:
+        centroids = as_parameter("starting centroids", options.init, centre, (k, centre.shape[-1]), rows.batch)
+        centroids = centroids / unit[..., None, None] - centre[..., None, :]
+    source = rows
+    if options.n_init > 1:
+        source, shared = with_restart_axis(rows, shared, len(rows.batch))
+    (centroids,), shared = align(tuple(shared.unit.shape), [(centroids, 2)], shared)
+    start = compiled(backends.get(centre), _start)(centroids, shared)
+    if rows.n > _MANY:
+        start = start._replace(careful=_loses_digits(model, start, source.first(rows.n // 16)))
+    unit_of_inertia = weight_unit * length * length
+    found = climb_restarts(model, start, source, options, unit_of_inertia)
+    labels, square = _assigned(model, found, rows)
+    weighted = square if rows.weight is None else square * rows.weight
+    inertia = backends.namespace(square).sum(weighted, axis=-1)
+    told = unit_of_inertia.restore(inertia)
+    tell(out_of_range(told, inertia))
+    model = replace(model, scaled=factor is not None)
+    return KMeans(model, found.params, labels, told, found.trace, found.n_iter, found.status)
+
+
+def _about_centre(rows: Rows | Stream, extent: Extent) -> tuple[bool, Array, Array]:
+    """Return whether to move the rows, the point that becomes 0, and the weighted squared distances to it.
+
+    Rows whose mean is closer to the origin than they are to the mean stay: to move them would cost a pass for nothing.
+    """
+    xp = backends.namespace(extent.total)
     with np.errstate(over="ignore", invalid="ignore"):
         offset = xp.sum(extent.total**2, axis=-1) / extent.weight
-    near = concrete(xp.all(2 * offset < extent.length)) is True  # never so where something is not finite
-    if near:
-        centre, scatter = xp.zeros_like(extent.total), extent.length
-    else:
-        moments = measure(source)
-        centre, scatter = moments.mean, xp.sum(moments.square, axis=-1)
-    model = KMeansModel(centred=not near, weighted=sample_weight is not None)
-    zero = xp.zeros_like(scatter)
-    unit = zero + 1 if factor is None else zero + factor
-    params = Params(zero[..., None, None], zero + 1, zero, centre, scatter, zero + rest / unit / unit, unit)
-    if settings.named:
-        centroids = seeds(model, params, source, n, settings.init, k, settings.n_init, as_generator(settings.rng))
-    else:
-        centroids = as_parameter("starting centroids", settings.init, centre, (k, d), source.batch)
-        centroids = centroids / unit[..., None, None] - centre[..., None, :]
-    if settings.n_init > 1:
-        source, params = restart(source, params, len(source.batch))
-    start = align(params._replace(centroids=centroids), (2, 0, 0, 1, 0, 0, 0), source.batch, 3)
-    start = start._replace(alike=compiled(backends.get(centre), alike)(start.centroids))
-    if n > _MANY:
-        start = start._replace(careful=_narrow(model, start, source.first(n // 16)))
-    result = run(model, start, source, settings, weight_unit * length * length)
-    if isinstance(source, Stream):
-        parts = [each_row(model, "assign", result.params, rows, ()) for rows in source]
-        labels, square = (xp.concat(list(pieces), axis=-1) for pieces in zip(*parts, strict=True))
-    else:
-        if settings.n_init > 1 and len(source.batch):
-            source = source.like([xp.squeeze(x, axis=len(source.batch) - 1) for x in source.held])
-        labels, square = each_row(model, "assign", result.params, source, tuple(result.objective.shape))
-    inertia = xp.sum(square if source.weight is None else square * source.weight, axis=-1)
-    found = (weight_unit * length * length).restore(inertia)
-    tell(out_of_range(found, inertia))
-    return KMeans(replace(model, scaled=factor is not None), result.params, labels, found, *result[2:])
+    if concrete(xp.all(2 * offset < extent.length)):  # never so where something is not finite
+        return False, xp.zeros_like(extent.total), extent.length
+    moments = finite_moments(rows)
+    return True, moments.mean, xp.sum(moments.square, axis=-1)
 
 
-def _narrow(model: KMeansModel, params: Params, rows: Rows) -> Array:
-    """Whether products could lose digits: the inertia of all rows is no less than that of some."""
+def _start(centroids: Array, shared: Shared) -> Params:
+    one = backends.namespace(centroids).ones_like(centroids[..., 0, 0])
+    return Params(centroids, one, alike(centroids), *shared)
+
+
+def _loses_digits(model: KMeansModel, params: Params, rows: Rows) -> Array:
+    """Whether products would lose digits. The inertia of some rows bounds that of all from below."""
     batch = np.broadcast_shapes(rows.batch, tuple(params.centroids.shape[:-2]))
-    inertia = sweep(model, params, rows, batch).inertia  # restarts share the rows, and the start is careful
-    narrow = eps(inertia) * params.scatter > _TOLERATED[itemsize(inertia)] * inertia
-    return backends.namespace(inertia).astype(narrow, inertia.dtype)
+    inertia = e_step_over(model, params, rows, batch).inertia  # restarts share the rows, and the start is careful
+    return _by_differences(inertia, params.scatter)
+
+
+def _by_differences(inertia: Array, scatter: Array) -> Array:
+    """1 where an inertia by products would have lost digits, else 0."""
+    lost = eps(inertia) * scatter > _TOLERATED[itemsize(inertia)] * inertia
+    return backends.namespace(inertia).astype(lost, inertia.dtype)
+
+
+def _assigned(model: KMeansModel, fit: Fit, source: Rows | Stream) -> tuple[Array, Array]:
+    """Labels and squared distances of all rows."""
+    batch = tuple(fit.objective.shape)
+    if isinstance(source, Rows):
+        return each_row(KMeansModel.assign, model, fit.params, source, batch)
+    parts = [each_row(KMeansModel.assign, model, fit.params, rows, batch) for rows in source]
+    xp = backends.namespace(fit.objective)
+    return map_leaves(lambda *pieces: xp.concat(list(pieces), axis=-1), *parts)

@@ -13,6 +13,7 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute import em
+from emroute._engine.rowwise import each_row
 from emroute._files import whole
 from emroute.array import concrete, full, map_leaves, safe_log
 from emroute.backend import Array
@@ -21,8 +22,7 @@ from emroute.data import Rows, Stream, open_source
 from emroute.errors import InputError, InputTypeError, MissingDependencyError
 from emroute.family import Family, FamilyModel
 from emroute.remarks import lost, places, remarks
-from emroute.sweep import each_row
-from emroute.validate import as_generator, check_count, check_weights
+from emroute.validate import as_generator, check_count, check_floating, check_weights
 
 __all__ = ["Mixture"]
 
@@ -106,6 +106,13 @@ class Mixture:
         count = xp.zeros_like(nothing, dtype=xp.int32)
         return cls(model, params, nothing, trace, count, count + int(em.Status.MAX_ITER))
 
+    @classmethod
+    def of_family(cls, family: Family, weights: Array, value: Array) -> Self:
+        """Return the mixture of a family with these weights and its parameter."""
+        check_floating("weights", weights)
+        params = family.from_neutral(weights, (), weights.shape[-1], value)
+        return cls.unfitted(FamilyModel(family), family.from_init((weights, value), params))
+
     def data(self, *data: Any) -> Any:
         """Arrange what a method was given as the family's data."""
         return data[0] if len(data) == 1 else data
@@ -113,17 +120,17 @@ class Mixture:
     @Capabilities(gradients=True, jit=True, batch=True, integers=True)
     def log_prob(self, *data: Array) -> Array:
         """Log-density (or log-probability) of each observation, ``(..., n)``; differentiable."""
-        return self._each("log_prob", data)
+        return self._each(type(self.model).log_prob, data)
 
     @Capabilities(gradients=True, jit=True, batch=True, integers=True)
     def responsibilities(self, *data: Array) -> Array:
         """Probability of each component given each observation, ``(..., n, k)``."""
-        return self._each("responsibilities", data)
+        return self._each(type(self.model).responsibilities, data)
 
     @Capabilities(jit=True, batch=True, integers=True)
     def predict(self, *data: Array) -> Array:
         """Return the likeliest component of each observation, ``(..., n)`` integers."""
-        return self._each("predict", data)
+        return self._each(type(self.model).predict, data)
 
     @Capabilities(gradients=True, jit=True, batch=True, integers=True)
     def score(self, *data: Array, sample_weight: Array | None = None) -> Array:
@@ -165,8 +172,8 @@ class Mixture:
         self.model.check(self.params, rows)
         return rows
 
-    def _each(self, name: str, data: tuple[Array, ...]) -> Array:
-        return each_row(self.model, name, self.params, self._rows(data), tuple(self.weights.shape[:-1]))
+    def _each(self, method: Callable[..., Array], data: tuple[Array, ...]) -> Array:
+        return each_row(method, self.model, self.params, self._rows(data), tuple(self.weights.shape[:-1]))
 
     def _total(
         self, data: tuple[Array, ...], sample_weight: Array | None, function: Callable[..., Array] | None = None

@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import full, swap
+from emroute.array import swap
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.counts import Counts
 from emroute.em import Fit
-from emroute.family import FamilyModel, as_real, is_count, ratio
-from emroute.fitting import Settings, align, fit_counts, mixing_weights, split_start
+from emroute.family import as_real, is_count, ratio
+from emroute.fitting import Options, fit_counts
 from emroute.mixture import Mixture
-from emroute.validate import as_parameter, as_trials, check_floating, check_width, require
+from emroute.validate import as_parameter, as_trials, check_width, require
 
 __all__ = ["MultinomialMixture", "fit"]
 
@@ -41,7 +41,6 @@ class Multinomial(Counts):
     """The multinomial family over ``x (..., n, d)``."""
 
     params = Params
-    param_ranks = (1, 2, 0)
     complaint = "counts must be whole numbers that are not negative"
 
     @property
@@ -57,35 +56,31 @@ class Multinomial(Counts):
         """Probabilities."""
         return params.probs
 
-    def estimate(self, sums: Array, params: Params) -> Params:
+    def from_sums(self, sums: Array, params: Params) -> Params:
         """Share of each category."""
         xp, counts = backends.namespace(sums), sums[..., 1:]
         return params._replace(probs=ratio(counts, xp.sum(counts, axis=-1, keepdims=True), params.probs))
 
-    def points(self, params: Params, data: Array) -> Array:
+    def start_coordinates(self, params: Params, data: Array) -> Array:
         """Shares of the categories in each row."""
         xp, x = backends.namespace(data), as_real(data, params.weights)
         return ratio(x, xp.sum(x, axis=-1, keepdims=True), x)
 
-    def template(self, like: Array, batch: tuple[int, ...], k: int, *arrays: Array) -> Params:
-        """Equal weights, equal shares."""
+    def neutral(self, *arrays: Array) -> np.ndarray:
+        """Equal shares."""
         d = arrays[0].shape[-1]
-        weights, probs = full((*batch, k), 1 / k, like=like), full((*batch, k, d), 1 / d, like=like)
-        return Params(weights, probs, full(batch, 0, like=like))
+        return np.full(d, 1 / d)
 
-    def start(self, init: Any, params: Params) -> Params:
-        """Probabilities, or (weights, probabilities), as given."""
-        weights, probs = split_start(init, "probs")
-        like, (k, d) = params.probs, params.probs.shape[-2:]
-        probs = as_parameter("probs", probs, like, (k, d))
+    def checked(self, value: Any, like: Array, shape: tuple[int, ...]) -> Array:
+        """Probabilities that sum to one."""
+        probs = as_parameter("probs", value, like, shape)
         xp = backends.namespace(probs)
         total = xp.sum(probs, axis=-1, keepdims=True)
         require(xp.all(probs >= 0), lambda: "probs must not be negative")
         require(xp.all(xp.abs(total - 1) < 1e-4), lambda: "each component's probs must sum to 1")
-        weights = params.weights if weights is None else mixing_weights(weights, like, k)
-        return params._replace(probs=probs / total, weights=weights)
+        return probs / total
 
-    def good(self, *arrays: Array) -> Array:
+    def is_valid(self, *arrays: Array) -> Array:
         """Whether rows are counts."""
         (x,) = arrays
         return backends.namespace(x).all(is_count(x), axis=-1)
@@ -129,12 +124,7 @@ class MultinomialMixture(Mixture):
     @Capabilities(gradients=True, jit=True, batch=True)
     def from_parameters(cls, weights: Array, probs: Array) -> MultinomialMixture:
         """Return the mixture with weights ``(..., k)`` and probabilities ``(..., k, d)``."""
-        check_floating("weights", weights)
-        family = Multinomial()
-        params = family.template(weights, (), weights.shape[-1], probs)
-        return cls.unfitted(
-            FamilyModel(family), align(family.start((weights, probs), params), family.param_ranks, (), 2)
-        )
+        return cls.of_family(Multinomial(), weights, probs)
 
     @Capabilities(batch=True)
     def sample(self, n: int, trials: int = 1, *, rng: Any = None) -> tuple[Array, Array]:
@@ -204,5 +194,16 @@ def fit(
     >>> mixture.weights.round(3).tolist()
     [0.5, 0.5]
     """
-    settings = Settings(init, n_init, tol, max_iter, rng, chunk_size, callback, progress)
-    return fit_counts(MultinomialMixture, Multinomial(), x, n_components, weights, sample_weight, settings)
+    options = Options(
+        tol=tol,
+        max_iter=max_iter,
+        chunk_size=chunk_size,
+        callback=callback,
+        progress=progress,
+        sample_weight=sample_weight,
+        weights=weights,
+        init=init,
+        n_init=n_init,
+        rng=rng,
+    )
+    return fit_counts(MultinomialMixture, Multinomial(), x, n_components, options)

@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import full, swap
+from emroute.array import swap
 from emroute.backend import Array, is_array
 from emroute.capability import Capabilities
 from emroute.counts import Counts
 from emroute.em import Fit
-from emroute.family import FamilyModel, as_real, is_count, ratio
-from emroute.fitting import Settings, align, fit_counts, mixing_weights, split_start
+from emroute.family import as_real, is_count, ratio
+from emroute.fitting import Options, fit_counts
 from emroute.mixture import Mixture
-from emroute.validate import as_parameter, check_floating, check_width, require
+from emroute.validate import as_parameter, check_width, require
 
 __all__ = ["PoissonMixture", "fit"]
 
@@ -43,7 +43,6 @@ class Poisson(Counts):
     plain: bool = False
     conditional = False
     params = Params
-    param_ranks = (1, 2, 0)
     complaint = "counts must be whole numbers that are not negative"
 
     @property
@@ -59,32 +58,27 @@ class Poisson(Counts):
         """Rates."""
         return params.rates
 
-    def estimate(self, sums: Array, params: Params) -> Params:
+    def from_sums(self, sums: Array, params: Params) -> Params:
         """Mean counts."""
         return params._replace(rates=ratio(sums[..., 1:], sums[..., :1], params.rates))
 
-    def points(self, params: Params, data: Array) -> Array:
+    def start_coordinates(self, params: Params, data: Array) -> Array:
         """Square roots, whose variance is the same at every rate."""
         x = self._real(params, data)
         return backends.namespace(x).sqrt(x)
 
-    def template(self, like: Array, batch: tuple[int, ...], k: int, *arrays: Array) -> Params:
-        """Equal weights, rates of one."""
-        d = 1 if self.plain else arrays[0].shape[-1]
-        weights, rates = full((*batch, k), 1 / k, like=like), full((*batch, k, d), 1, like=like)
-        return Params(weights, rates, full(batch, 0, like=like))
+    def neutral(self, *arrays: Array) -> np.ndarray:
+        """Rates of one."""
+        return np.ones(1 if self.plain else arrays[0].shape[-1])
 
-    def start(self, init: Any, params: Params) -> Params:
-        """Rates, or (weights, rates), as given."""
-        weights, rates = split_start(init, "rates")
-        like, (k, d) = params.rates, params.rates.shape[-2:]
-        rates = as_parameter("rates", rates, like, (k,) if self.plain else (k, d))
+    def checked(self, value: Any, like: Array, shape: tuple[int, ...]) -> Array:
+        """Rates; of plain counts one a component."""
+        rates = as_parameter("rates", value, like, shape[:1] if self.plain else shape)
         xp = backends.namespace(rates)
         require(xp.all(rates >= 0), lambda: "rates must not be negative")
-        weights = params.weights if weights is None else mixing_weights(weights, like, k)
-        return params._replace(rates=rates[..., None] if self.plain else rates, weights=weights)
+        return rates[..., None] if self.plain else rates
 
-    def good(self, *arrays: Array) -> Array:
+    def is_valid(self, *arrays: Array) -> Array:
         """Whether rows are counts."""
         (x,) = arrays
         return is_count(x) if self.plain else backends.namespace(x).all(is_count(x), axis=-1)
@@ -132,12 +126,7 @@ class PoissonMixture(Mixture):
     @Capabilities(gradients=True, jit=True, batch=True)
     def from_parameters(cls, weights: Array, rates: Array) -> PoissonMixture:
         """Return the mixture with weights ``(..., k)`` and rates ``(..., k, d)``, or ``(..., k)`` for plain counts."""
-        check_floating("weights", weights)
-        family = Poisson(plain=rates.ndim == weights.ndim)
-        params = family.template(weights, (), weights.shape[-1], rates)
-        return cls.unfitted(
-            FamilyModel(family), align(family.start((weights, rates), params), family.param_ranks, (), 2)
-        )
+        return cls.of_family(Poisson(plain=rates.ndim == weights.ndim), weights, rates)
 
     @Capabilities(batch=True)
     def sample(self, n: int, *, rng: Any = None) -> tuple[Array, Array]:
@@ -206,9 +195,20 @@ def fit(
     >>> mixture.weights.round(3).tolist()
     [0.5, 0.5]
     """
-    settings = Settings(init, n_init, tol, max_iter, rng, chunk_size, callback, progress)
+    options = Options(
+        tol=tol,
+        max_iter=max_iter,
+        chunk_size=chunk_size,
+        callback=callback,
+        progress=progress,
+        sample_weight=sample_weight,
+        weights=weights,
+        init=init,
+        n_init=n_init,
+        rng=rng,
+    )
     # a stream's first chunk tells whether counts are plain; what can be read only once is refused later
     again = isinstance(x, Iterable) and not (is_array(x) or isinstance(x, Iterator))
     first: Any = next(iter(x), None) if again else x
     family = Poisson(plain=is_array(first) and len(first.shape) == 1)
-    return fit_counts(PoissonMixture, family, x, n_components, weights, sample_weight, settings)
+    return fit_counts(PoissonMixture, family, x, n_components, options)

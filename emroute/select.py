@@ -23,7 +23,7 @@ from emroute.array import concrete
 from emroute.backend import Array, is_array
 from emroute.capability import Capabilities
 from emroute.errors import InputError, InputTypeError, tell
-from emroute.fitting import Settings
+from emroute.fitting import Options
 from emroute.gmm import GaussianMixture
 from emroute.gmm.covariance import COVARIANCES
 from emroute.gmm.mixture import fit_model
@@ -196,12 +196,20 @@ def mixtures(
         raise InputError("a start fits one number of components; expected init='k-means++' or 'random'")
     _check_data(x)
     x, sample_weight = (y if y is None else backends.get(y).detach(y) for y in (x, sample_weight))
-    settings = Settings(init, n_init, tol, max_iter, rng, chunk_size)
+    options = Options(
+        tol=tol,
+        max_iter=max_iter,
+        chunk_size=chunk_size,
+        sample_weight=sample_weight,
+        init=init,
+        n_init=n_init,
+        rng=rng,
+    )
     check_number("covariance_floor", covariance_floor)
     fits, table = [], []
     for k in sizes:
         for kind in types:
-            mixture = fit_model(GaussianModel(kind), x, k, sample_weight, covariance_floor, settings)
+            mixture = fit_model(GaussianModel(kind), x, k, covariance_floor, options)
             honest = mixture.widened() if places(mixture.floored) else mixture
             bic, aic, icl = (float(getattr(honest, name)(x, sample_weight=sample_weight)) for name in CRITERIA)
             likelihood, converged = float(mixture.log_likelihood), bool(mixture.converged)

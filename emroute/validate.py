@@ -29,6 +29,7 @@ __all__ = [
     "check_total",
     "check_weights",
     "check_width",
+    "mixing_weights",
     "require",
     "require_values",
     "visible",
@@ -241,6 +242,16 @@ def as_parameter(name: str, value: Any, like: Array, tail: tuple[int, ...], batc
     value = xp.astype(value, like.dtype, copy=False)
     require(xp.all(xp.isfinite(value)), lambda: f"{name} holds NaN or infinity; starting values must be finite")
     return value
+
+
+def mixing_weights(value: Any, like: Array, n_components: int) -> Array:
+    """Return mixing weights ``(..., k)`` that are not negative and sum to one, or raise `InputError`."""
+    weights = as_parameter("weights", value, like, (n_components,))
+    xp = backends.namespace(weights)
+    total = xp.sum(weights, axis=-1)
+    require(xp.all(weights >= 0), lambda: "mixing weights must not be negative")
+    require(xp.all(xp.abs(total - 1) < 1e-4), lambda: "mixing weights must sum to 1")
+    return weights / total[..., None]
 
 
 def as_trials(value: Any) -> np.ndarray:

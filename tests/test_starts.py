@@ -81,7 +81,7 @@ def test_heavy_rows_of_a_stream_and_of_a_mixture():
 def test_the_sample_counts_each_row_by_its_weight():
     """Of 150,000 light rows and 50,000 of ten times the weight, both kinds carry the share that is theirs."""
     from emroute.data import open_source
-    from emroute.init import _representatives
+    from emroute._engine.starts import _representatives
 
     weight = np.repeat([1.0, 10.0], [150_000, 50_000])
     source = open_source(np.arange(200_000.0)[:, None], weight, (1,))

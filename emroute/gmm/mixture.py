@@ -9,21 +9,23 @@ from typing import Any
 import numpy as np
 
 from emroute import backend as backends
+from emroute._engine.options import Options
+from emroute._engine.restarts import climb_restarts
+from emroute._engine.starts import draw_starts
+from emroute._engine.units import Unit
 from emroute.array import eps, full
 from emroute.backend import Array, compiled
 from emroute.capability import Capabilities
 from emroute.data import Rows, Stream
 from emroute.em import Fit
 from emroute.errors import tell
-from emroute.fitting import Settings, admit, align, iterate, measure
+from emroute.fitting import at_points, finite_moments, open_checked
 from emroute.gmm.covariance import COVARIANCES
-from emroute.gmm.model import GaussianModel, Params, begin, given, standard
+from emroute.gmm.model import GaussianModel, Params, begin, from_init, standard
 from emroute.gmm.spread import Spread
 from emroute.gmm.width import widths
-from emroute.init import seeds
 from emroute.mixture import Mixture
-from emroute.units import Unit
-from emroute.validate import as_generator, as_parameter, check_choice, check_count, check_floating, check_number
+from emroute.validate import as_parameter, check_choice, check_count, check_floating, check_number
 
 __all__ = ["GaussianMixture", "fit"]
 
@@ -106,10 +108,9 @@ class GaussianMixture(Mixture):
         nothing = full((*weights.shape[:-1], d), 0, like=means)
         backend = backends.get(means)
         params = compiled(backend, begin, model, k)(nothing, nothing + 1, full((), 0, like=means), nothing + 1)
-        params = given(model, params, (weights, means, covariances))
-        params = params._replace(spread=params.spread._replace(floored=0 * params.spread.floored))
-        params = _aligned(model, params, ())
-        return cls.unfitted(model, compiled(backend, GaussianModel.complete, model)(params))
+        params = from_init(model, params, (weights, means, covariances))
+        spread = params.spread
+        return cls.unfitted(model, params._replace(spread=spread._replace(floored=0 * spread.floored)))
 
     @Capabilities(batch=True)
     def sample(self, n: int, *, rng: Any = None) -> tuple[Array, Array]:
@@ -229,44 +230,49 @@ def fit(
     """
     check_choice("covariance_type", covariance_type, tuple(COVARIANCES))
     check_number("covariance_floor", covariance_floor)
-    settings = Settings(init, n_init, tol, max_iter, rng, chunk_size, callback, progress)
-    fitted = fit_model(GaussianModel(covariance_type), x, n_components, sample_weight, covariance_floor, settings)
+    options = Options(
+        tol=tol,
+        max_iter=max_iter,
+        chunk_size=chunk_size,
+        callback=callback,
+        progress=progress,
+        sample_weight=sample_weight,
+        init=init,
+        n_init=n_init,
+        rng=rng,
+    )
+    fitted = fit_model(GaussianModel(covariance_type), x, n_components, covariance_floor, options)
     tell(fitted.remarks(max_iter))
     return fitted
 
 
-def fit_model(
-    model: GaussianModel, x: Any, n_components: int, sample_weight: Array | None, floor: float, settings: Settings
-) -> GaussianMixture:
+def fit_model(model: GaussianModel, x: Any, n_components: int, floor: float, options: Options) -> GaussianMixture:
     """Return what `fit` does, for any model whose parameters are Gaussian."""
-    source, n, params, weight_unit = prepare(model, x, n_components, sample_weight, floor)
-    (k, d), centre, init = params.means.shape[-2:], params.centre, settings.init
-    drawn = None
-    if settings.named:
-        drawn = seeds(model, params, source, n, init, k, settings.n_init, as_generator(settings.rng))
-    elif isinstance(init, tuple):
-        params = given(model, params, init)
+    source, params, unit = prepare(model, x, n_components, options.sample_weight, floor)
+    if isinstance(options.init, tuple):
+        params = from_init(model, params, options.init)
     else:
-        drawn = as_parameter("starting means", init, centre, (k, d), source.batch)
-        drawn = (drawn - centre[..., None, :]) / params.scale[..., None, :] / params.reach[..., None, :]
-    params = _aligned(model, params, source.batch)
-    params = compiled(backends.get(centre), GaussianModel.complete, model)(params)
-    return iterate(GaussianMixture, model, params, source, drawn, settings, weight_unit)
+        points = _points(model, params, source, options)
+        source, params = at_points(model, params, source, points, options)
+    return GaussianMixture(model, *climb_restarts(model, params, source, options, unit))
 
 
 def prepare(
     model: GaussianModel, x: Any, n_components: int, sample_weight: Array | None, floor: float
-) -> tuple[Rows | Stream, int, Params, Unit]:
-    """Check the data; return what `admit` does, and equal components in the data's standard coordinates."""
+) -> tuple[Rows | Stream, Params, Unit]:
+    """Check the data; return what `open_checked` does, and equal components in the data's standard coordinates."""
     k = check_count("n_components", n_components)
-    source, n, weight_unit = admit(x, sample_weight, k, "n_components")
-    moments = measure(source)
+    source, unit = open_checked(x, sample_weight, k, "n_components")
+    moments = finite_moments(source)
     floor = max(floor, (64 * eps(moments.mean)) ** 2)  # what keeps numbers finite
     start = compiled(backends.get(moments.mean), standard, model, k)
-    return source, n, start(moments, *widths(source, n), floor), weight_unit
+    return source, start(moments, *widths(source), floor), unit
 
 
-def _aligned(model: GaussianModel, params: Params, batch: tuple[int, ...]) -> Params:
-    """Give all arrays of the parameters the same batch dimensions."""
-    rank = model.covariance.rank
-    return align(params, (1, 2, rank, rank, 1, 2, 1, 1, 1, 2, 0, 1, 1, 0, 1), batch, 11)
+def _points(model: GaussianModel, params: Params, source: Rows | Stream, options: Options) -> Array:
+    """Starting points in coordinates of unit variance: drawn, or the means that a user gives."""
+    (k, d), centre = params.means.shape[-2:], params.centre
+    if options.draws:
+        return draw_starts(model, params, source, k, options)
+    means = as_parameter("starting means", options.init, centre, (k, d), source.batch)
+    return (means - centre[..., None, :]) / params.scale[..., None, :] / params.reach[..., None, :]

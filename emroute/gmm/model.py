@@ -16,19 +16,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emroute import backend as backends
+from emroute._engine.moments import Moments
+from emroute._engine.problems import align
 from emroute.array import constant, either, eps, full, itemsize, normalize, safe_log, swap, tiny
 from emroute.backend import Array, compiled
 from emroute.data import Rows
 from emroute.errors import InputError
 from emroute.family import Statistics, posterior, share
-from emroute.fitting import mixing_weights
 from emroute.gmm.covariance import COVARIANCES, Covariance
 from emroute.gmm.spread import Spread
 from emroute.gmm.width import root_mean_square
-from emroute.sweep import Moments
-from emroute.validate import as_parameter, check_floating, check_scored, check_width, require
+from emroute.validate import as_parameter, check_floating, check_scored, check_width, mixing_weights, require
 
-__all__ = ["GaussianModel", "Params", "begin", "given", "standard", "symmetric", "unit"]
+__all__ = ["GaussianModel", "Params", "begin", "from_init", "standard", "symmetric", "unit"]
 
 _TOLERATED = {4: 1e-3, 8: 1e-8}  # of float32 and float64: log-densities err by about 3 % of this
 
@@ -280,7 +280,7 @@ def unit(model: GaussianModel, d: int, *, like: Array) -> Array:
     return constant(np.eye(d) if model.covariance_type in ("full", "tied") else np.ones(1), like=like)
 
 
-def given(model: GaussianModel, params: Params, init: tuple[Any, ...]) -> Params:
+def from_init(model: GaussianModel, params: Params, init: tuple[Any, ...]) -> Params:
     """A start of weights, means and covariances, as users see them."""
     if len(init) != 3:
         raise InputError(f"got a start of {len(init)} parts, expected (weights, means, covariances)")
@@ -291,7 +291,9 @@ def given(model: GaussianModel, params: Params, init: tuple[Any, ...]) -> Params
     covariances = as_parameter("covariances", init[2], like, covariance.shape(k, d), batch)
     if covariance.rank > 1 and covariances.shape[-1] == covariances.shape[-2] and model.covariance_type != "diag":
         require(symmetric(covariances), lambda: "covariances must be symmetric")
-    params, positive = compiled(backends.get(like), _start, model)(params, weights, means, covariances)
+    own = (weights, 1), (means, 2), (covariances, covariance.rank)
+    own, shared = align(batch, own, (params.centre, params.scale, params.floor, params.reach))
+    params, positive = compiled(backends.get(like), _start, model)(params, own, shared)
     require(positive, lambda: "covariances must be positive definite; add a small multiple of the identity")
     return params
 
@@ -304,13 +306,14 @@ def symmetric(matrices: Array) -> Array:
     return xp.all(uneven)
 
 
-def _start(
-    model: GaussianModel, params: Params, weights: Array, means: Array, covariances: Array
-) -> tuple[Params, Array]:
+def _start(model: GaussianModel, params: Params, own: list[Array], shared: tuple[Array, ...]) -> tuple[Params, Array]:
     """Bring a start into standard coordinates; and whether its covariances are positive definite."""
+    weights, means, covariances = own
+    centre, scale, floor, reach = shared
+    params = params._replace(centre=centre, scale=scale, floor=floor, reach=reach)
     covariances = model.covariance.scaled(covariances, 1 / params.scale)
     means = (means - params.centre[..., None, :]) / params.scale[..., None, :]
     d = means.shape[-1]
     spread = model.covariance.spread(covariances, params.floor, d, model.resolution(means, d))
-    params = params._replace(weights=weights, means=means, spread=spread)
+    params = model.complete(params._replace(weights=weights, means=means, spread=spread))
     return params, backends.namespace(means).all(model.covariance.least(covariances) > 0)

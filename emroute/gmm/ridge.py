@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emroute import backend as backends
+from emroute._engine.reduce import e_step_over
 from emroute.array import eps, one_hot, swap
 from emroute.backend import Array, compiled
 from emroute.data import open_source
@@ -18,7 +19,6 @@ from emroute.family import Statistics
 from emroute.gmm.mixture import GaussianMixture, prepare
 from emroute.gmm.model import GaussianModel, Params, unit
 from emroute.gmm.spread import Spread
-from emroute.sweep import sweep
 
 __all__ = ["RidgeModel", "collapsed", "one_step", "triangular"]
 
@@ -60,9 +60,9 @@ def one_step(
     model: GaussianModel, x: Array, n_components: int, sample_weight: Array | None, known: Array
 ) -> GaussianMixture:
     """Return the mixture that an M-step makes of rows ``(n, d)`` and labels ``(n,)`` or responsibilities ``(n, k)``."""
-    rows, _, params, _ = prepare(model, x, n_components, sample_weight, 0.0)
+    rows, params, _ = prepare(model, x, n_components, sample_weight, 0.0)
     source = open_source((x, known), rows.weight, (1, known.ndim - 1))
-    statistics = sweep(_Assigned(model), params, source, ())
+    statistics = e_step_over(_Assigned(model), params, source, ())
     maximize = compiled(backends.get(x), type(model).maximize, model)
     return GaussianMixture.unfitted(model, maximize(statistics, params))
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from emroute import backend as backends
+from emroute._engine.nests import map_blocks
+from emroute._engine.starts import sample_rows
 from emroute.array import constant, eps
 from emroute.backend import Array
 from emroute.data import Rows, Stream
@@ -20,17 +22,15 @@ _MOST_ROWS = 2048  # of more, so many tell quantiles to a hundredth
 _STEPS, _WINDOW = 100, 5  # the quantiles are hundredths, and an interval five of them
 
 
-def widths(source: Rows | Stream, n: int) -> tuple[Array, Array]:
+def widths(source: Rows | Stream) -> tuple[Array, Array]:
     """Return the widths of the features, and their standard deviations in a sample, ``(..., d)``; 0 if constant.
 
     Parameters
     ----------
     source
-        The data; of more than 2,048 rows some stand for all, spread evenly, but not periodically.
-    n
-        How many rows there are.
+        The data; of more than 2,048 rows some stand for all.
     """
-    rows = _sample(source, n)
+    rows = _sample(source)
     (x,), host = rows.arrays, rows.on_host()
     if host is None:
         return _widths(eps(x), x, rows.weight)
@@ -38,27 +38,13 @@ def widths(source: Rows | Stream, n: int) -> tuple[Array, Array]:
     return tuple(backends.get(x).from_numpy(part, x) for part in found)
 
 
-def _sample(source: Rows | Stream, n: int) -> Rows:
-    place = np.arange(min(n, _MOST_ROWS))
-    index = place
-    if n > _MOST_ROWS:
-        golden = (np.sqrt(5) - 1) / 2
-        index = np.minimum(((place + place * golden % 1) * (n / _MOST_ROWS)).astype(np.int64), n - 1)
-    if isinstance(source, Rows):
-        return _taken(source, index, len(source.batch)) if n > _MOST_ROWS else source
-    parts, start = [], 0
-    for rows in source:
-        inside = index[(index >= start) & (index < start + rows.n)] - start
-        start += rows.n
-        if len(inside):
-            parts.append(_taken(rows, inside, 0))
-    xp = backends.namespace(parts[0].arrays[0])
-    return parts[0].like([xp.concat(list(pieces), axis=0) for pieces in zip(*(x.held for x in parts), strict=True)])
-
-
-def _taken(rows: Rows, index: np.ndarray, axis: int) -> Rows:
-    where = backends.get(rows.arrays[0]).from_numpy(index, rows.arrays[0])
-    return rows.like([backends.namespace(x).take(x, where, axis=axis) for x in rows.held])
+def _sample(source: Rows | Stream) -> Rows:
+    """Take some rows, evenly spread, but not periodically."""
+    n, place = source.n, np.arange(min(source.n, _MOST_ROWS))
+    if n <= _MOST_ROWS:
+        return sample_rows(source, place)
+    golden = (np.sqrt(5) - 1) / 2
+    return sample_rows(source, np.minimum(((place + place * golden % 1) * (n / _MOST_ROWS)).astype(np.int64), n - 1))
 
 
 def _widths(resolution: float, x: Array, weight: Array | None) -> tuple[Array, Array]:
@@ -75,10 +61,10 @@ def _widths(resolution: float, x: Array, weight: Array | None) -> tuple[Array, A
     below = xp.cumulative_sum(mass, axis=-2)
     marks = below[..., -1:, :] * constant((np.arange(_STEPS + 1) + 0.5) / (_STEPS + 1), like=x)[:, None]
 
-    def rank(mark: Array) -> tuple[Array]:
-        return (xp.count_nonzero(below < mark[..., None, :], axis=-2),)
+    def rank(mark: Array) -> Array:
+        return xp.count_nonzero(below < mark[..., None, :], axis=-2)
 
-    (places,) = backends.get(x).map_blocks(rank, [xp.moveaxis(marks, -2, 0)], 1)
+    places = map_blocks(rank, xp.moveaxis(marks, -2, 0), 1)
     places = xp.moveaxis(places, 0, -2)
     places = xp.minimum(places, constant(x.shape[-2] - 1, like=places))
     places = xp.broadcast_to(places, (*places.shape[:-1], x.shape[-1]))

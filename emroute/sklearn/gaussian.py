@@ -11,7 +11,7 @@ from emroute import kmeans
 from emroute.array import swap
 from emroute.backend import Array
 from emroute.errors import InputError
-from emroute.fitting import Settings
+from emroute.fitting import Options
 from emroute.gmm.covariance import COVARIANCES
 from emroute.gmm.mixture import GaussianMixture as Gaussians
 from emroute.gmm.mixture import fit_model
@@ -157,12 +157,13 @@ class GaussianMixture(MixtureEstimator):
             shares = rng.random((x.shape[0], self.n_components))
             known = backends.get(x).from_numpy(shares / shares.sum(axis=1, keepdims=True), x)
         else:
-            settings = Settings(**{"tol": 0.0, "max_iter": 300, "rng": rng, **_STARTS[self.init_params]})
-            known = kmeans.cluster(x, self.n_components, weight, settings).labels
+            options = {"tol": 0.0, "max_iter": 300, "rng": rng, "sample_weight": weight}
+            options |= _STARTS[self.init_params]
+            known = kmeans.cluster(x, self.n_components, Options(**options)).labels
         return self._parameters(self._sound(one_step(self._model(), x, self.n_components, weight, known)))
 
     def _climb(self, x: Any, weight: Array | None, init: tuple[Array, ...], **options: Any) -> Mixture:
-        return fit_model(self._model(), x, self.n_components, weight, 0.0, Settings(init, **options))
+        return fit_model(self._model(), x, self.n_components, 0.0, Options(sample_weight=weight, init=init, **options))
 
     def _parameters(self, mixture: Any) -> tuple[Array, ...]:
         return mixture.weights, mixture.means, mixture.covariances

@@ -14,13 +14,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from emroute import backend as backends
 from emroute import kmeans
+from emroute._engine.moments import moments_of
 from emroute.backend import Array
 from emroute.data import open_source
 from emroute.em import Fit
 from emroute.errors import InputError
-from emroute.fitting import Settings
+from emroute.fitting import Options
 from emroute.sklearn.base import Blocks, Estimator, as_array, as_bits, as_number, as_weight, generator, over_rows
-from emroute.sweep import summarize
 from emroute.validate import as_parameter, check_choice, check_count, check_floating, check_number
 
 __all__ = ["KMeans"]
@@ -130,22 +130,23 @@ class KMeans(TransformerMixin, ClassNamePrefixFeaturesOutMixin, ClusterMixin, Es
         like = next(iter(x)) if isinstance(x, Blocks) else x
         check_floating("x", like)
         weight = as_weight(sample_weight, x)
-        variance = summarize(open_source(x)).variance
-        rest = check_number("tol", self.tol) * float(backends.namespace(variance).mean(variance))
-        rest = rest if math.isfinite(rest) else 0.0  # squares overflow: go on until nothing changes
-        options: dict[str, Any] = {"tol": 0.0, "rng": generator(self.random_state), "callback": self._reporter()}
+        variance = moments_of(open_source(x)).variance
+        shift_tol = check_number("tol", self.tol) * float(backends.namespace(variance).mean(variance))
+        shift_tol = shift_tol if math.isfinite(shift_tol) else 0.0  # squares overflow: go on until nothing changes
+        options: dict[str, Any] = {"tol": 0.0, "max_iter": self.max_iter, "callback": self._reporter()}
+        options |= {"sample_weight": weight, "rng": generator(self.random_state)}
         fits = [
-            kmeans.cluster(x, k, weight, Settings(init, n_init, max_iter=self.max_iter, **options), rest)
+            kmeans.cluster(x, k, Options(init=init, n_init=n_init, **options), shift_tol)
             for init, n_init in self._starts(x, like)
         ]
         clusters = min(fits, key=lambda fit: float(fit.inertia))
         self.n_iter_, at_rest = int(clusters.n_iter), bool(clusters.converged)
-        if rest and at_rest:  # centres at rest have still to make the last small shift
-            clusters = kmeans.cluster(x, k, weight, Settings(clusters.centroids, tol=0.0, max_iter=1))
+        if shift_tol and at_rest:  # centres at rest have still to make the last small shift
+            clusters = kmeans.cluster(x, k, Options(sample_weight=weight, init=clusters.centroids, tol=0.0, max_iter=1))
         self.clusters_, self.cluster_centers_, self.labels_ = clusters, clusters.centroids, clusters.labels
         self.inertia_ = float(clusters.inertia)
         if self.verbose:
-            why = f"center shift is within tolerance {rest}" if rest else "strict convergence"
+            why = f"center shift is within tolerance {shift_tol}" if shift_tol else "strict convergence"
             print(f"Ended at iteration {self.n_iter_}: {why if at_rest else 'max_iter reached'}.")
         distinct = backends.namespace(self.labels_).unique_values(self.labels_).shape[0]
         if distinct < k:

@@ -15,11 +15,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from emroute import backend as backends
+from emroute._engine.history import trim
+from emroute._engine.restarts import best_of
 from emroute.array import eps
 from emroute.backend import Array
-from emroute.em import Fit, trim
+from emroute.em import Fit
 from emroute.errors import FitWarning, InputError
-from emroute.fitting import best
 from emroute.mixture import Mixture
 from emroute.sklearn.base import Blocks, Estimator, as_bits, as_number, as_weight, generator, over_rows, refuse_masks
 from emroute.validate import as_parameter, check_count, check_total
@@ -159,7 +160,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         mixture = self._climb(x, weight, init, tol=self.tol, max_iter=self.max_iter, callback=self._reporter())
         if mixture.status.ndim:
             fit = Fit(mixture.params, mixture.log_likelihood, mixture.trace, mixture.n_iter, mixture.status)
-            mixture = type(mixture)(mixture.model, *trim(best(0, fit), self.max_iter))
+            mixture = type(mixture)(mixture.model, *trim(best_of(fit), self.max_iter))
         if mixture.converged and int(mixture.n_iter) < self.max_iter:
             xp = backends.namespace(mixture.trace)
             last = self._climb(x, weight, self._parameters(self._sound(mixture)), tol=self.tol, max_iter=1)

@@ -8,17 +8,20 @@ one start on every library. A compiler that is tracing has no values to show; th
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import array_api_compat
 import numpy as np
 
 from emroute import backend as backends
+from emroute._engine.nests import map_blocks
 from emroute.array import concrete, constant, itemsize, map_leaves, swap
-from emroute.backend import Array, Backend, compiled
+from emroute.backend import Array, compiled
 from emroute.data import Rows, Stream
+from emroute.validate import as_generator
 
-__all__ = ["STARTS", "seeds"]
+__all__ = ["STARTS", "draw_starts", "sample_rows"]
 
 STARTS = ("k-means++", "random")
 """The starts that have a name."""
@@ -28,17 +31,8 @@ _MOST_NUMBERS = 2**23  # or of fewer, if they are long
 _BLUR = 1e-8  # squared distances by products that are a smaller share than this of the squares have lost their digits
 
 
-def seeds(
-    model: Any,
-    params: Any,
-    source: Rows | Stream,
-    n_rows: int,
-    name: str,
-    n_components: int,
-    n_init: int,
-    rng: np.random.Generator,
-) -> Array:
-    """Draw starting points from the data.
+def draw_starts(model: Any, params: Any, source: Rows | Stream, n_components: int, options: Any) -> Array:
+    """Draw starting points from the data, as an `Options` says.
 
     Parameters
     ----------
@@ -46,35 +40,41 @@ def seeds(
         ``model.points(params, data)`` turns data into coordinates ``(..., n, p)``.
     source
         The data; of more than 65,536 rows, or 8 million numbers, a sample stands for all.
-    n_rows
-        How many rows there are.
-    name
-        ``"k-means++"`` or ``"random"``.
     n_components
         How many points, k.
-    n_init
-        How many starts, R.
-    rng
-        Host generator.
+    options
+        With `init`, ``"k-means++"`` or ``"random"``; `n_init`, how many starts, R; and `rng`.
 
     Returns
     -------
     Array
         ``(..., k, p)``, or ``(..., R, k, p)`` where R > 1.
     """
+    rng = as_generator(options.rng)
     width = sum(math.prod(x.shape[len(source.batch) + 1 :]) for x in source.arrays)
     most = max(16 * n_components, min(_MOST_ROWS, _MOST_NUMBERS // max(1, width)))
-    rows = _representatives(source, n_rows, most, rng) if n_rows > most else source
-    if isinstance(rows, Stream):
-        rows = _sample(rows, np.arange(n_rows))
-    by_distance = name == "k-means++"
+    rows = _representatives(source, most, rng) if source.n > most else sample_rows(source, np.arange(source.n))
+    by_distance = options.init == "k-means++"
     candidates = 2 + int(np.log(n_components)) if by_distance else 1
-    restarts = (n_init,) if n_init > 1 else ()
+    restarts = (options.n_init,) if options.n_init > 1 else ()
     uniforms = rng.random((*rows.batch, *restarts, n_components, candidates))
     index = _draw_indices(model, params, rows, uniforms, by_distance)
     backend = backends.get(*rows.arrays)
-    z = compiled(backend, type(model).points, model)(params, rows.layout.pack(rows.arrays))
+    z = compiled(backend, type(model).points, model)(params, rows.block.data)
     return compiled(backend, _pick, len(rows.batch))(z, index)
+
+
+def sample_rows(source: Rows | Stream, index: np.ndarray) -> Rows:
+    """Take some rows, by their numbers in ascending order; all of rows in memory are these rows themselves."""
+    if isinstance(source, Rows):
+        return source if len(index) == source.n else source.taken(index)
+    parts, start = [], 0
+    for rows in source:
+        inside = index[(index >= start) & (index < start + rows.n)] - start
+        start += rows.n
+        if len(inside):
+            parts.append(rows.taken(inside).block)
+    return Rows(map_leaves(lambda *pieces: backends.namespace(pieces[0]).concat(list(pieces), axis=0), *parts))
 
 
 def _pick(n_batch: int, z: Array, index: Array) -> Array:
@@ -89,10 +89,10 @@ def _draw_indices(model: Any, params: Any, rows: Rows, uniforms: np.ndarray, by_
     """Draw rows on the host, or on the device where a compiler is tracing; indices ``(..., R, k)``."""
     backend, host = backends.get(*rows.arrays), rows.on_host()
     if host is None:
-        z = model.points(params, rows.layout.pack(rows.arrays))
-        return _draw_all(backend, by_distance, z, rows.weight, backend.from_numpy(uniforms, z))
-    z = model.points(map_leaves(_coarse, map_leaves(backend.to_numpy, params)), host.layout.pack(host.arrays))
-    index = _draw_all(backends.get(z), by_distance, z, host.weight, uniforms)
+        z = model.points(params, rows.block.data)
+        return _draw_all(by_distance, z, rows.weight, backend.from_numpy(uniforms, z))
+    z = model.points(map_leaves(_coarse, map_leaves(backend.to_numpy, params)), host.block.data)
+    index = _draw_all(by_distance, z, host.weight, uniforms)
     return backend.from_numpy(index, rows.arrays[0])
 
 
@@ -104,9 +104,10 @@ def _coarse(x: np.ndarray) -> np.ndarray:
     return np.ldexp(np.round(mantissa * 2**12), exponent - 12)
 
 
-def _draw_all(backend: Backend, by_distance: bool, z: Array, weight: Array | None, uniforms: Array) -> Array:
+def _draw_all(by_distance: bool, z: Array, weight: Array | None, uniforms: Array) -> Array:
     """Draw for every problem and every restart, some at a time: what is held is ``(L, n)`` for each."""
-    xp, n = backend.namespace(z), z.shape[-2]
+    backend, n = backends.get(z), z.shape[-2]
+    xp = backend.namespace(z)
     batch, (k, candidates) = tuple(uniforms.shape[:-2]), uniforms.shape[-2:]
     restarts = tuple(batch[len(z.shape[:-2]) :])
     place = xp.arange(math.prod(z.shape[:-2]), device=array_api_compat.device(z))
@@ -114,19 +115,20 @@ def _draw_all(backend: Backend, by_distance: bool, z: Array, weight: Array | Non
     rows = xp.reshape(_in_unit(z - xp.mean(z, axis=-2, keepdims=True), (-2, -1)), (-1, *z.shape[-2:]))
     mass = None if weight is None else xp.reshape(xp.broadcast_to(_in_unit(weight, -1), z.shape[:-1]), (-1, n))
 
-    def some(place: Array, uniforms: Array) -> tuple[Array, ...]:
+    def some(block: tuple[Array, Array]) -> Array:
+        place, uniforms = block
         if rows.shape[0] == 1:
             own, its = rows, mass
         else:
             own, its = xp.take(rows, place, axis=0), None if mass is None else xp.take(mass, place, axis=0)
-        return (_draw_rows(backend, by_distance, own, its, uniforms),)
+        return _draw_rows(by_distance, own, its, uniforms)
 
     size = max(1, backend.chunk_size(itemsize(z) * 4 * candidates) // n)
-    (index,) = backend.map_blocks(some, [place, xp.reshape(uniforms, (-1, k, candidates))], size)
+    index = map_blocks(some, (place, xp.reshape(uniforms, (-1, k, candidates))), size)
     return xp.reshape(index, (*batch, k))
 
 
-def _representatives(source: Rows | Stream, n_rows: int, most: int, rng: np.random.Generator) -> Rows:
+def _representatives(source: Rows | Stream, most: int, rng: np.random.Generator) -> Rows:
     """Return about `most` rows that stand for all.
 
     Half of them are drawn by weight, half whatever their weight, and each stands for as many as it had chances not to
@@ -134,33 +136,15 @@ def _representatives(source: Rows | Stream, n_rows: int, most: int, rng: np.rand
     """
     weight = source.weight
     if weight is None or concrete(backends.namespace(weight).all(weight >= 0)) is None:
-        return _sample(source, np.sort(rng.choice(n_rows, most, replace=False, shuffle=False)))
-    host = backends.get(weight).to_numpy(weight).astype(np.float64).reshape(-1, n_rows)
+        return sample_rows(source, np.sort(rng.choice(source.n, most, replace=False, shuffle=False)))
+    host = backends.get(weight).to_numpy(weight).astype(np.float64).reshape(-1, source.n)
     part = np.mean(host / host.sum(axis=-1, keepdims=True), axis=0)
     counting = part > 0
     chance = np.where(counting, np.minimum(1, most / 2 * (1 / np.count_nonzero(counting) + part)), 0)
     index = np.flatnonzero(np.diff(np.floor(np.cumsum(chance) + rng.random()), prepend=0))
-    rows = _sample(source, index)
-    backend = backends.get(weight)
-    stands_for = backend.from_numpy(1 / chance[index], rows.arrays[0])
-    return rows.like([*rows.arrays, rows.weight * stands_for])
-
-
-def _sample(source: Rows | Stream, index: np.ndarray) -> Rows:
-    """Take some rows, in order."""
-    backend = backends.get(*source.arrays)
-    xp = backend.namespace(source.arrays[0])
-    if isinstance(source, Rows):
-        axis, where = len(source.batch), backend.from_numpy(index, source.arrays[0])
-        return source.like([xp.take(x, where, axis=axis) for x in source.held])
-    parts, start = [], 0
-    for rows in source:
-        inside = index[(index >= start) & (index < start + rows.n)] - start
-        start += rows.n
-        if len(inside):
-            parts.append(_sample(rows, inside))
-    held = [xp.concat(list(pieces), axis=0) for pieces in zip(*(rows.held for rows in parts), strict=True)]
-    return parts[0].like(held)
+    rows = sample_rows(source, index)
+    stands_for = backends.get(weight).from_numpy(1 / chance[index], rows.arrays[0])
+    return replace(rows, block=rows.block._replace(weight=rows.weight * stands_for))
 
 
 def _in_unit(x: Array, axis: int | tuple[int, ...]) -> Array:
@@ -170,13 +154,13 @@ def _in_unit(x: Array, axis: int | tuple[int, ...]) -> Array:
     return x / xp.where(top > 0, top, xp.ones_like(top))
 
 
-def _draw_rows(backend: Backend, by_distance: bool, z: Array, sample_weight: Array | None, uniforms: Array) -> Array:
+def _draw_rows(by_distance: bool, z: Array, sample_weight: Array | None, uniforms: Array) -> Array:
     """Draw `k` rows of centred ``z (..., n, p)`` for each of the uniforms ``(m, k, L)``; indices ``(m, k)``.
 
     Each has probability weight times squared distance to those before it; without `by_distance` a row counts 1 until
     one like it has been drawn. Of the `L` candidates the one that leaves the least total distance is kept.
     """
-    xp = backend.namespace(z)
+    backend, xp = backends.get(z), backends.namespace(z)
     (m, k, _), n = uniforms.shape, z.shape[-2]
     weight = xp.ones_like(z[..., 0]) if sample_weight is None else sample_weight
     square = xp.sum(z * z, axis=-1)

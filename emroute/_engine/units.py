@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -82,11 +81,18 @@ def in_unit_of_weight(source: Rows | Stream) -> tuple[Rows | Stream, Unit]:
         return source, Unit()
     if known is None:
         factor = xp.where(ordinary, xp.ones_like(top), top)
-        return replace(source, weight=weight / factor[..., None]), Unit(factors=(factor,))
+        return _weighted(source, weight / factor[..., None]), Unit(factors=(factor,))
     host = backend.to_numpy(weight).astype(np.float64)
     most = host.max(axis=-1)
     exponent = np.where((most > 1 / _ORDINARY) & (most < _ORDINARY), 0, np.frexp(most)[1])
-    return replace(source, weight=backend.from_numpy(np.ldexp(host, -exponent[..., None]), weight)), Unit(exponent)
+    return _weighted(source, backend.from_numpy(np.ldexp(host, -exponent[..., None]), weight)), Unit(exponent)
+
+
+def _weighted(source: Rows | Stream, weight: Array) -> Rows | Stream:
+    """Return data of other weights."""
+    if isinstance(source, Rows):
+        return replace(source, block=source.block._replace(weight=weight))
+    return replace(source, weight=weight)
 
 
 def in_unit_of_length(source: Rows | Stream, square: Array, joint: bool) -> tuple[Rows | Stream, Unit, Array | None]:
@@ -137,15 +143,14 @@ class _Divided(Stream):
     unit: Array
 
     def __iter__(self) -> Iterator[Rows]:
-        return (replace(rows, arrays=_quotients(rows.arrays, self.unit)) for rows in super().__iter__())
+        return (_divided_rows(rows, self.unit) for rows in super().__iter__())
 
 
-def _divided(source: Rows | Stream, unit: Array) -> Any:
-    arrays = _quotients(source.arrays, unit)
+def _divided(source: Rows | Stream, unit: Array) -> Rows | Stream:
     if isinstance(source, Rows):
-        return replace(source, arrays=arrays)
-    return _Divided(source.source, source.weight, source.layout, arrays, source.seal, unit)
+        return _divided_rows(source, unit)
+    return _Divided(source.source, source.weight, source.head / unit[..., None, None], source.seal, unit)
 
 
-def _quotients(arrays: tuple[Array, ...], unit: Array) -> tuple[Array, ...]:
-    return tuple(x / unit[..., None, None] for x in arrays)
+def _divided_rows(rows: Rows, unit: Array) -> Rows:
+    return replace(rows, block=rows.block._replace(data=rows.block.data / unit[..., None, None]))

@@ -1,0 +1,263 @@
+"""The loop of `emroute.em.fit`: compiled whole where a library compiles, else a step at a time.
+
+repeat   params     <- maximize(statistics, params)
+statistics <- the E-step of all rows
+accept the step, or stop
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from emroute import backend as backends
+from emroute._engine.nests import map_blocks, rejoin, take, unmoved, where_leading
+from emroute._engine.options import LoopOptions
+from emroute._engine.problems import Problems
+from emroute._engine.protocol import Fit, Model, Status
+from emroute._engine.reduce import Cut, e_step, expect, problems_at_once, reduce
+from emroute._progress import bar_of
+from emroute.array import eps, leaves, map_leaves, set_at
+from emroute.backend import Array, compiled, compiles
+from emroute.data import Block, Rows, Stream
+from emroute.validate import visible
+
+__all__ = ["climb"]
+
+_RUNNING = -1
+_ROOM = 128  # entries of the shortest trace that is compiled, so that few limits ask for another one
+_ULPS = 8  # a change of the objective of no more spacings counts as none
+_STILL = 256  # a step of no more spacings of a problem's largest parameter counts as rounding
+
+
+class State(NamedTuple):
+    """Where each problem stands."""
+
+    params: Any
+    statistics: Any
+    """Of the E-step at `params`; None once a problem has left."""
+    objective: Array
+    n_iter: Array
+    status: Array
+    """A `Status`, or -1 while the problem runs."""
+
+
+class Limits(NamedTuple):
+    """When to stop; not static, so that other limits compile nothing."""
+
+    tol: Array | float
+    max_iter: Array | int
+
+
+def climb(model: Model, source: Rows | Stream, params: Any, options: LoopOptions) -> Fit:
+    """Run EM on data already opened; the trace is as long as it may be, or longer."""
+    backend = backends.get(*leaves(params), *source.arrays)
+    params, source = map_leaves(backend.detach, params), source.detached()
+    steps = Steps(model, source.batch, options.chunk_size, options.tol == 0)
+    if compiles(backend) and isinstance(source, Rows) and not options.watched:
+        room = max(_ROOM, 1 << int(options.max_iter).bit_length())
+        limits = Limits(float(options.tol), int(options.max_iter))
+        return compiled(backend, _whole, steps, room)(params, source.block, limits)
+    return _step_by_step(steps, params, source, options)
+
+
+class Steps(NamedTuple):
+    """The steps of a fit and all that is static about them: the key under which compiled ones are kept."""
+
+    model: Any
+    data_batch: tuple[int, ...]
+    size: int | None
+    """Rows a block."""
+    exact: bool
+    """Whether to run on until nothing changes."""
+
+    def objective_of_one_row(self, params: Any, block: Block) -> Array:
+        """Return the objective that a first row gives: its shape tells the batch."""
+        n_batch = len(self.data_batch)
+        row = map_leaves(lambda x: x[(*(slice(None),) * n_batch, slice(0, 1), ...)], block)
+        return self.model.objective(expect(self.model, params, row, n_batch), params)
+
+    def problems(self, objective: Array) -> Problems:
+        """Return the batch dimensions of the fit."""
+        return Problems(tuple(objective.shape), self.data_batch)
+
+    def e_step(self, n_batch: int, params: Any, block: Block, index: Array | None = None) -> Any:
+        """E-step over flattened problems."""
+        return e_step(self.model, params, block, Cut(n_batch, self.size), index)
+
+    def maximize(self, statistics: Any, params: Any) -> Any:
+        """M-step."""
+        return self.model.maximize(statistics, params)
+
+    def begin(self, statistics: Any, params: Any) -> State:
+        """Return the state of a start."""
+        objective = self.model.objective(statistics, params)
+        xp = backends.namespace(objective)
+        zero = xp.zeros_like(objective, dtype=xp.int32)
+        status = xp.where(xp.isfinite(objective), zero + _RUNNING, zero + int(Status.NON_FINITE))
+        return State(params, statistics, objective, zero, status)
+
+    def accept_or_stop(self, state: State, statistics: Any, params: Any, slack: Array | float) -> State:
+        """Take the step where its objective is finite; end the problems that stand still or went astray."""
+        xp = backends.namespace(state.objective)
+        objective = self.model.objective(statistics, params)
+        running = state.status == _RUNNING
+        accept = running & xp.isfinite(objective)
+        change = xp.abs(objective - state.objective)
+        resolution = _ULPS * eps(objective) * xp.abs(objective)
+        if self.exact:
+            still = (change <= resolution) & unmoved(params, state.params, objective.ndim, _STILL * eps(objective))
+        else:
+            still = change <= xp.maximum(resolution, xp.zeros_like(objective) + slack)
+        status = xp.where(still, xp.full_like(state.status, int(Status.CONVERGED)), state.status)
+        status = xp.where(accept, status, xp.full_like(status, int(Status.NON_FINITE)))
+        return State(
+            where_leading(accept, params, state.params),
+            where_leading(accept, statistics, state.statistics),
+            xp.where(accept, objective, state.objective),
+            xp.where(accept, state.n_iter + 1, state.n_iter),
+            xp.where(running, status, state.status),
+        )
+
+
+def _whole(steps: Steps, room: int, params: Any, block: Block, limits: Limits) -> Fit:
+    """Return a whole fit, as one function for libraries that compile, its trace of `room` entries.
+
+    Problems that do not share data are solved in small groups, each to convergence, because a problem cannot leave a
+    compiled loop early.
+    """
+    problems = steps.problems(steps.objective_of_one_row(params, block))
+    params, block = problems.flatten_params(params), problems.flatten_rows(block)
+    solve = partial(_solve, steps, room, limits, problems.row_dims)
+    if not problems.own_rows:
+        return _finish(*solve((params, block)), problems)
+    few = problems_at_once(steps.model, params, block, problems.row_dims)
+    state, trace = map_blocks(solve, (params, block), few)
+    return _finish(state, trace, problems)
+
+
+def _solve(steps: Steps, room: int, limits: Limits, n_batch: int, given: tuple[Any, Block]) -> tuple[State, Array]:
+    """Run flattened problems, parameters and rows, to their end; the trace along its last axis.
+
+    Iteration 0 computes the E-step of the start inside the loop, so that the E-step is traced only once. It ignores the
+    dummy statistics that it is given, and keeps the parameters.
+    """
+    params, block = given
+    slack = limits.tol * Rows(block, (1,) * n_batch).total_weight()
+    dummy = map_leaves(backends.namespace(*leaves(block)[:1]).ones_like, steps.e_step(n_batch, params, block))
+    state = steps.begin(dummy, params)
+    xp = backends.namespace(state.objective)
+    trace = xp.zeros((room, *state.objective.shape), dtype=state.objective.dtype)  # NaN would stop `jax_debug_nans`
+
+    def unfinished(carry: tuple[Array, State, Array]) -> Array:
+        iteration, state, _ = carry
+        return (iteration == 0) | (iteration <= limits.max_iter) & xp.any(state.status == _RUNNING)
+
+    def step(carry: tuple[Array, State, Array]) -> tuple[Array, State, Array]:
+        iteration, before, trace = carry
+
+        def unless_first(old: Array, new: Array) -> Array:
+            return xp.where(iteration == 0, old, new)
+
+        params = steps.maximize(before.statistics, before.params)
+        params = map_leaves(unless_first, before.params, params)
+        statistics = steps.e_step(n_batch, params, block)
+        after = steps.accept_or_stop(before, statistics, params, slack)
+        after = map_leaves(unless_first, steps.begin(statistics, params), after)
+        return iteration + 1, after, set_at(trace, iteration, after.objective)
+
+    backend = backends.get(state.objective)
+    _, state, trace = backend.loop(unfinished, step, (xp.zeros((), dtype=xp.int32), state, trace))
+    return state._replace(statistics=None), xp.moveaxis(trace, 0, -1)
+
+
+def _step_by_step(steps: Steps, params: Any, source: Rows | Stream, options: LoopOptions) -> Fit:
+    """Fit a step at a time. Problems that have ended leave the batch, unless someone is watching."""
+    backend = backends.get(*leaves(params), *source.arrays)
+    probe = compiled(backend, Steps.objective_of_one_row, steps)
+    problems = steps.problems(probe(params, source.first().block))
+    params, source = problems.flatten_params(params), problems.flatten(source)
+    run = compiled(backend, Steps.e_step, steps, problems.row_dims)
+    maximize = compiled(backend, Steps.maximize, steps)
+    accept_or_stop = compiled(backend, Steps.accept_or_stop, steps)
+
+    statistics = reduce(steps.model, partial(run, params), source)
+    state, roster = steps.begin(statistics, params), _Roster(problems)
+    history = [backend.to_numpy(visible(state.objective))]
+
+    def so_far() -> Fit:
+        trace = backend.from_numpy(np.stack(history, axis=-1), state.objective)
+        return _finish(roster.everyone(state), trace, problems)
+
+    with bar_of(options) as bar:
+        for iteration in range(1, options.max_iter + 1):
+            running = np.asarray(backend.to_numpy(state.status) == _RUNNING)
+            if not running.any():
+                break
+            if not options.watched:
+                state = roster.dismiss(state, running)
+            params, before = maximize(state.statistics, state.params), state.n_iter
+            statistics = reduce(steps.model, partial(run, params, index=roster.index), source)
+            slack = float(options.tol) * source.total_weight(roster.index)
+            state = accept_or_stop(state, statistics, params, slack)
+            history.append(roster.places(state.objective, state.n_iter > before))
+            if options.callback is not None:
+                options.callback(iteration, so_far())
+            bar(state.objective)
+    return so_far()
+
+
+class _Roster:
+    """Which problems are still in the batch: those at rest leave it, so that the steps of the others cost less."""
+
+    def __init__(self, problems: Problems) -> None:
+        self._own_rows = problems.own_rows
+        self._here = np.arange(problems.n)
+        self._gone: list[tuple[np.ndarray, State]] = []
+        self.index: Array | None = None
+        """Which problems of the rows are still here; None for all, or where problems share their rows."""
+
+    def dismiss(self, state: State, running: np.ndarray) -> State:
+        """Return the state of the problems that run, and keep that of the others."""
+        n_here = len(self._here)
+        stays = running.reshape(n_here, -1).any(axis=1)
+        if stays.all():
+            return state
+        backend = backends.get(state.objective)
+        left, here = (backend.from_numpy(np.flatnonzero(who), state.objective) for who in (~stays, stays))
+        gone = take(state._replace(statistics=None), left, n_here)
+        self._gone.append((self._here[~stays], gone))
+        self._here = self._here[stays]
+        if self._own_rows:
+            self.index = backend.from_numpy(self._here, state.objective)
+        return take(state, here, n_here)
+
+    def everyone(self, state: State) -> State:
+        """Return the state of all problems, in order."""
+        if not self._gone:
+            return state
+        who = [*(who for who, _ in self._gone), self._here]
+        states = [*(gone for _, gone in self._gone), state._replace(statistics=None)]
+        order = backends.get(state.objective).from_numpy(np.argsort(np.concatenate(who)), state.objective)
+        return rejoin(states, [len(each) for each in who], order)
+
+    def places(self, objective: Array, moved: Array) -> np.ndarray:
+        """Return the objectives of all problems on the host, NaN for those that did not move."""
+        backend = backends.get(objective)
+        here = np.where(backend.to_numpy(moved), backend.to_numpy(objective), np.nan)
+        if not self._gone:
+            return here
+        n_problems = len(self._here) + sum(len(who) for who, _ in self._gone)
+        everyone = np.full((n_problems, *here.shape[1:]), np.nan, here.dtype)
+        everyone[self._here] = here
+        return everyone
+
+
+def _finish(state: State, trace: Array, problems: Problems) -> Fit:
+    """Give every array its batch dimensions back, and call what still runs cut short."""
+    params, objective, n_iter, status = problems.restore((state.params, state.objective, state.n_iter, state.status))
+    xp = backends.namespace(objective)
+    status = xp.where(status == _RUNNING, xp.full_like(status, int(Status.MAX_ITER)), status)
+    return Fit(params, objective, xp.reshape(trace, (*problems.shape, trace.shape[-1])), n_iter, status)
