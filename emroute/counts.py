@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 from emroute import backend as backends
 from emroute._engine.nests import map_blocks
-from emroute.array import safe_log
+from emroute.arrays.functions import safe_log
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.family import Family

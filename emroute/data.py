@@ -6,23 +6,20 @@ dimensions are batch. Any other object than a tuple that can be iterated again a
 
 from __future__ import annotations
 
-import math
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from emroute import backend
+from emroute._engine.rows import Block, Rows, outside
+from emroute._engine.stream import Seal, Stream, as_arrays
 from emroute._foreign import obstacle
-from emroute.array import concrete, leaves, map_leaves, rebuild
+from emroute.arrays.trees import map_leaves, rebuild
 from emroute.backend import Array
-from emroute.errors import InputError, InputTypeError, tell
+from emroute.errors import InputError, tell
 
 __all__ = ["Block", "Chunks", "Rows", "Stream", "open_source", "real_weight"]
-
-_SEALED = 2**12  # entries of each array of a first chunk that are compared between passes
 
 
 class Chunks:
@@ -51,222 +48,6 @@ class Chunks:
 
     def __len__(self) -> int:
         return len(self._chunks)
-
-
-class Block(NamedTuple):
-    """Observations as an E-step takes them: a nest, so that compilers take it whole and blocks of rows cut it."""
-
-    data: Any
-    """An array, or a tuple of arrays, as the user gave it."""
-    weight: Array | None
-    """``(..., n)``; None where every row counts one."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Observations in memory (or in a memory map), every array with the same batch dimensions."""
-
-    block: Block
-    batch: tuple[int, ...] = ()
-
-    @property
-    def arrays(self) -> tuple[Array, ...]:
-        """The arrays of the data."""
-        return tuple(leaves(self.block.data))
-
-    @property
-    def weight(self) -> Array | None:
-        """The weights, None where every row counts one."""
-        return self.block.weight
-
-    @property
-    def n(self) -> int:
-        """Number of rows of one problem."""
-        return self.arrays[0].shape[len(self.batch)]
-
-    def map(self, function: Callable[[Array], Array]) -> Rows:
-        """Return rows whose arrays, and weights, a function has changed, but for the batch dimensions."""
-        return Rows(map_leaves(function, self.block), self.batch)
-
-    def taken(self, index: np.ndarray) -> Rows:
-        """Return some rows of every problem."""
-        where = backend.get(self.arrays[0]).from_numpy(index, self.arrays[0])
-        return self.map(lambda x: backend.namespace(x).take(x, where, axis=len(self.batch)))
-
-    def detached(self) -> Rows:
-        """Return the same rows, outside any gradient."""
-        return self.map(_outside)
-
-    def with_restarts(self) -> Rows:
-        """Give batched rows one more batch dimension of 1, along which restarts share them."""
-        axis = len(self.batch)
-        if not axis:
-            return self
-        return Rows(map_leaves(lambda x: backend.namespace(x).expand_dims(x, axis=axis), self.block), (*self.batch, 1))
-
-    def first(self, n: int = 1) -> Rows:
-        """Return the first rows; one tells the shapes."""
-        rows = (slice(None),) * len(self.batch) + (slice(0, min(n, self.n)), ...)
-        return self.map(lambda x: x[rows])
-
-    def on_host(self) -> Rows | None:
-        """Return the rows on the host, in float64; None where a compiler is tracing and has no values to show.
-
-        What is decided there is decided alike on every library: on devices float32 sums differ in their last digits.
-        """
-        if any(concrete(backend.namespace(x).any(x[..., :0] != 0)) is None for x in leaves(self.block)):
-            return None
-        host = self.map(lambda x: backend.get(x).to_numpy(x))
-        return host.map(lambda x: x.astype(np.float64, copy=False) if x.dtype.kind == "f" else x)
-
-    def total_weight(self, index: Array | None = None) -> Array | float:
-        """Return the sum of the weights of each problem, or of those problems that `index` names."""
-        if self.weight is None:
-            return float(self.n)
-        xp = backend.namespace(self.weight)
-        total = xp.sum(self.weight, axis=-1)
-        return total if index is None else xp.take(total, index, axis=0)
-
-
-class _Seal:
-    """Number and checksum of the rows of a source, which every pass must find as the first did.
-
-    The checksum is over the bits of evenly spaced rows, of all where chunks are small: it sees any other order of
-    rows, whatever the chunks they come in, and costs next to nothing beside an E-step.
-    """
-
-    def __init__(self, arrays: tuple[Array, ...]) -> None:
-        self.step = max(math.ceil(math.prod(x.shape) / _SEALED) for x in arrays)
-        self.first: tuple[int, int] | None = None
-
-    @property
-    def n(self) -> int:
-        """Number of rows of the first whole pass."""
-        return self.first[0] if self.first else 0
-
-    def add(self, seen: tuple[int, int], arrays: tuple[Array, ...]) -> tuple[int, int]:
-        """Return number and checksum of rows with those of one more chunk."""
-        n, code = seen
-        for x in arrays:
-            here, some = backend.get(x), x
-            if self.step > 1:
-                index = np.arange(-n % self.step, x.shape[0], self.step)
-                some = backend.namespace(x).take(x, here.from_numpy(index, x), axis=0)
-            try:
-                code = zlib.crc32(np.ascontiguousarray(here.to_numpy(some)).data, code)
-            except (TypeError, RuntimeError):  # a compiler is tracing and there are no values: told by the fit
-                continue
-        return n + arrays[0].shape[0], code
-
-    def compare(self, seen: tuple[int, int]) -> None:
-        """Raise `InputError` unless a whole pass has seen what the first saw."""
-        self.first = self.first or seen
-        if seen == self.first:
-            return
-        found = (
-            f"{seen[0]} rows, {self.first[0]} in the first" if seen[0] != self.first[0] else "others, or another order"
-        )
-        raise InputError(
-            f"a pass over the source gave other rows than the first ({found}); EM reads its source in every iteration, "
-            "and labels are those of rows in order: leave out shuffle=True and random changes, or fit an array"
-        )
-
-
-@dataclass(frozen=True)
-class Stream:
-    """Observations read a chunk at a time, again in every pass; weights are those of all rows in order."""
-
-    source: Any
-    weight: Array | None
-    head: Any
-    """The first chunk that has rows, which tells library, dtype and width."""
-    seal: _Seal = field(compare=False)
-
-    batch = ()
-
-    @property
-    def arrays(self) -> tuple[Array, ...]:
-        """The arrays of the first chunk that has rows."""
-        return tuple(leaves(self.head))
-
-    @property
-    def n(self) -> int:
-        """Number of rows; the first pass counts them."""
-        if self.seal.first is None:
-            for _ in self:
-                pass
-        return self.seal.n
-
-    def detached(self) -> Stream:
-        """Return the same stream: its rows are outside any gradient."""
-        return self
-
-    def with_restarts(self) -> Stream:
-        """Return the same stream: it has no batch to extend."""
-        return self
-
-    def first(self, n: int = 1) -> Rows:
-        """Return the first rows, of the first chunk at most; one tells the shapes."""
-        n = min(n, self.arrays[0].shape[0])
-        weight = None if self.weight is None else self.weight[:n]
-        return Rows(Block(map_leaves(lambda x: x[:n, ...], self.head), weight))
-
-    def total_weight(self, index: None = None) -> Array | float:
-        """Return the sum of the weights, of the one problem that a stream has."""
-        if self.weight is None:
-            return float(self.n)
-        return backend.namespace(self.weight).sum(self.weight)
-
-    def __iter__(self) -> Iterator[Rows]:
-        start, seen = 0, (0, 0)
-        for number, chunk in enumerate(self.source):
-            arrays = tuple(map(_outside, _as_arrays(chunk)))
-            backend.get(*self.arrays, *arrays)
-            expected = [(x.dtype, *x.shape[1:]) for x in self.arrays]
-            got = [(x.dtype, *x.shape[1:]) for x in arrays]
-            if got != expected:
-                raise InputError(f"chunk {number} has rows {got}, the first chunk has {expected}; make them alike")
-            n = arrays[0].shape[0]
-            if any(x.shape[0] != n for x in arrays):
-                raise InputError(f"chunk {number}: its arrays have {[x.shape[0] for x in arrays]} rows, expected equal")
-            seen = self.seal.add(seen, arrays)
-            weight = None if self.weight is None else self.weight[start : min(start + n, self.weight.shape[0])]
-            start += n
-            if weight is not None and weight.shape[0] != n:
-                break
-            if n:
-                yield Rows(Block(rebuild(self.head, arrays), weight))
-        if self.weight is not None and self.weight.shape[0] != start:
-            raise InputError(
-                f"sample_weight has {self.weight.shape[0]} entries, the source other than that: {start} rows or more"
-            )
-        self.seal.compare(seen)
-
-
-def _outside(x: Array) -> Array:
-    return backend.get(x).detach(x)
-
-
-def _as_arrays(data: Any) -> tuple[Array, ...]:
-    arrays = data if isinstance(data, tuple) else (data,)
-    if not arrays:
-        raise InputError("got an empty tuple, expected at least one array")
-    for x in arrays:
-        if reason := obstacle(x):
-            raise InputTypeError(reason)
-        if not backend.is_array(x):
-            raise InputTypeError(
-                f"got {type(x).__qualname__}, expected an array, a tuple of arrays or a source of chunks of these; "
-                f"{_remedy(x)}"
-            )
-    return arrays
-
-
-def _remedy(x: Any) -> str:
-    if isinstance(x, list) and x and all(map(backend.is_array, x)):
-        call = "its one array, `chunk[0]`" if len(x) == 1 else "a tuple, `tuple(chunk)`, or one of its arrays"
-        return f"a chunk is a list of {len(x)} array{'s' * (len(x) > 1)}, as loaders of data sets give it: yield {call}"
-    return "convert lists with numpy.asarray"
 
 
 def real_weight(weight: Any, like: Array) -> Any:
@@ -318,7 +99,7 @@ def open_source(data: Any, sample_weight: Array | None = None, ranks: tuple[int,
             "a tuple is read as chunks of rows: stack a list of single rows"
         )
     _ask(data)
-    return Stream(data, map_leaves(_outside, sample_weight), map_leaves(_outside, chunk), _Seal(arrays))
+    return Stream(data, map_leaves(outside, sample_weight), map_leaves(outside, chunk), Seal(arrays))
 
 
 def _usual_ranks(arrays: tuple[Array, ...]) -> tuple[int, ...]:
@@ -336,7 +117,7 @@ def _first_chunk(source: Any) -> tuple[Any, tuple[Array, ...]]:
     n_chunks = 0
     for chunk in source:
         n_chunks += 1
-        arrays = _as_arrays(chunk)
+        arrays = as_arrays(chunk)
         if not arrays[0].shape or arrays[0].shape[0]:
             return chunk, arrays
     what = f"all {n_chunks} chunks of the source are empty" if n_chunks else "the source of chunks is empty"
@@ -361,7 +142,7 @@ def _ask(source: Any) -> None:
 
 
 def _open_rows(data: Any, sample_weight: Array | None, ranks: tuple[int, ...] | None) -> Rows:
-    arrays = _as_arrays(data)
+    arrays = as_arrays(data)
     xp = backend.get(*arrays, sample_weight).namespace(arrays[0])
     sample_weight = real_weight(sample_weight, arrays[0])
     ranks = _usual_ranks(arrays) if ranks is None else ranks

@@ -18,7 +18,7 @@ from emroute._engine.history import told, trim
 from emroute._engine.loop import climb
 from emroute._engine.options import LoopOptions
 from emroute._engine.protocol import Fit, Model, Status
-from emroute.array import leaves
+from emroute.arrays.trees import leaves
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.data import open_source

@@ -16,11 +16,13 @@ from emroute._engine.reduce import e_step_over
 from emroute._engine.restarts import climb_restarts, with_restart_axis
 from emroute._engine.starts import draw_starts
 from emroute._engine.units import Unit, in_unit_of_weight
-from emroute.array import concrete, map_leaves
+from emroute.arrays.creation import as_real
+from emroute.arrays.tracing import concrete
+from emroute.arrays.trees import map_leaves
 from emroute.backend import Array, compiled
 from emroute.data import Rows, Stream, open_source
 from emroute.errors import InputError, tell
-from emroute.family import FamilyModel, Nearest, as_real
+from emroute.family import FamilyModel, Nearest
 from emroute.validate import (
     check_count,
     check_floating,

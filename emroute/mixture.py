@@ -14,13 +14,16 @@ import numpy as np
 from emroute import backend as backends
 from emroute import em
 from emroute._engine.rowwise import each_row
-from emroute._files import whole
-from emroute.array import concrete, full, map_leaves, safe_log
+from emroute.arrays.creation import full
+from emroute.arrays.functions import safe_log
+from emroute.arrays.tracing import concrete
+from emroute.arrays.trees import map_leaves
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.data import Rows, Stream, open_source
-from emroute.errors import InputError, InputTypeError, MissingDependencyError
+from emroute.errors import InputError, InputTypeError
 from emroute.family import Family, FamilyModel
+from emroute.mixtures.storage import check_suffix, read, write
 from emroute.remarks import lost, places, remarks
 from emroute.validate import as_generator, check_count, check_floating, check_weights
 
@@ -216,17 +219,8 @@ class Mixture:
         """
         arrays = {f"params.{name}": value for name, value in _named(self.params).items()}
         arrays |= {name: getattr(self, name) for name in ("log_likelihood", "trace", "n_iter", "status")}
-        host = {name: np.ascontiguousarray(backends.get(x).to_numpy(x)) for name, x in arrays.items()}
-        # np.ascontiguousarray makes scalars 1-d
-        host = {name: x.reshape(arrays[name].shape) for name, x in host.items()}
-        header = json.dumps({"kind": type(self).__name__, "names": [*_named(self.params)], **self.model.describe()})
-        path = Path(path)
-        _check_suffix(path)
-        with whole(path) as draft:
-            if path.suffix == ".safetensors":
-                draft.write_bytes(_safetensors().numpy.save(host, {"emroute": header}))
-            else:
-                np.savez(draft, allow_pickle=False, emroute=np.asarray(header), **host)
+        header = {"kind": type(self).__name__, "names": [*_named(self.params)], **self.model.describe()}
+        write(Path(path), json.dumps(header), {name: backends.get(x).to_numpy(x) for name, x in arrays.items()})
 
     @classmethod
     @Capabilities(batch=True)
@@ -246,9 +240,9 @@ class Mixture:
             If the suffix is neither of those of `save`, or the file is not a mixture of this class.
         """
         path = Path(path)
-        _check_suffix(path)
+        check_suffix(path)
         try:
-            header, host = _read(path)
+            header, host = read(path)
             description = json.loads(header)
             kind = Mixture.families[description.pop("kind")]
             params = [host[f"params.{name}"] for name in description.pop("names")]
@@ -278,31 +272,3 @@ def _named(params: Any) -> dict[str, Array]:
         inner = _named(value) if isinstance(value, tuple) else {"": value}
         named |= {f"{name}.{below}".rstrip("."): x for below, x in inner.items()}
     return named
-
-
-def _check_suffix(path: Path) -> None:
-    if path.suffix not in (".npz", ".safetensors"):
-        raise InputError(f"got suffix {path.suffix!r}, expected '.npz' or '.safetensors'")
-
-
-def _safetensors() -> Any:
-    try:
-        import safetensors.numpy
-    except ImportError:
-        raise MissingDependencyError("`.safetensors` files need that package: `pip install safetensors`") from None
-    return safetensors
-
-
-def _read(path: Path) -> tuple[str, dict[str, np.ndarray]]:
-    if path.suffix == ".safetensors":
-        module = _safetensors()
-        try:
-            arrays = module.numpy.load_file(path)
-        except module.SafetensorError as error:
-            raise ValueError(error) from None
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        return header["__metadata__"]["emroute"], arrays
-    with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-        arrays = dict(file)
-    return str(arrays.pop("emroute")), arrays

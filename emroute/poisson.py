@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import swap
+from emroute.arrays.creation import as_real, swap
+from emroute.arrays.functions import ratio
 from emroute.backend import Array, is_array
 from emroute.capability import Capabilities
 from emroute.counts import Counts
 from emroute.em import Fit
-from emroute.family import as_real, is_count, ratio
+from emroute.family import is_count
 from emroute.fitting import Options, fit_counts
 from emroute.mixture import Mixture
 from emroute.validate import as_parameter, check_width, require

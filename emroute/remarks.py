@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import concrete, eps
+from emroute.arrays.functions import eps
+from emroute.arrays.tracing import concrete
 from emroute.em import Status
 
 __all__ = ["lost", "places", "remarks"]

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import concrete
+from emroute.arrays.tracing import concrete
 from emroute.backend import Array, is_array
 from emroute.capability import Capabilities
 from emroute.errors import InputError, InputTypeError, tell

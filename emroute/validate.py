@@ -9,7 +9,7 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute._foreign import conversion
-from emroute.array import concrete, traced
+from emroute.arrays.tracing import concrete, traced
 from emroute.backend import Array, compiled, is_array
 from emroute.data import Rows, Stream, real_weight
 from emroute.errors import InputError, InputTypeError

@@ -34,8 +34,6 @@ UNDECLARED = {
     "emroute.backend.namespace": "finds a backend",
     "emroute.capability": "what declares",
     "emroute.data": "holds rows for a fit",
-    "emroute.em.climb": "`em.fit` of data that are open",
-    "emroute.em.trim": "the end of `em.fit`",
     "emroute.counts.Counts": "what the steps of a fit need",
     "emroute.family.Family": "what the steps of a fit need",
     "emroute.family.FamilyModel": "the steps of a fit",

@@ -10,9 +10,9 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from emroute import binomial, em, gmm, kmeans, poisson
+from emroute._engine.moments import extent_of
 from emroute.data import Chunks, open_source
 from emroute.errors import EmrouteError, FitWarning, InputError, InputTypeError
-from emroute.sweep import gauge
 from tests.helpers import clusters, rejected
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -121,7 +121,7 @@ def test_rows_with_nan_are_told_as_such_and_not_as_another_pass():
 def test_comparing_passes_costs_next_to_nothing():
     chunks = Chunks(np.random.default_rng(0).normal(size=(8, 40_000, 8)))
     source = open_source(chunks)
-    gauge(source)
+    extent_of(source)
     start = time.process_time()
     for _ in range(5):
         for _ in source:

@@ -80,12 +80,12 @@ def test_heavy_rows_of_a_stream_and_of_a_mixture():
 
 def test_the_sample_counts_each_row_by_its_weight():
     """Of 150,000 light rows and 50,000 of ten times the weight, both kinds carry the share that is theirs."""
-    from emroute.data import open_source
     from emroute._engine.starts import _representatives
+    from emroute.data import open_source
 
     weight = np.repeat([1.0, 10.0], [150_000, 50_000])
     source = open_source(np.arange(200_000.0)[:, None], weight, (1,))
-    rows = _representatives(source, 200_000, 2**16, np.random.default_rng(0))
+    rows = _representatives(source, 2**16, np.random.default_rng(0))
     assert rows.n == pytest.approx(2**16, rel=0.01)
     light = rows.arrays[0][:, 0] < 150_000
     np.testing.assert_allclose([rows.weight[light].sum(), rows.weight[~light].sum()], [150_000, 500_000], rtol=0.01)

@@ -40,7 +40,6 @@ EXEMPT = {
     "emroute.array.itemsize": "a number that each dtype has for itself",
     "emroute.array.tiny": "a number that each dtype has for itself",
     "emroute.backend.installed": "names",
-    "emroute.blocks.at_once": "for libraries that compile: the cases of two problems run it on JAX",
     "emroute.capsule.losses.spread_margin": "a number of the host",
     "emroute.cli": "the command line: test_cli.py",
     "emroute.datasets": "NumPy arrays for the host",
@@ -61,7 +60,6 @@ EXEMPT = {
     "emroute.nn.torch": "layers of one framework, held to those of Flax: test_nn.py",
     "emroute.nn.weights": "files: test_nn_input.py",
     "emroute.plot": "pictures: test_plot.py",
-    "emroute.units.Unit.square_in": "a tolerance of the host: test_units.py",
     "emroute.testing": "the kit itself",
 }
 

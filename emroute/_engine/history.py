@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import concrete, constant
+from emroute.arrays.creation import constant
+from emroute.arrays.tracing import concrete
 from emroute.errors import tell
 
 __all__ = ["falls", "told", "trim"]

@@ -19,7 +19,9 @@ from emroute._engine.problems import Problems
 from emroute._engine.protocol import Fit, Model, Status
 from emroute._engine.reduce import Cut, e_step, expect, problems_at_once, reduce
 from emroute._progress import bar_of
-from emroute.array import eps, leaves, map_leaves, set_at
+from emroute.arrays.creation import set_at
+from emroute.arrays.functions import eps
+from emroute.arrays.trees import leaves, map_leaves
 from emroute.backend import Array, compiled, compiles
 from emroute.data import Block, Rows, Stream
 from emroute.validate import visible

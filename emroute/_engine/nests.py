@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from emroute.array import leaves, map_leaves, rebuild
+from emroute.arrays.trees import leaves, map_leaves, rebuild
 from emroute.backend import Array, get, namespace
 
 __all__ = ["first", "map_blocks", "rejoin", "stacked", "take", "unmoved", "where_leading"]

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from emroute.array import broadcast, map_leaves
+from emroute.arrays.creation import broadcast
+from emroute.arrays.trees import map_leaves
 from emroute.backend import Array, namespace
 from emroute.data import Block, Rows, Stream
 from emroute.errors import InputError

@@ -11,7 +11,8 @@ from emroute._engine.loop import climb
 from emroute._engine.options import LoopOptions, Options
 from emroute._engine.protocol import Fit
 from emroute._engine.units import Unit
-from emroute.array import eps, map_leaves
+from emroute.arrays.functions import eps
+from emroute.arrays.trees import map_leaves
 from emroute.backend import Array, compiled
 from emroute.data import Rows, Stream
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute._engine.nests import first, map_blocks, stacked
-from emroute.array import leaves, map_leaves
+from emroute.arrays.trees import leaves, map_leaves
 from emroute.backend import Array, compiled, namespace
 from emroute.data import Rows
 from emroute.errors import InputError

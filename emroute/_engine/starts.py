@@ -16,7 +16,9 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute._engine.nests import map_blocks
-from emroute.array import concrete, constant, itemsize, map_leaves, swap
+from emroute.arrays.creation import constant, itemsize, swap
+from emroute.arrays.tracing import concrete
+from emroute.arrays.trees import map_leaves
 from emroute.backend import Array, compiled
 from emroute.data import Rows, Stream
 from emroute.validate import as_generator

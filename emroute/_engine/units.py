@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import concrete, itemsize
+from emroute.arrays.creation import itemsize
+from emroute.arrays.tracing import concrete
 from emroute.backend import Array
 from emroute.data import Rows, Stream
 

@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from emroute import backend as backends
-from emroute.array import broadcast, concrete, leaves, map_leaves, swap, traced
+from emroute.arrays.creation import broadcast, swap
+from emroute.arrays.tracing import concrete, traced
+from emroute.arrays.trees import leaves, map_leaves
 from emroute.backend import Array, Backend, compiled
 from emroute.errors import InputError, InputTypeError
 from emroute.validate import check_count, require, require_values

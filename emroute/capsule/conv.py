@@ -15,7 +15,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import constant, itemsize, logsumexp
+from emroute.arrays.creation import constant, itemsize
+from emroute.arrays.diagonal import quadratic, weighted_sum
+from emroute.arrays.functions import logsumexp
 from emroute.backend import Array, Backend, compiled
 from emroute.capability import Capabilities
 from emroute.capsule.agreement import (
@@ -34,7 +36,6 @@ from emroute.capsule.shares import share_out
 from emroute.capsule.votes import capsule_lengths, centres, squash, vote_views
 from emroute.capsule.windows import Windows, check_windows
 from emroute.errors import InputError
-from emroute.gmm.diagonal import quadratic, weighted_sum
 from emroute.validate import check_count
 
 __all__ = ["class_em_routing", "conv_dynamic_routing", "conv_em_routing"]

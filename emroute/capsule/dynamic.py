@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from emroute import backend as backends
-from emroute.array import divide, itemsize, safe_norm, softmax
+from emroute.arrays.creation import itemsize
+from emroute.arrays.diagonal import quadratic, weighted_sum
+from emroute.arrays.functions import divide, safe_norm, softmax
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.capsule.agreement import (
@@ -27,7 +29,6 @@ from emroute.capsule.agreement import (
     widen,
 )
 from emroute.capsule.votes import capsule_lengths, squash
-from emroute.gmm.diagonal import quadratic, weighted_sum
 from emroute.validate import check_number
 
 __all__ = ["dynamic_routing", "kmeans_routing"]

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from emroute import backend as backends
-from emroute.array import broadcast, divide, eps, itemsize, log_sigmoid, log_softmax, safe_norm
+from emroute.arrays.creation import broadcast, itemsize
+from emroute.arrays.diagonal import log_peak, quadratic
+from emroute.arrays.functions import divide, eps, log_sigmoid, log_softmax, safe_norm
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.capsule.agreement import (
@@ -36,7 +38,6 @@ from emroute.capsule.agreement import (
 from emroute.capsule.shares import Shares, precisions, share_out
 from emroute.capsule.votes import vote_views
 from emroute.errors import InputError
-from emroute.gmm.diagonal import log_peak, quadratic
 from emroute.validate import check_choice, check_count, check_number
 
 __all__ = ["COSTS", "SCHEDULES", "Betas", "Form", "check_form", "em_routing", "em_routing_from_poses", "temperatures"]

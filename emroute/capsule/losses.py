@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import constant, safe_norm
+from emroute.arrays.creation import constant
+from emroute.arrays.functions import safe_norm
 from emroute.backend import Array, is_array
 from emroute.capability import Capabilities
 from emroute.capsule.agreement import check_floats, for_statistics

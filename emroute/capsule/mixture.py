@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from emroute import backend as backends
-from emroute.array import itemsize, log_sigmoid, log_softmax, safe_log, swap
+from emroute.arrays.creation import itemsize, swap
+from emroute.arrays.diagonal import log_peak, quadratic
+from emroute.arrays.functions import log_sigmoid, log_softmax, safe_log
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.capsule.agreement import (
@@ -35,7 +37,6 @@ from emroute.capsule.agreement import (
 from emroute.capsule.em import temperatures, widen_betas
 from emroute.capsule.shares import precisions, share_out
 from emroute.errors import InputError
-from emroute.gmm.diagonal import log_peak, quadratic
 from emroute.validate import check_choice, check_count, check_number, require_values
 
 __all__ = ["gmm_routing"]

@@ -12,10 +12,9 @@ import math
 from typing import NamedTuple
 
 from emroute import backend as backends
-from emroute.array import tiny
+from emroute.arrays.diagonal import weighted_sum
+from emroute.arrays.functions import ratio, tiny
 from emroute.backend import Array
-from emroute.family import ratio
-from emroute.gmm.diagonal import weighted_sum
 
 __all__ = ["Shares", "precisions", "share_out"]
 

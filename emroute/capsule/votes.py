@@ -9,7 +9,7 @@ import numpy as np
 
 from emroute import array
 from emroute import backend as backends
-from emroute.array import divide, eps, safe_norm
+from emroute.arrays.functions import divide, eps, safe_norm
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.capsule.agreement import check_floats, check_pairs, for_statistics

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import constant, logsumexp
+from emroute.arrays.creation import constant
+from emroute.arrays.functions import logsumexp
 from emroute.backend import Array
 from emroute.errors import InputError
 from emroute.validate import check_choice, check_count

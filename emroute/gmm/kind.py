@@ -7,11 +7,11 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import swap
+from emroute.arrays.creation import swap
 from emroute.backend import Array
 from emroute.gmm.spread import Spread
 
-__all__ = ["Covariance"]
+__all__ = ["Covariance", "ones_and"]
 
 
 class Covariance(ABC):
@@ -37,19 +37,19 @@ class Covariance(ABC):
         return 0.0
 
     @abstractmethod
-    def natural(self, means: Array, spread: Spread, offset: Array) -> Array:
+    def natural_parameters(self, means: Array, spread: Spread, offset: Array) -> Array:
         """Coefficients of the monomials, ``(..., k, f)``, in log-densities that are `offset` at the means."""
 
-    def sums(self, monomials: Array, shares: Array, z: Array, weight: Array) -> tuple[Array, ...]:
+    def sums_about_centre(self, monomials: Array, shares: Array, z: Array, weight: Array) -> tuple[Array, ...]:
         """Sums of the monomials weighted by `shares` ``(..., k, n)``, which add up to `weight` ``(..., n)``."""
         return (backends.namespace(shares).matmul(shares, swap(monomials)),)
 
-    def sums_of(self, gaps: Array, shares: Array) -> tuple[Array, ...]:
+    def sums_about_means(self, gaps: Array, shares: Array) -> tuple[Array, ...]:
         """Return the same of differences ``(..., k, d, n)`` in place of z."""
         return (backends.namespace(gaps).matmul(self.monomials(gaps), shares[..., None])[..., 0],)
 
     @abstractmethod
-    def moments(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
+    def unpack(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
         """Weight ``(..., k)``, first moments ``(..., k, d)`` and second moments from sums."""
 
     @abstractmethod
@@ -57,11 +57,13 @@ class Covariance(ABC):
         """Squared Mahalanobis lengths ``(..., k, n)`` of differences ``(..., k, d, n)``."""
 
     @abstractmethod
-    def moment(self, counts: Array, shift: Array, second: Array) -> Array:
+    def covariances_from(self, counts: Array, shift: Array, second: Array) -> Array:
         """Covariances about the means, `shift` from where the second moments are taken; `counts` are positive."""
 
     @abstractmethod
-    def spread(self, covariances: Array, floor: Array, d: int, resolution: float, bound: Array | None = None) -> Spread:
+    def decompose(
+        self, covariances: Array, floor: Array, d: int, resolution: float, bound: Array | None = None
+    ) -> Spread:
         """Decompose covariances S, kept above a bound E: the exact maximum of the likelihood under S >= E.
 
         Parameters
@@ -102,3 +104,9 @@ class Covariance(ABC):
     @abstractmethod
     def dense(self, covariances: np.ndarray, k: int, d: int) -> np.ndarray:
         """Full matrices ``(..., k, d, d)``, on the host."""
+
+
+def ones_and(z: Array) -> Array:
+    """The monomials 1 and z."""
+    xp = backends.namespace(z)
+    return xp.concat([xp.ones_like(z[..., :1, :]), z], axis=-2)

@@ -13,7 +13,8 @@ from emroute._engine.options import Options
 from emroute._engine.restarts import climb_restarts
 from emroute._engine.starts import draw_starts
 from emroute._engine.units import Unit
-from emroute.array import eps, full
+from emroute.arrays.creation import full
+from emroute.arrays.functions import eps
 from emroute.backend import Array, compiled
 from emroute.capability import Capabilities
 from emroute.data import Rows, Stream

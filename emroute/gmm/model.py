@@ -18,7 +18,9 @@ import numpy as np
 from emroute import backend as backends
 from emroute._engine.moments import Moments
 from emroute._engine.problems import align
-from emroute.array import constant, either, eps, full, itemsize, normalize, safe_log, swap, tiny
+from emroute.arrays.creation import constant, full, itemsize, swap
+from emroute.arrays.functions import eps, normalize, safe_log, tiny
+from emroute.arrays.tracing import either
 from emroute.backend import Array, compiled
 from emroute.data import Rows
 from emroute.errors import InputError
@@ -99,7 +101,7 @@ class GaussianModel:
         log_joint = xp.matmul(params.natural, monomials)
         shares, log_norm = normalize(log_joint, axis=-2, weight=sample_weight[..., None, :])
         log_prob = log_norm[..., 0, :] + covariance.common(params.spread, z)
-        sums = covariance.sums(monomials, shares, z, sample_weight)
+        sums = covariance.sums_about_centre(monomials, shares, z, sample_weight)
         return Statistics(sums, xp.sum(sample_weight * log_prob, axis=-1))
 
     def _about_means(self, params: Params, z: Array, sample_weight: Array) -> Statistics:
@@ -110,7 +112,7 @@ class GaussianModel:
     def _gather(self, params: Params, gaps: Array, shares: Array, log_likelihood: Array) -> Statistics:
         if not self.plain(params):  # in a batch, other problems may be the narrow ones
             gaps = gaps + (params.means - self.reference(params))[..., None]
-        return Statistics(self.covariance.sums_of(gaps, shares), log_likelihood)
+        return Statistics(self.covariance.sums_about_means(gaps, shares), log_likelihood)
 
     def reference(self, params: Params) -> Array:
         """The point about which each component's moments are taken, ``(..., k, d)``."""
@@ -123,22 +125,22 @@ class GaussianModel:
 
     def maximize(self, statistics: Statistics, params: Params) -> Params:
         """M-step; a component without weight keeps its mean and covariance."""
-        counts, first, second = self.covariance.moments(statistics.sums, params.means.shape[-1])
+        counts, first, second = self.covariance.unpack(statistics.sums, params.means.shape[-1])
         xp = backends.namespace(counts)
         held = counts > tiny(counts) / eps(counts)
         safe = xp.where(held, counts, xp.ones_like(counts))
         old = self.reference(params)
         means = xp.where(held[..., None], old + first / safe[..., None], params.means)
         shift = xp.where(held[..., None], first / safe[..., None], xp.zeros_like(first))
-        spread = self.spread(self.covariance.moment(safe, shift, second), params, params.spread.bound)
+        spread = self.decompose(self.covariance.covariances_from(safe, shift, second), params, params.spread.bound)
         if self.covariance_type != "tied":
             spread = _keep(held, spread, params.spread)
         return self.complete(params._replace(weights=share(counts), means=means, spread=spread))
 
-    def spread(self, covariances: Array, params: Params, bound: Array | None = None) -> Spread:
+    def decompose(self, covariances: Array, params: Params, bound: Array | None = None) -> Spread:
         """Decompose the covariances that the data ask for, kept above the floor."""
         d = params.means.shape[-1]
-        return self.covariance.spread(covariances, params.floor, d, self.resolution(covariances, d), bound)
+        return self.covariance.decompose(covariances, params.floor, d, self.resolution(covariances, d), bound)
 
     def resolution(self, like: Array, d: int) -> float:
         """Return the share of its own variances below which an eigenvalue would be rounding."""
@@ -150,7 +152,7 @@ class GaussianModel:
         if self.plain(params):
             peaks = offset(params)
             return params._replace(natural=peaks[..., None], narrow=xp.ones_like(peaks[..., 0]))
-        natural = self.covariance.natural(params.means, params.spread, offset(params))
+        natural = self.covariance.natural_parameters(params.means, params.spread, offset(params))
         far = xp.sum(params.means**2 / params.spread.bound, axis=-1) + params.spread.trace
         error = eps(far) * xp.max(far / params.spread.narrowest, axis=-1)
         narrow = xp.astype(error > _TOLERATED[itemsize(far)], far.dtype)
@@ -160,7 +162,7 @@ class GaussianModel:
         """Give floored components no variance below D, the floor's unit."""
         floor, d = params.floor * 0 + 1, params.means.shape[-1]
         covariances, old = params.spread.covariances, params.spread
-        wide = self.covariance.spread(covariances, floor, d, self.resolution(covariances, d))
+        wide = self.covariance.decompose(covariances, floor, d, self.resolution(covariances, d))
         return self.complete(params._replace(spread=_keep(old.floored > 0, wide, old)))
 
     def objective(self, statistics: Statistics, params: Params) -> Array:
@@ -314,6 +316,6 @@ def _start(model: GaussianModel, params: Params, own: list[Array], shared: tuple
     covariances = model.covariance.scaled(covariances, 1 / params.scale)
     means = (means - params.centre[..., None, :]) / params.scale[..., None, :]
     d = means.shape[-1]
-    spread = model.covariance.spread(covariances, params.floor, d, model.resolution(means, d))
+    spread = model.covariance.decompose(covariances, params.floor, d, model.resolution(means, d))
     params = model.complete(params._replace(weights=weights, means=means, spread=spread))
     return params, backends.namespace(means).all(model.covariance.least(covariances) > 0)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from emroute import backend as backends
 from emroute._engine.reduce import e_step_over
-from emroute.array import eps, one_hot, swap
+from emroute.arrays.creation import one_hot, swap
+from emroute.arrays.functions import eps
 from emroute.backend import Array, compiled
 from emroute.data import open_source
 from emroute.family import Statistics
@@ -29,11 +30,11 @@ class RidgeModel(GaussianModel):
 
     ridge: float = 0.0
 
-    def spread(self, covariances: Array, params: Params, bound: Array | None = None) -> Spread:
+    def decompose(self, covariances: Array, params: Params, bound: Array | None = None) -> Spread:
         """Decompose the covariances plus the ridge."""
         identity = unit(self, params.means.shape[-1], like=covariances)
         ridge = self.covariance.scaled(identity, self.ridge**0.5 / params.scale)
-        return super().spread(covariances + ridge, params, bound)
+        return super().decompose(covariances + ridge, params, bound)
 
     def resolution(self, like: Array, d: int) -> float:
         """Return what rounding gives to equal rows."""

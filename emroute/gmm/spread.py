@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import constant, swap
+from emroute.arrays.creation import constant, swap
 from emroute.backend import Array
 
 __all__ = ["Spread", "diagonal", "inverse", "least", "truncated"]

@@ -12,7 +12,8 @@ import numpy as np
 from emroute import backend as backends
 from emroute._engine.nests import map_blocks
 from emroute._engine.starts import sample_rows
-from emroute.array import constant, eps
+from emroute.arrays.creation import constant
+from emroute.arrays.functions import eps
 from emroute.backend import Array
 from emroute.data import Rows, Stream
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from emroute.array import traced
+from emroute.arrays.tracing import traced
 from emroute.backend import Array, namespace
 from emroute.capsule.agreement import check_floats
 from emroute.capsule.em import check_form, temperatures

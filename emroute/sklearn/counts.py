@@ -11,9 +11,9 @@ from sklearn.utils.validation import check_non_negative
 
 from emroute import backend as backends
 from emroute import binomial, multinomial, poisson
+from emroute.arrays.creation import as_integers
 from emroute.backend import Array
 from emroute.errors import InputError
-from emroute.family import as_integers
 from emroute.mixture import Mixture
 from emroute.sklearn.base import Blocks, as_array
 from emroute.sklearn.mixture import MixtureEstimator, as_start, weights_start

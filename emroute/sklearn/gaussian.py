@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from emroute import backend as backends
-from emroute import kmeans
-from emroute.array import swap
+from emroute.arrays.creation import swap
 from emroute.backend import Array
 from emroute.errors import InputError
 from emroute.fitting import Options
@@ -17,6 +16,7 @@ from emroute.gmm.mixture import GaussianMixture as Gaussians
 from emroute.gmm.mixture import fit_model
 from emroute.gmm.model import symmetric
 from emroute.gmm.ridge import RidgeModel, collapsed, one_step, triangular
+from emroute.kmeans.clustering import cluster
 from emroute.mixture import Mixture
 from emroute.sklearn.base import as_array
 from emroute.sklearn.mixture import MixtureEstimator, as_start, weights_start
@@ -159,7 +159,7 @@ class GaussianMixture(MixtureEstimator):
         else:
             options = {"tol": 0.0, "max_iter": 300, "rng": rng, "sample_weight": weight}
             options |= _STARTS[self.init_params]
-            known = kmeans.cluster(x, self.n_components, Options(**options)).labels
+            known = cluster(x, self.n_components, Options(**options)).labels
         return self._parameters(self._sound(one_step(self._model(), x, self.n_components, weight, known)))
 
     def _climb(self, x: Any, weight: Array | None, init: tuple[Array, ...], **options: Any) -> Mixture:

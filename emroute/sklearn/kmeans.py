@@ -20,6 +20,7 @@ from emroute.data import open_source
 from emroute.em import Fit
 from emroute.errors import InputError
 from emroute.fitting import Options
+from emroute.kmeans.clustering import cluster
 from emroute.sklearn.base import Blocks, Estimator, as_array, as_bits, as_number, as_weight, generator, over_rows
 from emroute.validate import as_parameter, check_choice, check_count, check_floating, check_number
 
@@ -136,13 +137,13 @@ class KMeans(TransformerMixin, ClassNamePrefixFeaturesOutMixin, ClusterMixin, Es
         options: dict[str, Any] = {"tol": 0.0, "max_iter": self.max_iter, "callback": self._reporter()}
         options |= {"sample_weight": weight, "rng": generator(self.random_state)}
         fits = [
-            kmeans.cluster(x, k, Options(init=init, n_init=n_init, **options), shift_tol)
+            cluster(x, k, Options(init=init, n_init=n_init, **options), shift_tol)
             for init, n_init in self._starts(x, like)
         ]
         clusters = min(fits, key=lambda fit: float(fit.inertia))
         self.n_iter_, at_rest = int(clusters.n_iter), bool(clusters.converged)
         if shift_tol and at_rest:  # centres at rest have still to make the last small shift
-            clusters = kmeans.cluster(x, k, Options(sample_weight=weight, init=clusters.centroids, tol=0.0, max_iter=1))
+            clusters = cluster(x, k, Options(sample_weight=weight, init=clusters.centroids, tol=0.0, max_iter=1))
         self.clusters_, self.cluster_centers_, self.labels_ = clusters, clusters.centroids, clusters.labels
         self.inertia_ = float(clusters.inertia)
         if self.verbose:

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from emroute import backend as backends
 from emroute._engine.history import trim
 from emroute._engine.restarts import best_of
-from emroute.array import eps
+from emroute.arrays.functions import eps
 from emroute.backend import Array
 from emroute.em import Fit
 from emroute.errors import FitWarning, InputError

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import constant
+from emroute.arrays.creation import constant
 from emroute.backend import Array, is_array
 from emroute.errors import InputError
 from emroute.testing.compare import Difference, change, compare, leaves, misplaced

@@ -17,7 +17,7 @@ __all__ = ["COLUMNS", "FAMILIES", "MODULES", "declared", "families", "libraries"
 
 MODULES = (
     *("gmm", "binomial", "multinomial", "poisson", "mixture", "kmeans", "select", "capsule", "nn", "em"),
-    *("array", "family", "counts", "gmm.diagonal", "backend"),
+    *("array", "family", "counts", "arrays.diagonal", "backend"),
 )
 """Where users find what declares something, in the order of the tables; the last five are to build upon."""
 

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emroute import binomial, em, family, gmm, kmeans, multinomial, poisson, select
+from emroute.arrays import diagonal
 from emroute.backend import Array, get, namespace
-from emroute.gmm import GaussianMixture, diagonal
+from emroute.gmm import GaussianMixture
 from emroute.gmm.covariance import COVARIANCES
 from emroute.mixture import Mixture
 from emroute.testing.cases.case import Case, Draw, normal, positive
@@ -337,9 +338,9 @@ ALGORITHMS = (
         smooth=False,
         variant="of nothing",
     ),
-    Case("gmm.diagonal.weighted_sum", diagonal.weighted_sum, normal((2, 3, 4, 5), (2, 3, 5))),
-    Case("gmm.diagonal.quadratic", diagonal.quadratic, normal((2, 3, 4), (2, 3, 4, 5))),
-    Case("gmm.diagonal.log_peak", diagonal.log_peak, positive((2, 3, 4))),
+    Case("arrays.diagonal.weighted_sum", diagonal.weighted_sum, normal((2, 3, 4, 5), (2, 3, 5))),
+    Case("arrays.diagonal.quadratic", diagonal.quadratic, normal((2, 3, 4), (2, 3, 4, 5))),
+    Case("arrays.diagonal.log_peak", diagonal.log_peak, positive((2, 3, 4))),
     Case("em.fit", _own_model, _clusters),
     Case("gmm.fit", _gmm("full", **_THREE_STARTS), _problems, variant="two problems, 3 starts"),
     *(Case("gmm.fit", _gmm(kind), _clusters, variant=kind) for kind in ("tied", "diag", "spherical")),

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from emroute import backend as backends
-from emroute.array import constant, either, eps, swap
+from emroute.arrays.creation import constant, swap
+from emroute.arrays.functions import eps
+from emroute.arrays.tracing import either
 from emroute.backend import Array
 from emroute.capability import Capabilities
 

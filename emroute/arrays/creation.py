@@ -1,0 +1,78 @@
+"""Arrays of a library, device and dtype, made from small ones of the host, and small changes of shape and dtype."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import array_api_extra as xpx
+import numpy as np
+
+from emroute.backend import Array, get, namespace
+from emroute.capability import Capabilities
+
+__all__ = ["as_integers", "as_real", "broadcast", "constant", "full", "itemsize", "one_hot", "set_at", "swap"]
+
+
+def itemsize(x: Array) -> int:
+    """Bytes a number in the dtype of floating `x`."""
+    return namespace(x).finfo(x.dtype).bits // 8
+
+
+@Capabilities(jit=True, half=True)
+def constant(value: Any, *, like: Array) -> Array:
+    """Return a small host value as an array of `like`'s library, device and dtype."""
+    return namespace(like).astype(get(like).from_numpy(np.asarray(value), like), like.dtype, copy=False)
+
+
+@Capabilities(jit=True, half=True)
+def full(shape: tuple[int, ...], value: float, *, like: Array) -> Array:
+    """Return a small array of one value, of `like`'s library, device and dtype."""
+    return constant(np.full(shape, value), like=like)
+
+
+@Capabilities(jit=True, batch=True, half=True)
+def one_hot(labels: Array, n_classes: int, *, like: Array) -> Array:
+    """Rows of zeros with a one at each label, in the dtype of `like`; classes along a new second-last axis.
+
+    >>> import numpy as np
+    >>> one_hot(np.asarray([0, 2]), 3, like=np.ones(1)).tolist()
+    [[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]
+    """
+    xp = namespace(labels)
+    classes = constant(np.arange(n_classes), like=labels)
+    return xp.astype(labels[..., None, :] == classes[:, None], like.dtype)
+
+
+@Capabilities(jit=True, half=True)
+def set_at(x: Array, index: Any, value: Array) -> Array:
+    """`x` with one entry along its first axis replaced; in place where the library allows, so use the result."""
+    return xpx.at(x)[index, ...].set(value)
+
+
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
+def swap(x: Array) -> Array:
+    """Exchange the last two axes."""
+    return namespace(x).matrix_transpose(x)
+
+
+@Capabilities(gradients=True, jit=True, half=True)
+def broadcast(x: Array, shape: tuple[int, ...]) -> Array:
+    """`x` in a shape; itself where it has that already, which is most often and saves the call."""
+    # tuples of other lengths compare entries too, which would tie an exported batch to a number
+    same = x.ndim == len(shape) and tuple(x.shape) == shape
+    return x if same else namespace(x).broadcast_to(x, shape)
+
+
+@Capabilities(gradients=True, jit=True, batch=True, integers=True, half=True)
+def as_real(x: Array, like: Array) -> Array:
+    """Return counts in the dtype of the parameters."""
+    return namespace(x).astype(x, like.dtype, copy=False)
+
+
+@Capabilities(gradients=True, jit=True, batch=True, integers=True, half=True)
+def as_integers(x: Array) -> Array:
+    """Return integers in the library's default dtype, in which sums do not wrap around; other numbers as they are."""
+    xp, backend = namespace(x), get(x)
+    if not xp.isdtype(x.dtype, "integral"):
+        return x
+    return xp.astype(x, backend.from_numpy(np.zeros((), np.int64), x).dtype, copy=False)

@@ -1,0 +1,159 @@
+"""Exponentials, logarithms, lengths and quotients that neither overflow nor lose their gradients."""
+
+from __future__ import annotations
+
+from emroute.backend import Array, get, namespace
+from emroute.capability import Capabilities
+
+__all__ = [
+    "divide",
+    "eps",
+    "log_sigmoid",
+    "log_softmax",
+    "logsumexp",
+    "normalize",
+    "ratio",
+    "safe_log",
+    "safe_norm",
+    "softmax",
+    "tiny",
+]
+
+
+def eps(x: Array) -> float:
+    """Spacing of the floating numbers at 1 in the dtype of `x`."""
+    return float(namespace(x).finfo(x.dtype).eps)
+
+
+def tiny(x: Array) -> float:
+    """Return the smallest normal number in the dtype of `x`."""
+    return float(namespace(x).finfo(x.dtype).smallest_normal)
+
+
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
+def logsumexp(x: Array, *, axis: int = -1, keepdims: bool = False) -> Array:
+    """Logarithm of the sum of exponentials along an axis, safe for rows of any size, ±inf included.
+
+    >>> import numpy as np
+    >>> round(float(logsumexp(np.asarray([1000.0, 1000.0]))), 6)
+    1000.693147
+    """
+    share, top = _exponentials(x, axis)
+    xp = namespace(x)
+    total = xp.log(xp.sum(share, axis=axis, keepdims=True)) + top
+    return total if keepdims else xp.squeeze(total, axis=axis)
+
+
+def _exponentials(x: Array, axis: int) -> tuple[Array, Array]:
+    """exp(x - top) and the top along an axis, 0 where that is infinite."""
+    xp = namespace(x)
+    top = xp.max(x, axis=axis, keepdims=True)
+    top = xp.where(xp.isfinite(top), top, 0.0)
+    return xp.exp(x - top), top
+
+
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
+def normalize(log_joint: Array, *, axis: int, weight: Array | float = 1.0) -> tuple[Array, Array]:
+    """Return the softmax along an axis times a weight, and the logsumexp, from one pass of exponentials; axes are kept.
+
+    Where all is −inf, the softmax is 0 and the logsumexp −inf.
+
+    >>> import numpy as np
+    >>> share, log_norm = normalize(np.asarray([[0.0, 0.0]]), axis=-1)
+    >>> share.tolist(), round(float(log_norm[0, 0]), 6)
+    ([[0.5, 0.5]], 0.693147)
+    """
+    xp = namespace(log_joint)
+    share, top = _exponentials(log_joint, axis)
+    # next to nothing is nothing: products with denormal numbers take a hundred times as long
+    share = xp.where(share > tiny(share) / eps(share), share, 0.0)
+    total = xp.sum(share, axis=axis, keepdims=True)
+    return share * (weight / xp.where(total == 0, xp.ones_like(total), total)), safe_log(total) + top
+
+
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
+def softmax(x: Array, *, axis: int = -1) -> Array:
+    """Exponentials of `x` scaled to sum to one along an axis.
+
+    >>> import numpy as np
+    >>> softmax(np.asarray([0.0, 0.0])).tolist()
+    [0.5, 0.5]
+    """
+    share, _ = _exponentials(x, axis)
+    return share / namespace(x).sum(share, axis=axis, keepdims=True)
+
+
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
+def log_softmax(x: Array, *, axis: int = -1) -> Array:
+    """Logarithm of the softmax along an axis; differences come first, so that exponentials sum to one for any `x`.
+
+    >>> import numpy as np
+    >>> log_softmax(np.asarray([-1e5, 0.0])).tolist()
+    [-100000.0, 0.0]
+    """
+    xp = namespace(x)
+    top = xp.max(x, axis=axis, keepdims=True)
+    gap = x - xp.where(xp.isfinite(top), top, 0.0)
+    return gap - xp.log(xp.sum(xp.exp(gap), axis=axis, keepdims=True))
+
+
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
+def log_sigmoid(x: Array) -> Array:
+    """Logarithm of the logistic function, without overflow.
+
+    >>> import numpy as np
+    >>> log_sigmoid(np.asarray([0.0, -1000.0])).round(6).tolist()
+    [-0.693147, -1000.0]
+    """
+    xp = namespace(x)
+    return xp.minimum(x, xp.zeros_like(x)) - xp.log1p(xp.exp(-xp.abs(x)))
+
+
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
+def safe_log(x: Array) -> Array:
+    """Logarithm of non-negative `x`: −inf at 0, and below the smallest normal number; the gradient is 0 there.
+
+    >>> import numpy as np
+    >>> safe_log(np.asarray([1.0, 0.0])).tolist()
+    [0.0, -inf]
+    """
+    xp = namespace(x)
+    none = x < tiny(x)
+    return xp.where(none, -xp.inf, xp.log(xp.where(none, xp.ones_like(x), x)))
+
+
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
+def safe_norm(x: Array, *, axis: int = -1, keepdims: bool = False) -> Array:
+    """Lengths of vectors: no overflow, and the gradient at 0 is 0.
+
+    >>> import numpy as np
+    >>> safe_norm(np.asarray([[3e200, 0.0], [0.0, 0.0]])).tolist()
+    [3e+200, 0.0]
+    """
+    xp = namespace(x)
+    top = get(x).detach(xp.max(xp.abs(x), axis=axis, keepdims=True))
+    top = xp.where((top > tiny(x)) & xp.isfinite(top), top, xp.ones_like(top))
+    square = xp.sum((x / top) ** 2, axis=axis, keepdims=True)
+    none = square == 0
+    length = xp.where(none, xp.zeros_like(square), top * xp.sqrt(xp.where(none, xp.ones_like(square), square)))
+    return length if keepdims else xp.squeeze(length, axis=axis)
+
+
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
+def divide(part: Array | float, whole: Array) -> Array:
+    """Quotient whose gradient is in range wherever it is itself: ``-part / whole**2`` has a square that may not be.
+
+    >>> import numpy as np
+    >>> float(divide(np.float32(1e-30), np.asarray(2e-30, dtype=np.float32)))
+    0.5
+    """
+    size = get(whole).detach(whole)
+    return (part / size) / (whole / size)
+
+
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
+def ratio(part: Array, whole: Array, otherwise: Array) -> Array:
+    """Return `part` over `whole`, and `otherwise` where there is next to nothing to divide by."""
+    xp = namespace(part, whole)
+    none = whole <= tiny(whole)  # NaN is something
+    return xp.where(none, otherwise, divide(part, xp.where(none, xp.ones_like(whole), whole)))

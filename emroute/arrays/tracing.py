@@ -1,0 +1,49 @@
+"""Decisions on values, which a compiler that is tracing does not have yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from emroute.backend import Array, get, is_array, namespace
+from emroute.capability import Capabilities
+
+__all__ = ["concrete", "either", "traced"]
+
+
+@Capabilities(jit=True)
+def traced(x: Array) -> bool:
+    """Whether a compiler is tracing that would keep, in what it exports, the operations of checks that nobody reads."""
+    return getattr(get(x), "tracing", bool)()
+
+
+@Capabilities(jit=True)
+def concrete(flag: Array) -> bool | None:
+    """Return a truth value, or None where a compiler is tracing and there are no values yet."""
+    if is_array(flag) and traced(flag):
+        return None
+    try:
+        return bool(flag)
+    except (TypeError, RuntimeError):  # jax and torch.func refuse in these two ways
+        return None
+
+
+@Capabilities(jit=True, half=True)
+def either(flag: Array, yes: Callable[[Array], Any], no: Callable[[Array], Any], x: Array) -> Any:
+    """Return ``yes(x)`` where `flag` holds, else ``no(x)``, of the same shapes; `yes` is run only then, traced or not.
+
+    >>> import numpy as np
+    >>> either(np.asarray(True), lambda x: (x + 1,), lambda x: (x,), np.zeros(1))
+    (array([1.]),)
+    """
+    known = concrete(flag)
+    if known is not None:
+        return yes(x) if known else no(x)
+    # a loop of at most one turn is the only branch that every library can compile; a compiler would move what does
+    # not depend on the loop's state out of it, and so run it always
+    zero = namespace(x).zeros_like(x)
+
+    def turn(state: tuple[Array, Any]) -> tuple[Array, Any]:
+        return ~state[0], yes(namespace(x).where(state[0], x, zero))
+
+    return get(flag).loop(lambda state: state[0], turn, (flag, no(x)))[1]

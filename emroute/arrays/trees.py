@@ -1,0 +1,47 @@
+"""Nests of tuples of arrays: what JAX calls trees. Named tuples keep their type; None stands for no array."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from emroute.backend import Array
+from emroute.capability import Capabilities
+
+__all__ = ["leaves", "map_leaves", "rebuild"]
+
+
+@Capabilities(gradients=True, jit=True, half=True)
+def leaves(tree: Any) -> list[Array]:
+    """Arrays of a nest of tuples, in order; None is passed over.
+
+    >>> leaves((1, (2, None), 3))
+    [1, 2, 3]
+    """
+    if isinstance(tree, tuple):
+        return [leaf for branch in tree for leaf in leaves(branch)]
+    return [] if tree is None else [tree]
+
+
+@Capabilities(gradients=True, jit=True, half=True)
+def rebuild(tree: Any, arrays: Iterable[Array]) -> Any:
+    """Return a nest of the same structure over other arrays, in the order of `leaves`.
+
+    >>> rebuild((1, (2,)), [10, 20])
+    (10, (20,))
+    """
+    following = iter(arrays)
+    return map_leaves(lambda _: next(following), tree)
+
+
+@Capabilities(gradients=True, jit=True, half=True)
+def map_leaves(function: Callable[..., Array], tree: Any, *rest: Any) -> Any:
+    """Apply a function to the matching arrays of nests of tuples (named ones keep their type).
+
+    >>> map_leaves(lambda a, b: a + b, (1, (2,)), (10, (20,)))
+    (11, (22,))
+    """
+    if isinstance(tree, tuple):
+        branches = [map_leaves(function, *group) for group in zip(tree, *rest, strict=True)]
+        return type(tree)(*branches) if hasattr(tree, "_fields") else tuple(branches)
+    return None if tree is None else function(tree, *rest)

@@ -1,0 +1,123 @@
+"""Covariance types that are variances: one for each feature of a component, and one for each component."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from emroute import backend as backends
+from emroute.arrays.diagonal import quadratic, weighted_sum
+from emroute.backend import Array
+from emroute.gmm.kind import Covariance, ones_and
+from emroute.gmm.spread import Spread
+
+__all__ = ["Diagonal", "Spherical"]
+
+
+class Diagonal(Covariance):
+    """A variance for each feature of each component: ``(..., k, d)``. Monomials are 1, z and z²."""
+
+    rank = 2
+
+    def shape(self, k: int, d: int) -> tuple[int, ...]:
+        return (k, d)
+
+    def monomials(self, z: Array) -> Array:
+        return backends.namespace(z).concat([ones_and(z), z * z], axis=-2)
+
+    def natural_parameters(self, means: Array, spread: Spread, offset: Array) -> Array:
+        xp = backends.namespace(means)
+        precision = spread.factors**2
+        linear = precision * means
+        offset = offset - 0.5 * xp.sum(linear * means, axis=-1)
+        return xp.concat([offset[..., None], linear, -0.5 * precision], axis=-1)
+
+    def unpack(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
+        return sums[0][..., 0], sums[0][..., 1 : d + 1], sums[0][..., d + 1 :]
+
+    def sums_about_means(self, gaps: Array, shares: Array) -> tuple[Array, ...]:
+        xp = backends.namespace(gaps)
+        count = xp.sum(shares, axis=-1)[..., None]
+        return (xp.concat([count, weighted_sum(gaps, shares), weighted_sum(gaps * gaps, shares)], axis=-1),)
+
+    def squares(self, spread: Spread, gaps: Array) -> Array:
+        return quadratic(spread.factors**2, gaps * gaps)
+
+    def covariances_from(self, counts: Array, shift: Array, second: Array) -> Array:
+        return second / counts[..., None] - shift**2
+
+    def decompose(
+        self, covariances: Array, floor: Array, d: int, resolution: float, bound: Array | None = None
+    ) -> Spread:
+        variances, floored = _raised(covariances, floor[..., None, None])
+        xp = backends.namespace(variances)
+        log_det = -xp.sum(xp.log(variances), axis=-1)
+        one, floored = xp.ones_like(log_det), xp.max(floored, axis=-1)
+        return Spread(variances, variances**-0.5, log_det, variances, one, d * one, floored)
+
+    def uncorrelated(self, variances: Array, floor: Array, resolution: float) -> Spread:
+        return self.decompose(variances, floor, variances.shape[-1], resolution)
+
+    def scaled(self, covariances: Array, scale: Array) -> Array:
+        return covariances * scale[..., None, :] ** 2
+
+    def n_parameters(self, k: int, d: int) -> int:
+        return k * d
+
+    def dense(self, covariances: np.ndarray, k: int, d: int) -> np.ndarray:
+        return covariances[..., None] * np.eye(d)
+
+
+class Spherical(Covariance):
+    """A variance for each component: ``(..., k)``. Monomials are 1, z and |z|²."""
+
+    rank = 1
+
+    def shape(self, k: int, d: int) -> tuple[int, ...]:
+        return (k,)
+
+    def monomials(self, z: Array) -> Array:
+        xp = backends.namespace(z)
+        return xp.concat([ones_and(z), xp.sum(z * z, axis=-2, keepdims=True)], axis=-2)
+
+    def natural_parameters(self, means: Array, spread: Spread, offset: Array) -> Array:
+        xp = backends.namespace(means)
+        precision = spread.factors[..., None] ** 2
+        linear = precision * means
+        offset = offset - 0.5 * xp.sum(linear * means, axis=-1)
+        return xp.concat([offset[..., None], linear, -0.5 * precision], axis=-1)
+
+    def unpack(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
+        return sums[0][..., 0], sums[0][..., 1 : d + 1], sums[0][..., -1]
+
+    def squares(self, spread: Spread, gaps: Array) -> Array:
+        return backends.namespace(gaps).sum((spread.factors[..., None, None] * gaps) ** 2, axis=-2)
+
+    def covariances_from(self, counts: Array, shift: Array, second: Array) -> Array:
+        return (second / counts - backends.namespace(shift).sum(shift**2, axis=-1)) / shift.shape[-1]
+
+    def decompose(
+        self, covariances: Array, floor: Array, d: int, resolution: float, bound: Array | None = None
+    ) -> Spread:
+        variances, floored = _raised(covariances, floor[..., None])
+        xp = backends.namespace(variances)
+        log_det, one = -d * xp.log(variances), xp.ones_like(variances)
+        wide = xp.broadcast_to(variances[..., None], (*variances.shape, d))
+        return Spread(variances, variances**-0.5, log_det, wide, one, d * one, floored)
+
+    def uncorrelated(self, variances: Array, floor: Array, resolution: float) -> Spread:
+        return self.decompose(variances[..., 0], floor, variances.shape[-1], resolution)
+
+    def scaled(self, covariances: Array, scale: Array) -> Array:
+        return covariances * scale[..., :1] ** 2
+
+    def n_parameters(self, k: int, d: int) -> int:
+        return k
+
+    def dense(self, covariances: np.ndarray, k: int, d: int) -> np.ndarray:
+        return covariances[..., None, None] * np.eye(d)
+
+
+def _raised(variances: Array, floor: Array) -> tuple[Array, Array]:
+    """Variances of at least the floor, and 1 where they were no more."""
+    xp = backends.namespace(variances)
+    return xp.maximum(variances, xp.zeros_like(variances) + floor), xp.astype(variances <= floor, variances.dtype)

@@ -1,0 +1,1 @@
+"""What all mixtures share: a family's interface, the E-step, posteriors, and files."""

@@ -1,0 +1,140 @@
+"""What a family of distributions must state; `emroute.family` has it, with the model made of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from emroute import backend as backends
+from emroute._engine.problems import align
+from emroute.arrays.creation import constant, full
+from emroute.backend import Array, compiled
+from emroute.capability import Capabilities
+from emroute.validate import mixing_weights
+
+__all__ = ["Family", "is_count"]
+
+
+@dataclass(frozen=True)
+class Family(ABC):
+    """An exponential family of one parameter beside the mixing weights, such as rates.
+
+    `params` is a NamedTuple of three arrays: `weights` ``(..., k)``, the parameter ``(..., k, ...)``, and `constant`
+    ``(...,)``, the weighted sum of h(x) over the data, which `emroute.fitting.fit_counts` sets and an objective adds.
+    """
+
+    params: ClassVar[Any]
+    """NamedTuple class of the parameters."""
+    complaint: ClassVar[str]
+    """Error message for invalid rows; ``: first in row N`` is appended."""
+
+    precise: ClassVar[bool] = False
+    """Whether the family has deviances, which keep their digits where rows count much."""
+
+    @property
+    def parameter(self) -> str:
+        """The parameter's name."""
+        return self.params._fields[1]
+
+    @property
+    @abstractmethod
+    def ranks(self) -> tuple[int, ...]:
+        """The rank of one row of each data array."""
+
+    @abstractmethod
+    def sufficient_statistics(self, params: Any, data: Any) -> Array:
+        """T(x), ``(..., f, n)``, in the dtype of `params`; the first row is ones."""
+
+    @abstractmethod
+    def natural_parameters(self, params: Any) -> Array:
+        """Return eta, ``(..., k, f)``; −inf, where a positive statistic is impossible."""
+
+    @abstractmethod
+    def from_sums(self, sums: Array, params: Any) -> Any:
+        """M-step: maximum-likelihood parameters from S, ``(..., k, f)``; a component without weight keeps its own."""
+
+    @abstractmethod
+    def log_base_measure(self, params: Any, data: Any) -> Array:
+        """h(x), ``(..., n)``."""
+
+    def size(self, params: Any, data: Any) -> Array:
+        """What a row counts, ``(..., n)``: where that is large, sums of products lose digits."""
+        return 0 * self.log_base_measure(params, data)
+
+    def deviance(self, params: Any, data: Any) -> Array:
+        """Return `peak` less log p(x | k), ``(..., k, n)``; `precise` families have a form that does not cancel."""
+        xp = backends.namespace(params.weights)
+        return -xp.matmul(self.natural_parameters(params), self.sufficient_statistics(params, data))
+
+    def peak(self, params: Any, data: Any) -> Array:
+        """Return the log-probability of each row under parameters of its own, ``(..., n)``."""
+        return self.log_base_measure(params, data)
+
+    @abstractmethod
+    def start_coordinates(self, params: Any, data: Any) -> Array:
+        """Coordinates ``(..., n, p)`` in which starts are drawn."""
+
+    @abstractmethod
+    def neutral(self, *arrays: Array) -> np.ndarray:
+        """Return the parameter of a component without data, on the host; the data's arrays tell its shape."""
+
+    def from_neutral(self, like: Array, batch: tuple[int, ...], k: int, *arrays: Array) -> Any:
+        """Return parameters of `k` equal components, for data arrays like these."""
+        value = self.neutral(*arrays)
+        wide = np.broadcast_to(value, (*batch, k, *value.shape))
+        return self.params(full((*batch, k), 1 / k, like=like), constant(wide, like=like), full(batch, 0, like=like))
+
+    def from_init(self, init: tuple[Any, Any], params: Any) -> Any:
+        """Return parameters with the weights and the parameter that a user gives, in all their batch dimensions.
+
+        Parameters
+        ----------
+        init
+            Weights and the parameter; None for those that `params` have.
+        params
+            Parameters of the data's batch dimensions.
+        """
+        (weights, value), k = init, params.weights.shape[-1]
+        event = tuple(params[1].shape[params.weights.ndim :])
+        weights = params.weights if weights is None else mixing_weights(weights, params.weights, k)
+        value = params[1] if value is None else self.checked(value, params[1], (k, *event))
+        own = (weights, 1), (value, 1 + len(event))
+        (weights, value), constant = align(tuple(params.constant.shape), own, params.constant)
+        return self.params(weights, value, constant)
+
+    @abstractmethod
+    def checked(self, value: Any, like: Array, shape: tuple[int, ...]) -> Array:
+        """Return the parameter as an array ``(..., *shape)``, or raise `InputError` if it cannot be that."""
+
+    @abstractmethod
+    def is_valid(self, *arrays: Array) -> Array:
+        """Whether each row is possible, ``(..., n)``."""
+
+    @abstractmethod
+    def check(self, params: Any, *arrays: Array) -> None:
+        """Raise `InputError` for data of another width than the parameters'."""
+
+    @abstractmethod
+    def n_parameters(self, params: Any) -> int:
+        """Free parameters of all components, the mixing weights not counted."""
+
+    @abstractmethod
+    def draw(self, rng: np.random.Generator, params: Any, labels: np.ndarray, *extra: Any) -> np.ndarray:
+        """Observations of the labelled components, on the host; `extra` is what `sample` takes beside their number."""
+
+
+@Capabilities(jit=True, batch=True, integers=True, half=True)
+def is_count(x: Array) -> Array:
+    """Whether each entry is a whole number that is not negative."""
+    return compiled(backends.get(x), _is_count)(x)
+
+
+def _is_count(x: Array) -> Array:
+    xp = backends.namespace(x)
+    if xp.isdtype(x.dtype, "unsigned integer"):
+        return xp.ones_like(x, dtype=xp.bool)
+    good = x >= 0
+    return good & xp.isfinite(x) & (xp.floor(x) == x) if xp.isdtype(x.dtype, "real floating") else good

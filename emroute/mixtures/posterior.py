@@ -1,0 +1,54 @@
+"""Mixing weights and responsibilities, exact where a weight is 0 or a density is."""
+
+from __future__ import annotations
+
+import math
+
+from emroute import backend as backends
+from emroute.arrays.functions import normalize, ratio, safe_log, tiny
+from emroute.arrays.tracing import concrete
+from emroute.backend import Array
+from emroute.capability import Capabilities
+from emroute.validate import check_floating
+
+__all__ = ["posterior", "share"]
+
+
+@Capabilities(gradients=True, jit=True, batch=True)
+def posterior(log_prob: Array, weights: Array) -> tuple[Array, Array]:
+    """Return p(k | x), ``(..., k, n)``, and log p(x), ``(..., n)``, of log p(x | k) and weights ``(..., k)``.
+
+    Where no component can give x, p(k | x) are the weights. A weight of 0 has its derivatives, as others have.
+
+    >>> import numpy as np
+    >>> shares, log_prob = posterior(np.asarray([[-5000.0], [0.0]]), np.asarray([1.0, 0.0]))
+    >>> shares.tolist(), log_prob.tolist()
+    ([[1.0], [0.0]], [-5000.0])
+    """
+    check_floating("log_prob", log_prob)
+    xp = backends.namespace(log_prob)
+    shares, log_norm = normalize(log_prob + safe_log(weights)[..., None], axis=-2)
+    impossible = log_norm == -xp.inf
+    none = weights < tiny(weights)
+    if concrete(xp.any(none)) is not False:
+        # w p(x | k) / p(x) is 0 at w = 0, but has a slope
+        extra = weights[..., None] * _odds(log_prob, log_norm, none[..., None] & ~impossible)
+        total = xp.sum(extra, axis=-2, keepdims=True)
+        shares, log_norm = shares + extra - shares * total, log_norm + total
+    return xp.where(impossible, weights[..., None], shares), log_norm[..., 0, :]
+
+
+def _odds(log_prob: Array, log_norm: Array, where: Array) -> Array:
+    """p(x | k) / p(x), a constant, at most the root of the largest number; elsewhere 0."""
+    xp = backends.namespace(log_prob)
+    where = where & (log_prob > -xp.inf)
+    most = math.log(xp.finfo(log_prob.dtype).max) / 2
+    gap = xp.clip(xp.where(where, log_prob, 0.0) - xp.where(where, log_norm, 0.0), None, most)
+    return backends.get(log_prob).detach(xp.where(where, xp.exp(gap), 0.0))
+
+
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
+def share(counts: Array) -> Array:
+    """Mixing weights from the weight each component answers for."""
+    xp = backends.namespace(counts)
+    return ratio(counts, xp.sum(counts, axis=-1, keepdims=True), counts)
