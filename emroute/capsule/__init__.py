@@ -1,7 +1,7 @@
 """Routing between capsules: children vote for the poses of their parents, and belong to those they agree with."""
 
-from emroute.capsule.agreement import Routing
-from emroute.capsule.conv import class_em_routing, conv_dynamic_routing, conv_em_routing
+from emroute.capsule.classes import class_em_routing
+from emroute.capsule.conv import conv_dynamic_routing, conv_em_routing
 from emroute.capsule.dynamic import dynamic_routing, kmeans_routing
 from emroute.capsule.em import em_routing, em_routing_from_poses
 from emroute.capsule.losses import (
@@ -13,6 +13,7 @@ from emroute.capsule.losses import (
     tweak_poses,
 )
 from emroute.capsule.mixture import gmm_routing
+from emroute.capsule.routing import Routing
 from emroute.capsule.votes import coordinate_addition, squash, vote
 
 __all__ = [

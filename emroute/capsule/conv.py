@@ -8,115 +8,92 @@ of votes, and their logsumexp over all parents of a child, so that R_ij = exp(lo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from emroute import backend as backends
 from emroute.arrays.creation import constant, itemsize
-from emroute.arrays.diagonal import quadratic, weighted_sum
 from emroute.arrays.functions import logsumexp
-from emroute.backend import Array, Backend, compiled
+from emroute.backend import Array, compiled
 from emroute.capability import Capabilities
-from emroute.capsule.agreement import (
-    Path,
-    Routing,
-    check_activations,
-    check_finite,
-    check_floats,
-    check_grid,
-    check_transforms,
-    finish,
-    for_statistics,
-)
-from emroute.capsule.em import Betas, Form, check_form, route_poses, temperatures, widen_betas
-from emroute.capsule.shares import share_out
-from emroute.capsule.votes import capsule_lengths, centres, squash, vote_views
+from emroute.capsule.checks import check_activations, check_floats, check_grid, for_statistics
+from emroute.capsule.dynamic import Products
+from emroute.capsule.gaussians import em_options, widen_betas
+from emroute.capsule.routing import Children, History, Options, Routing, check_finite, finish, follow
+from emroute.capsule.votes import vote_views
 from emroute.capsule.windows import Windows, check_windows
 from emroute.errors import InputError
 from emroute.validate import check_count
 
-__all__ = ["class_em_routing", "conv_dynamic_routing", "conv_em_routing"]
+__all__ = ["conv_dynamic_routing", "conv_em_routing"]
 
 
-class _Step(NamedTuple):
-    """What one iteration finds of some windows."""
+class _Grid(NamedTuple):
+    """Capsules on a grid, and their parents."""
 
     poses: Array
+    """``(n, h * w, I, P, P)``."""
     activations: Array
+    """``(n, h * w, I)``."""
+    transforms: Array
+    """``(C, J, P, P)``."""
+    of_parents: tuple[Array, ...]
+    """Such as costs ``(n * Q, J)``."""
+
+
+class _Logits(NamedTuple):
+    """What lasts from one iteration to the next: assignments are exp(logits - norm)."""
+
     logits: Array
-    log_sums: Array
-
-
-class _Rule(Protocol):
-    def update(
-        self, views: Array, log_assignments: Array, given: Array, logits: Array, parents: Any, temperature: float
-    ) -> tuple[Array, Array, Array]:
-        """Return poses, activations and logits of some windows from what is there."""
-        ...
+    """``(n * Q, J, C)``."""
+    norm: Array
+    """``(n * Q, 1, C)``: their logsumexp over all parents of a child."""
 
 
 @dataclass(frozen=True)
-class _EM:
-    form: Form
+class _OverWindows:
+    """An iteration over blocks of windows, whose votes are cast anew each time."""
 
-    def update(
-        self, views: Array, log_assignments: Array, given: Array, logits: Array, parents: Any, temperature: float
-    ) -> tuple[Array, Array, Array]:
-        shares = share_out(log_assignments, given[..., None, :])
-        found, squares = self.form.m_step(views, shares, Betas(*parents), temperature)
-        return found.poses, found.activations, self.form.logits(found, squares)
+    options: Options
+    windows: Windows
+    grid: _Grid
 
+    def start(self) -> _Logits:
+        (n, _, i, *_), (c, j, *_) = self.grid.poses.shape, self.grid.transforms.shape
+        xp, q = backends.namespace(self.grid.poses), self.windows.children.shape[0]
+        first = constant(np.repeat(self.windows.first_norm(j), i, axis=1), like=self.grid.activations)
+        norm = xp.reshape(xp.broadcast_to(first, (n, q, c)), (n * q, 1, c))
+        return _Logits(xp.broadcast_to(xp.zeros_like(norm), (n * q, j, c)), norm)
 
-@dataclass(frozen=True)
-class _Dynamic:
-    def update(
-        self, views: Array, log_assignments: Array, given: Array, logits: Array, parents: Any, temperature: float
-    ) -> tuple[Array, Array, Array]:
-        poses = squash(weighted_sum(views, backends.namespace(views).exp(log_assignments)))
-        return poses, capsule_lengths(poses), logits + quadratic(poses, views)
+    def update(self, state: _Logits, temperature: float, last: bool) -> tuple[Array, Array, _Logits | None]:
+        (n, _, i, p, _), (c, j, *_) = self.grid.poses.shape, self.grid.transforms.shape
+        xp, backend = backends.namespace(self.grid.poses), backends.get(self.grid.poses)
+        q, s = self.windows.children.shape
+        poses, activations = _padded(self.grid.poses), _padded(self.grid.activations)
 
-
-def _follow(
-    rule: _Rule,
-    windows: Windows,
-    backend: Backend,
-    recompute: bool,
-    return_path: bool,
-    poses: Array,
-    given: Array,
-    transforms: Array,
-    parents: tuple[Array, ...],
-    schedule: Sequence[float],
-) -> Path:
-    """All iterations for poses ``(n, h * w, I, P, P)``, activations ``(n, h * w, I)``, transforms ``(C, J, P, P)``."""
-    xp, (n, _, i, p, _) = backend.namespace(poses), poses.shape
-    (q, s), (c, j) = windows.children.shape, transforms.shape[:2]
-    held = [_padded(poses), _padded(given)]
-    first = constant(np.repeat(windows.first_norm(j), i, axis=1), like=given)
-    norm = xp.reshape(xp.broadcast_to(first, (n, q, c)), (n * q, 1, c))
-    logits = xp.broadcast_to(xp.zeros_like(norm), (n * q, j, c))
-    size = max(1, backend.chunk_size(2 * itemsize(given) * j * p * p) // c)
-    path: Path = ()
-    for iteration, temperature in enumerate(schedule, 1):
-
-        def some(index: Array, norm: Array, logits: Array, *own: Array, temperature: float = temperature) -> _Step:
+        def some(index: Array, logits: Array, norm: Array, *of_parents: Array) -> tuple[Array, ...]:
             rows = xp.reshape(index, (-1,))
-            children = xp.reshape(xp.take(held[0], rows, axis=0), (-1, c, p, p))
-            active = xp.reshape(xp.take(held[1], rows, axis=0), (-1, c))
-            views = vote_views(children, transforms)
-            found = rule.update(views, logits - norm, active, logits, own, temperature)
-            return _Step(*found, xp.reshape(logsumexp(found[2], axis=-2), (-1, s, i)))
+            views = vote_views(xp.reshape(xp.take(poses, rows, axis=0), (-1, c, p, p)), self.grid.transforms)
+            active = xp.reshape(xp.take(activations, rows, axis=0), (-1, c))
+            children = Children(views, active, of_parents or (xp.zeros_like(views[..., 0]),))
+            found = self.options.rule.step(children, logits - norm, logits, temperature, last)
+            if last:
+                return found.poses, found.activations
+            return *found, xp.reshape(logsumexp(found.logits, axis=-2), (-1, s, i))
 
-        arrays = [windows.index(n, poses), norm, logits, *parents]
-        step = _Step(*backend.map_blocks(some, arrays, size, recompute))
-        if return_path or iteration == len(schedule):
-            path = (*path, Routing(step.poses, step.activations, xp.exp(logits - norm)))
-        logits = step.logits
-        norm = xp.reshape(windows.norm(xp.reshape(step.log_sums, (n, q, s, i))), (n * q, 1, c))
-    return path
+        size = max(1, backend.chunk_size(2 * itemsize(activations) * j * p * p) // c)
+        arrays = [self.windows.index(n, poses), state.logits, state.norm, *self.grid.of_parents]
+        found, activations_of_parents, *rest = backend.map_blocks(some, arrays, size, self.options.recompute)
+        if last:
+            return found, activations_of_parents, None
+        logits, log_sums = rest
+        norm = self.windows.norm(xp.reshape(log_sums, (n, q, s, i)))
+        return found, activations_of_parents, _Logits(logits, xp.reshape(norm, (n * q, 1, c)))
+
+    def assignments(self, state: _Logits) -> Array:
+        return backends.namespace(state.logits).exp(state.logits - state.norm)
 
 
 def _padded(x: Array) -> Array:
@@ -126,18 +103,20 @@ def _padded(x: Array) -> Array:
     return xp.concat([rows, xp.zeros_like(rows[:1, ...])])
 
 
+def _follow(options: Options, windows: Windows, grid: _Grid, schedule: tuple[float, ...]) -> History:
+    iteration = _OverWindows(options, windows, grid)
+    return follow(iteration, iteration.start(), schedule, options.return_path)
+
+
 def _route(
-    rule: _Rule,
-    poses: Array,
-    activations: Array | None,
+    capsules: tuple[Array, Array],
     transforms: Array,
     betas: tuple[Array, ...],
     geometry: tuple[int, int, str],
-    schedule: tuple[float, ...],
-    recompute: bool,
-    return_path: bool,
+    options: Options,
 ) -> Any:
-    """Check, flatten, follow, and give everything its axes back."""
+    """Validate, flatten batch and grid, run, restore shapes."""
+    poses, activations = capsules
     check_grid(poses)
     check_floats("transforms", poses, transforms)
     *batch, h, w, i, p, _ = poses.shape
@@ -146,21 +125,22 @@ def _route(
         raise InputError(f"transforms have shape {shape}, expected (K, K, I, J, P, P) with I = {i} and P = {p}")
     kernel, j = shape[0], shape[3]
     windows = check_windows(h, w, kernel, *geometry)
-    xp, backend, n = backends.namespace(poses), backends.get(poses), math.prod(batch)
-    if activations is None:
-        activations = xp.ones_like(poses[..., 0, 0])
-    given = check_activations(activations, (*batch, h, w), i, poses)
-    wide, kernels, given = for_statistics(poses, poses, transforms, given)
+    xp, n = backends.namespace(poses), math.prod(batch)
+    activations = check_activations(activations, (*batch, h, w), i, poses)
+    wide, active, kernels = for_statistics(poses, poses, activations, transforms)
     lead = (*batch, *windows.grid)
-    parents = tuple(xp.reshape(x, (-1, j)) for x in widen_betas(betas[0], betas[1], (*lead, j), poses)) if betas else ()
-    path = compiled(backend, _follow, rule, windows, backend, recompute, return_path)(
-        xp.reshape(wide, (n, h * w, i, p, p)),
-        xp.reshape(given, (n, h * w, i)),
-        xp.reshape(kernels, (-1, j, p, p)),
-        parents,
-        schedule,
+    of_parents = tuple(
+        xp.reshape(x, (-1, j)) for x in (widen_betas(betas[0], betas[1], (*lead, j), poses) if betas else ())
     )
-    check_finite(path, poses=poses, transforms=transforms, **dict(zip(("beta_u", "beta_a"), betas, strict=False)))
+    grid = _Grid(
+        xp.reshape(wide, (n, h * w, i, p, p)),
+        xp.reshape(active, (n, h * w, i)),
+        xp.reshape(kernels, (-1, j, p, p)),
+        tuple(xp.reshape(x, (-1, j)) for x in costs),
+    )
+    static = options._replace(schedule=())  # other temperatures compile nothing
+    history = compiled(backends.get(poses), _follow, static, windows)(grid, options.schedule)
+    check_finite(history, poses=poses, transforms=transforms, **dict(zip(("beta_u", "beta_a"), betas, strict=False)))
 
     def arrange(routing: Routing) -> Routing:
         return Routing(
@@ -169,7 +149,7 @@ def _route(
             xp.reshape(routing.assignments, (*lead, kernel, kernel, i, j)),
         )
 
-    return finish(path, poses, return_path, arrange)
+    return finish(history, poses, options.return_path, arrange)
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -242,10 +222,9 @@ def conv_em_routing(
     >>> round(float(found.assignments.sum()), 6)  # each of the 50 children is shared out once
     50.0
     """
-    schedule = temperatures(inverse_temperature, cost, check_count("n_iter", n_iter))
-    geometry, rule = (stride, padding, normalize_over), _EM(check_form(cost, epsilon))
-    betas = beta_u, beta_a
-    return _route(rule, poses, activations, transforms, betas, geometry, schedule, bool(recompute), return_path)
+    options = em_options(cost, epsilon, inverse_temperature, n_iter, recompute=recompute, return_path=return_path)
+    geometry = stride, padding, normalize_over
+    return _route((poses, activations), transforms, (beta_u, beta_a), geometry, options)
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -290,87 +269,6 @@ def conv_dynamic_routing(
     (1, 3, 3, 4, 4, 4)
     """
     schedule = (1.0,) * check_count("n_iter", n_iter)
+    options = Options(Products(), schedule, bool(recompute), bool(return_path))
     geometry = stride, padding, normalize_over
-    return _route(_Dynamic(), poses, None, transforms, (), geometry, schedule, bool(recompute), return_path)
-
-
-@Capabilities(gradients=True, jit=True, batch=True, half=True)
-def class_em_routing(
-    poses: Array,
-    activations: Array,
-    transforms: Array,
-    beta_u: Array,
-    beta_a: Array,
-    *,
-    entries: Sequence[int] | None = (0, 1),
-    coordinates: Any = None,
-    n_iter: int = 3,
-    cost: str = "hinton",
-    inverse_temperature: Any = None,
-    epsilon: float = 1e-6,
-    recompute: bool = True,
-    return_path: bool = False,
-) -> Any:
-    """Route a whole grid to one layer of class capsules, with transforms shared by all positions.
-
-    Parameters
-    ----------
-    poses
-        ``(..., h, w, I, P, P)``.
-    activations
-        ``(..., h, w, I)`` in [0, 1].
-    transforms
-        ``(I, J, P, P)``.
-    entries
-        Where votes take the place of their child, as in `coordinate_addition`; None leaves it out.
-    coordinates
-        The places, as in `coordinate_addition`.
-    beta_u, beta_a, n_iter, cost, inverse_temperature, epsilon, recompute, return_path
-        As in `emroute.capsule.em_routing`.
-
-    Returns
-    -------
-    Routing
-        Poses ``(..., J, P * P)``, activations ``(..., J)``, assignments ``(..., h * w * I, J)``.
-
-    Raises
-    ------
-    InputError, InputTypeError
-        As in `emroute.capsule.em_routing`.
-
-    References
-    ----------
-    Hinton, Sabour and Frosst (2018), section 4.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> rng = np.random.default_rng(0)
-    >>> poses, activations = rng.normal(size=(2, 4, 4, 3, 4, 4)), np.ones((2, 4, 4, 3))
-    >>> found = class_em_routing(poses, activations, rng.normal(size=(3, 10, 4, 4)), np.zeros(10), np.zeros(10))
-    >>> found.activations.shape
-    (2, 10)
-    """
-    check_grid(poses)
-    check_transforms(poses, transforms)
-    check_floats("activations", poses, activations)
-    *batch, h, w, i, p, _ = poses.shape
-    if tuple(activations.shape[-3:]) != (h, w, i):
-        raise InputError(f"activations have shape {tuple(activations.shape)}, expected (..., {h}, {w}, {i})")
-    xp, j = backends.namespace(poses), transforms.shape[1]
-    shared = xp.reshape(xp.broadcast_to(transforms, (h * w, i, j, p, p)), (h * w * i, j, p, p))
-    shift = None
-    if entries is not None:
-        places = np.repeat(centres(h, w, p * p, entries, coordinates).reshape(h * w, p * p), i, axis=0)
-        shift = constant(places.T, like=poses)
-    return route_poses(
-        xp.reshape(poses, (*batch, h * w * i, p, p)),
-        shared,
-        xp.reshape(activations, (*activations.shape[:-3], h * w * i)),
-        (beta_u, beta_a),
-        shift,
-        check_form(cost, epsilon),
-        temperatures(inverse_temperature, cost, check_count("n_iter", n_iter)),
-        bool(recompute),
-        return_path,
-    )
+    return _route((poses, backends.namespace(poses).ones_like(poses[..., 0, 0])), transforms, (), geometry, options)

@@ -11,77 +11,86 @@ from dataclasses import dataclass
 from typing import Any
 
 from emroute import backend as backends
-from emroute.arrays.creation import itemsize
+from emroute.arrays.creation import broadcast, itemsize
 from emroute.arrays.diagonal import quadratic, weighted_sum
-from emroute.arrays.functions import divide, safe_norm, softmax
+from emroute.arrays.functions import divide, log_softmax, safe_norm
 from emroute.backend import Array
 from emroute.capability import Capabilities
-from emroute.capsule.agreement import (
-    Path,
-    Routing,
+from emroute.capsule.checks import check_floats, check_votes, for_statistics, widen
+from emroute.capsule.routing import (
+    Children,
+    Options,
+    Plan,
+    SoftmaxRule,
+    Step,
     as_views,
     check_finite,
-    check_floats,
-    check_votes,
     finish,
-    for_statistics,
-    over_samples,
-    widen,
+    run,
 )
 from emroute.capsule.votes import capsule_lengths, squash
 from emroute.validate import check_number
 
-__all__ = ["dynamic_routing", "kmeans_routing"]
+__all__ = ["Products", "dynamic_routing", "kmeans_routing"]
 
 
 @dataclass(frozen=True)
-class _Rule:
-    """How parents follow from assignments, and logits from parents."""
+class Products(SoftmaxRule):
+    """Parents are squashed sums of votes, and agree with a vote by their scalar product."""
 
-    n_iter: int
-    constant: float
-    accumulate: bool
+    constant: float = 1.0
     detach_inner: bool = False
-    leaky: bool = False
+    n_more: int = 0
+    """1 where a child may belong to no parent, by a logit that stays 0."""
 
-    def share(self, logits: Array) -> Array:
-        """Softmax over parents; leaky, over them and one more that takes what agrees with none."""
-        if not self.leaky:
-            return softmax(logits, axis=-2)
+    def children(self, samples: tuple[Array, ...], shared: None) -> Children:
+        """From votes ``(b, I, J, H)`` and a bias ``(b, J, H)``."""
+        views, bias = for_statistics(samples[0], as_views(samples[0]), samples[1])
+        return Children(views, None, (bias,))
+
+    def assign(self, logits: Array) -> Array:
+        """Logarithm of the softmax over parents, and over one more that takes what agrees with none."""
+        if not self.n_more:
+            return super().assign(logits)
         xp = backends.namespace(logits)
-        return softmax(xp.concat([logits, xp.zeros_like(logits[..., :1, :])], axis=-2), axis=-2)[..., :-1, :]
+        return log_softmax(xp.concat([logits, xp.zeros_like(logits[..., :1, :])], axis=-2), axis=-2)[..., :-1, :]
 
-    def route(self, shared: None, votes: Array, bias: Array) -> Path:
-        """All iterations over votes ``(b, I, J, H)`` and a bias ``(b, J, H)``."""
-        (views,) = for_statistics(votes, as_views(votes))
+    def step(self, children: Children, log_assignments: Array, logits: Array, temperature: float, last: bool) -> Step:
+        """Sum and squash; each vote is then compared with the poses."""
+        xp, views, (bias,) = backends.namespace(logits), children.views, children.of_parents
+        if self.detach_inner and not last:
+            views = backends.get(views).detach(views)
+        poses = squash(weighted_sum(views, xp.exp(log_assignments)) + bias, constant=self.constant)
+        after = None if last else self.logits(views, poses, log_assignments, logits)
+        return Step(poses, capsule_lengths(poses), after)
+
+    def logits(self, views: Array, poses: Array, log_assignments: Array, logits: Array) -> Array:
+        """Add the scalar products to the logits."""
+        return logits + quadratic(poses, views)
+
+
+@dataclass(frozen=True)
+class Directions(Products):
+    """The k-means form: logits are replaced by scalar products with the directions of the sums."""
+
+    def logits(self, views: Array, poses: Array, log_assignments: Array, logits: Array) -> Array:
+        """Scalar products with directions, which parents have however little they get: shares go by their largest."""
         xp, detach = backends.namespace(views), backends.get(views).detach
-        logits, path = xp.zeros_like(views[..., 0, :]), ()
-        for iteration in range(self.n_iter):
-            last = iteration == self.n_iter - 1
-            seen = detach(views) if self.detach_inner and not last else views
-            assignments = self.share(logits)
-            total = weighted_sum(seen, assignments) + bias
-            poses = squash(total, constant=self.constant)
-            path += (Routing(poses, capsule_lengths(poses), assignments),)
-            if last:
-                break
-            if self.accumulate:
-                logits = logits + quadratic(poses, seen)
-            else:
-                length = safe_norm(total, keepdims=True)
-                logits = quadratic(divide(total, xp.where(length > 0, length, xp.ones_like(length))), seen)
-        return path
+        relative = xp.exp(log_assignments - detach(xp.max(log_assignments, axis=-1, keepdims=True)))
+        total = weighted_sum(views, broadcast(relative, tuple(views[..., 0, :].shape)))
+        length = safe_norm(total, keepdims=True)
+        return quadratic(divide(total, xp.where(length > 0, length, xp.ones_like(length))), views)
 
 
-def _run(rule: _Rule, votes: Array, bias: Array | None, recompute: bool, return_path: bool) -> Any:
-    xp, (i, j, h) = backends.namespace(votes), votes.shape[-3:]
-    batch = tuple(votes.shape[:-3])
-    bias = xp.zeros_like(votes[..., 0, :, :]) if bias is None else widen("bias", bias, (*batch, j, h))
-    (bias,) = for_statistics(votes, bias)
-    work = 2 * itemsize(bias) * j * h
-    path = over_samples(_Rule.route, (rule,), batch, (votes, bias), None, work, i, recompute, return_path)
-    check_finite(path, votes=votes, bias=bias)
-    return finish(path, votes, return_path)
+def _run(options: Options, votes: Array, bias: Array | None) -> Any:
+    *batch, i, j, h = votes.shape
+    if bias is None:
+        bias = backends.namespace(votes).zeros_like(votes[..., 0, :, :])
+    bias = widen("bias", bias, (*batch, j, h))
+    plan = Plan(tuple(batch), i, 2 * itemsize(*for_statistics(votes, bias)) * j * h)
+    history = run(options, plan, (votes, bias))
+    check_finite(history, votes=votes, bias=bias)
+    return finish(history, votes, options.return_path)
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -138,10 +147,11 @@ def dynamic_routing(
     >>> dynamic_routing(votes).activations.round(3).tolist()
     [0.938, 0.0]
     """
-    rule = _Rule(check_votes(votes, n_iter), 1.0, True, bool(detach_inner), bool(leaky))
+    schedule = (1.0,) * check_votes(votes, n_iter)
     if bias is not None:
         check_floats("bias", votes, bias)
-    return _run(rule, votes, bias, bool(recompute), return_path)
+    rule = Products(detach_inner=bool(detach_inner), n_more=int(bool(leaky)))
+    return _run(Options(rule, schedule, bool(recompute), bool(return_path)), votes, bias)
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -180,5 +190,6 @@ def kmeans_routing(
     >>> kmeans_routing(votes).activations.round(3).tolist()
     [0.961, 0.0]
     """
-    rule = _Rule(check_votes(votes, n_iter), check_number("constant", constant), False)
-    return _run(rule, votes, None, bool(recompute), return_path)
+    schedule = (1.0,) * check_votes(votes, n_iter)
+    rule = Directions(check_number("constant", constant))
+    return _run(Options(rule, schedule, bool(recompute), bool(return_path)), votes, None)

@@ -1,190 +1,17 @@
-"""EM routing of matrix capsules (Hinton, Sabour & Frosst 2018, procedure 1): each parent fits a Gaussian to its votes.
-
-    M-step   R' = R a,   m = sum_i R'V / sum_i R',   s² = sum_i R'(V - m)² / sum_i R' + epsilon
-             cost_h = (beta_u + ½ log s²_h) sum_i R',   a_j = sigmoid(t (beta_a - sum_h cost_h))
-    E-step   R_ij = softmax_j [log a_j + log N(V_ij | m_j, s²_j)]
-
-Moments are taken about the current mean: sum R'V² - m² loses every digit where votes agree. Log a_j is the
-logsigmoid itself.
-"""
+"""EM routing of votes, and of poses whose votes are never all held; the algorithm is in `emroute.capsule.gaussians`."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from emroute import backend as backends
-from emroute.arrays.creation import broadcast, itemsize
-from emroute.arrays.diagonal import log_peak, quadratic
-from emroute.arrays.functions import divide, eps, log_sigmoid, log_softmax, safe_norm
+from emroute.arrays.creation import itemsize
 from emroute.backend import Array
 from emroute.capability import Capabilities
-from emroute.capsule.agreement import (
-    Path,
-    Routing,
-    as_views,
-    check_activations,
-    check_finite,
-    check_floats,
-    check_pairs,
-    check_votes,
-    finish,
-    for_statistics,
-    over_samples,
-    widen,
-)
-from emroute.capsule.shares import Shares, precisions, share_out
-from emroute.capsule.votes import vote_views
-from emroute.errors import InputError
-from emroute.validate import check_choice, check_count, check_number
+from emroute.capsule.checks import check_activations, check_pairs, check_votes
+from emroute.capsule.gaussians import FromPoses, em_options, widen_betas
+from emroute.capsule.routing import Options, Plan, check_finite, finish, run
 
-__all__ = ["COSTS", "SCHEDULES", "Betas", "Form", "check_form", "em_routing", "em_routing_from_poses", "temperatures"]
-
-COSTS = ("hinton", "normalized")
-"""The costs of a parent, by name: the paper's, and the tutorials'."""
-
-SCHEDULES: dict[str, Callable[[int, int], float]] = {
-    "paper": lambda t, n_iter: 0.01 * (1 - 0.95 ** (t + 1)),
-    "tutorial": lambda t, n_iter: 1 + (min(n_iter, 3) - 1) * t / max(n_iter - 1, 1),
-}
-"""Inverse temperatures by name: of the paper's authors, and of the tutorials, ``linspace(1, min(n, 3), n)``."""
-
-_LEAST_VARIANCE, _TINY = 1e-8, 1e-9  # of the normalized cost; the first keeps what the tutorials' code leaves to chance
-_ROUNDING = 16  # spacings of the dtype within which sums of costs are equal
-
-
-class Betas(NamedTuple):
-    """Costs of describing a vote without a parent, and of being active, ``(b, J)`` each."""
-
-    u: Array
-    a: Array
-
-
-class Parents(NamedTuple):
-    """Gaussians ``(b, J, H)`` and how active they are, ``(b, J)``."""
-
-    poses: Array
-    variances: Array
-    activations: Array
-    log_activations: Array
-
-
-@dataclass(frozen=True)
-class Form:
-    """Which cost, and what keeps variances from 0."""
-
-    cost: str = "hinton"
-    epsilon: float = 1e-6
-
-    def m_step(self, views: Array, shares: Shares, betas: Betas, temperature: float) -> tuple[Parents, Array]:
-        """Fit parents to views ``(b, J, H, I)`` by their shares; also the squares (V - m)²."""
-        xp, total = backends.namespace(views), shares.total[..., None]
-        poses = shares.mean(views, xp.zeros_like(views[..., 0]))
-        gaps = views - poses[..., None]
-        squares = gaps * gaps
-        variances = shares.mean(squares, xp.zeros_like(poses))
-        if self.cost == "hinton":
-            variances = variances + self.epsilon
-            cost = xp.sum((betas.u[..., None] + xp.log(variances) / 2) * total, axis=-1)
-            logit = temperature * (betas.a - cost)
-        else:
-            variances = xp.maximum(variances, xp.full_like(variances, _LEAST_VARIANCE))
-            costs = (betas.u[..., None] + xp.log(xp.sqrt(variances) + _TINY)) * total
-            logit = temperature * (betas.a + _standardized(costs))
-        log_activations = log_sigmoid(logit)
-        return Parents(poses, variances, xp.exp(log_activations), log_activations), squares
-
-    def logits(self, parents: Parents, squares: Array) -> Array:
-        """Return log a_j + log N(V | j), ``(b, J, I)``, but for terms that all parents share."""
-        if self.cost == "hinton":
-            offset = parents.log_activations + log_peak(parents.variances)
-        else:
-            xp = backends.namespace(squares)
-            widths = xp.sum(xp.log(xp.sqrt(parents.variances) + _TINY), axis=-1)
-            offset = xp.log(parents.activations + _TINY) - widths
-        return offset[..., None] + quadratic(-0.5 * precisions(parents.variances), squares)
-
-    def follow(self, views: Array, activations: Array, betas: Betas, schedule: Sequence[float], every: bool) -> Path:
-        """Iterate over views ``(b, J, H, I)`` and activations ``(b, I)``, from equal assignments; keep all or one."""
-        xp, path, shape = backends.namespace(views), (), tuple(views[..., 0, :].shape)
-        log_assignments = xp.full_like(views[..., :1, 0, :], -math.log(views.shape[-3]))  # alike for all parents
-        for iteration, temperature in enumerate(schedule, 1):
-            shares = share_out(log_assignments, activations[..., None, :])
-            parents, squares = self.m_step(views, shares, betas, temperature)
-            if every or iteration == len(schedule):
-                path += (Routing(parents.poses, parents.activations, broadcast(xp.exp(log_assignments), shape)),)
-            if iteration < len(schedule):
-                log_assignments = log_softmax(self.logits(parents, squares), axis=-2)
-            del squares  # else they stay beside the next ones
-        return path
-
-
-def _standardized(costs: Array) -> Array:
-    """How many deviations over parents each costs less than the mean, ``(b, J)``, from costs ``(b, J, H)``.
-
-    This jumps where costs tie: a difference of nothing is 0 deviations, the least difference is one, and the gradient
-    in between has no bound. Costs that rounding alone could tell apart tie; their differences are then measured by
-    the costs themselves, so that the gradient keeps its sign and is bounded.
-    """
-    xp = backends.namespace(costs)
-    cost = xp.sum(costs, axis=-1)
-    cost = cost - cost[..., :1]  # else rounding would tell equal costs apart
-    gap = xp.mean(cost, axis=-1, keepdims=True) - cost
-    deviation = safe_norm(gap, keepdims=True) / gap.shape[-1] ** 0.5
-    size = xp.max(xp.sum(xp.abs(backends.get(costs).detach(costs)), axis=-1), axis=-1, keepdims=True)
-    tied = deviation <= _ROUNDING * eps(costs) * size
-    return divide(gap, xp.where(tied, xp.maximum(size, xp.ones_like(size)), deviation + _TINY))
-
-
-def _route_votes(form: Form, every: bool, shared: Any, votes: Array, activations: Array, u: Array, a: Array) -> Path:
-    (views,) = for_statistics(votes, as_views(votes))
-    return form.follow(views, activations, Betas(u, a), shared, every)
-
-
-def _route_poses(form: Form, every: bool, shared: Any, poses: Array, activations: Array, u: Array, a: Array) -> Path:
-    schedule, transforms, shift = shared
-    views = vote_views(poses, transforms)
-    if shift is not None:
-        views = views + shift
-    return form.follow(views, activations, Betas(u, a), schedule, every)
-
-
-def temperatures(inverse_temperature: Any, cost: str, n_iter: int) -> tuple[float, ...]:
-    """Return the inverse temperature of each iteration, from a name, a callable, values or None."""
-    if inverse_temperature is None:
-        inverse_temperature = "paper" if cost == "hinton" else "tutorial"
-    if isinstance(inverse_temperature, str):
-        check_choice("inverse_temperature", inverse_temperature, tuple(SCHEDULES))
-        inverse_temperature = SCHEDULES[inverse_temperature]
-    values: Any
-    try:
-        given: Any = inverse_temperature
-        values = [given(t, n_iter) for t in range(n_iter)] if callable(given) else list(given)
-        values = tuple(float(value) for value in values)
-    except (TypeError, ValueError):
-        values = ()
-    if len(values) != n_iter or not all(0 <= value < float("inf") for value in values):
-        raise InputError(
-            f"got inverse_temperature={inverse_temperature!r}, expected {n_iter} finite numbers of at least 0, a "
-            f"callable (t, n_iter) that returns them, or one of {', '.join(map(repr, SCHEDULES))}"
-        )
-    return values
-
-
-def check_form(cost: str, epsilon: float) -> Form:
-    """Return the form of the costs, or raise `InputError`."""
-    check_choice("cost", cost, COSTS)
-    return Form(cost, check_number("epsilon", epsilon))
-
-
-def widen_betas(beta_u: Array, beta_a: Array, shape: tuple[int, ...], like: Array) -> list[Array]:
-    """Return both costs in a shape that ends in J, in the dtype of statistics."""
-    check_floats("beta_u and beta_a", like, beta_u, beta_a)
-    names = ("beta_u", beta_u), ("beta_a", beta_a)
-    wide = [widen(name, beta, shape, ": an entry a parent") for name, beta in names]
-    return for_statistics(like, *wide)
+__all__ = ["em_routing", "em_routing_from_poses", "route_poses"]
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -254,17 +81,14 @@ def em_routing(
     [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]
     """
     check_votes(votes, n_iter)
-    form, (i, j, h) = check_form(cost, epsilon), votes.shape[-3:]
-    schedule, batch = temperatures(inverse_temperature, cost, int(n_iter)), tuple(votes.shape[:-3])
-    activations = check_activations(activations, batch, i, votes)
-    u, a = widen_betas(beta_u, beta_a, (*batch, j), votes)
-    (given,) = for_statistics(votes, activations)
-    work = 3 * itemsize(u) * j * h // 2
-    arrays = votes, given, u, a
-    static = form, bool(return_path)
-    path = over_samples(_route_votes, static, batch, arrays, schedule, work, i, bool(recompute), return_path)
-    check_finite(path, votes=votes, beta_u=u, beta_a=a)
-    return finish(path, votes, return_path)
+    options = em_options(cost, epsilon, inverse_temperature, n_iter, recompute=recompute, return_path=return_path)
+    *batch, i, j, h = votes.shape
+    activations = check_activations(activations, tuple(batch), i, votes)
+    betas = widen_betas(beta_u, beta_a, (*batch, j), votes)
+    plan = Plan(tuple(batch), i, 3 * itemsize(betas[0]) * j * h // 2)
+    history = run(options, plan, (votes, activations, *betas))
+    check_finite(history, votes=votes, beta_u=betas[0], beta_a=betas[1])
+    return finish(history, votes, return_path)
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -312,41 +136,20 @@ def em_routing_from_poses(
     (7, 3, 16)
     """
     check_pairs(poses, transforms)
-    return route_poses(
-        poses,
-        transforms,
-        activations,
-        (beta_u, beta_a),
-        None,
-        check_form(cost, epsilon),
-        temperatures(inverse_temperature, cost, check_count("n_iter", n_iter)),
-        bool(recompute),
-        return_path,
-    )
+    options = em_options(cost, epsilon, inverse_temperature, n_iter, recompute=recompute, return_path=return_path)
+    return route_poses(poses, transforms, activations, (beta_u, beta_a), options)
 
 
 def route_poses(
-    poses: Array,
-    transforms: Array,
-    activations: Array,
-    betas: tuple[Array, Array],
-    shift: Array | None,
-    form: Form,
-    schedule: tuple[float, ...],
-    recompute: bool,
-    return_path: bool,
+    poses: Array, transforms: Array, activations: Array, betas: tuple[Array, Array], options: Options, shift: Any = None
 ) -> Any:
     """Route poses whose votes are moved by ``shift (H, I)``."""
     (i, p, _), j = poses.shape[-3:], transforms.shape[1]
     batch = tuple(poses.shape[:-3])
     activations = check_activations(activations, batch, i, poses)
     u, a = widen_betas(*betas, (*batch, j), poses)
-    wide, kernels, given = for_statistics(poses, poses, transforms, activations)
-    if shift is not None:
-        (shift,) = for_statistics(poses, shift)
-    arrays, shared = (wide, given, u, a), (schedule, kernels, shift)
-    work = 2 * itemsize(u) * j * p * p
-    static = form, bool(return_path)
-    path = over_samples(_route_poses, static, batch, arrays, shared, work, i, recompute, return_path)
-    check_finite(path, poses=poses, transforms=transforms, beta_u=u, beta_a=a)
-    return finish(path, poses, return_path)
+    options = options._replace(rule=FromPoses(options.rule.cost, options.rule.epsilon))
+    plan = Plan(batch, i, 2 * itemsize(u) * j * p * p)
+    history = run(options, plan, (poses, activations, u, a), (transforms, shift))
+    check_finite(history, poses=poses, transforms=transforms, beta_u=u, beta_a=a)
+    return finish(history, poses, options.return_path)

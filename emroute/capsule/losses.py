@@ -13,7 +13,7 @@ from emroute.arrays.creation import constant
 from emroute.arrays.functions import safe_norm
 from emroute.backend import Array, is_array
 from emroute.capability import Capabilities
-from emroute.capsule.agreement import check_floats, for_statistics
+from emroute.capsule.checks import check_floats, for_statistics
 from emroute.errors import InputError, InputTypeError
 from emroute.validate import check_choice, check_count, check_number, require_values
 

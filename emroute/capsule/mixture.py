@@ -23,18 +23,10 @@ from emroute.arrays.diagonal import log_peak, quadratic
 from emroute.arrays.functions import log_sigmoid, log_softmax, safe_log
 from emroute.backend import Array
 from emroute.capability import Capabilities
-from emroute.capsule.agreement import (
-    Path,
-    Routing,
-    check_activations,
-    check_finite,
-    check_floats,
-    finish,
-    for_statistics,
-    over_samples,
-    widen,
-)
-from emroute.capsule.em import temperatures, widen_betas
+from emroute.capsule.checks import check_activations, check_floats, for_statistics, widen
+from emroute.capsule.gaussians import widen_betas
+from emroute.capsule.routing import Children, Options, Plan, SoftmaxRule, Step, check_finite, finish, run
+from emroute.capsule.schedules import temperatures
 from emroute.capsule.shares import precisions, share_out
 from emroute.errors import InputError
 from emroute.validate import check_choice, check_count, check_number, require_values
@@ -43,31 +35,43 @@ __all__ = ["gmm_routing"]
 
 
 @dataclass(frozen=True)
-class _Ladder:
+class Ladder(SoftmaxRule):
     """Which step of the ladder."""
 
     prior: str
     summed: bool
     epsilon: float
 
-    def route(self, schedule: tuple[float, ...], poses: Array, activations: Array, *start: Array) -> Path:
-        """All iterations over poses ``(b, I, H)``, from means, variances and log-priors."""
-        means, variances, log_prior, u, a = start
-        xp, points, path = backends.namespace(poses), swap(poses)[..., None, :, :], ()
-        for temperature in schedule:
-            squares = (points - means[..., None]) ** 2
-            offset = log_prior + log_peak(variances)
-            log_assignments = log_softmax(offset[..., None] + quadratic(-0.5 * precisions(variances), squares), axis=-2)
-            shares = share_out(log_assignments, activations[..., None, :])
-            means = shares.mean(points, means)
-            variances = shares.mean((points - means[..., None]) ** 2, xp.zeros_like(means)) + self.epsilon
-            if self.prior == "weights":
-                log_prior = log_softmax(shares.log_total)
-            else:
-                cost = xp.sum(u[..., None] + xp.log(variances) / 2, axis=-1)
-                log_prior = log_sigmoid(temperature * (a - (cost * shares.total if self.summed else cost)))
-            path += (Routing(means, xp.exp(log_prior), xp.exp(log_assignments)),)
-        return path
+    def children(self, samples: tuple[Array, ...], shared: None) -> Children:
+        """From poses ``(b, I, H)``, activations, means, variances, log-priors and costs."""
+        poses, activations, *of_parents = for_statistics(samples[0], *samples)
+        return Children(swap(poses)[..., None, :, :], activations, tuple(of_parents))
+
+    def start(self, children: Children) -> tuple[Array, Array]:
+        """E-step of the given parents."""
+        means, variances, log_prior, *_ = children.of_parents
+        logits = self.logits((children.views - means[..., None]) ** 2, variances, log_prior)
+        return self.assign(logits), logits
+
+    def logits(self, squares: Array, variances: Array, log_prior: Array) -> Array:
+        """log p_j + log N(P_i | j), ``(b, J, I)``."""
+        offset = log_prior + log_peak(variances)
+        return offset[..., None] + quadratic(-0.5 * precisions(variances), squares)
+
+    def step(self, children: Children, log_assignments: Array, logits: Array, temperature: float, last: bool) -> Step:
+        """M-step; parents that nothing counts for keep the given means."""
+        start, _, _, u, a = children.of_parents
+        xp, shares = backends.namespace(logits), share_out(log_assignments, children.activations[..., None, :])
+        means = shares.mean(children.views, start)
+        squares = (children.views - means[..., None]) ** 2
+        variances = shares.mean(squares, xp.zeros_like(means)) + self.epsilon
+        if self.prior == "weights":
+            log_prior = log_softmax(shares.log_total)
+        else:
+            cost = xp.sum(u[..., None] + xp.log(variances) / 2, axis=-1)
+            log_prior = log_sigmoid(temperature * (a - (cost * shares.total if self.summed else cost)))
+        after = None if last else self.logits(squares, variances, log_prior)
+        return Step(means, xp.exp(log_prior), after)
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -160,10 +164,9 @@ def gmm_routing(
     if isinstance(inverse_temperature, tuple | list) and len(inverse_temperature) == 1:
         inverse_temperature = [*inverse_temperature] * n_iter
     schedule = temperatures(inverse_temperature, "hinton", n_iter)
-    ladder = _Ladder(prior, bool(summed), check_number("epsilon", epsilon))
-    held = for_statistics(poses, poses, given, *start, safe_log(weights))
-    work = 4 * itemsize(held[0]) * j * h
-    arrays = *held, *betas
-    path = over_samples(_Ladder.route, (ladder,), batch, arrays, schedule, work, i, bool(recompute), return_path)
-    check_finite(path, poses=poses, means=start[0], variances=start[1], beta_u=betas[0], beta_a=betas[1])
-    return finish(path, poses, return_path)
+    rule = Ladder(prior, bool(summed), check_number("epsilon", epsilon))
+    options = Options(rule, schedule, bool(recompute), bool(return_path))
+    plan = Plan(batch, i, 4 * itemsize(betas[0]) * j * h)
+    history = run(options, plan, (poses, given, *start, safe_log(weights), *betas))
+    check_finite(history, poses=poses, means=start[0], variances=start[1], beta_u=betas[0], beta_a=betas[1])
+    return finish(history, poses, return_path)

@@ -12,7 +12,7 @@ from emroute import backend as backends
 from emroute.arrays.functions import divide, eps, safe_norm
 from emroute.backend import Array
 from emroute.capability import Capabilities
-from emroute.capsule.agreement import check_floats, check_pairs, for_statistics
+from emroute.capsule.checks import check_floats, check_pairs, for_statistics
 from emroute.errors import InputError
 from emroute.validate import check_number
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from emroute.backend import Array, namespace
 from emroute.capability import Capabilities
-from emroute.capsule.agreement import for_statistics
+from emroute.capsule.checks import for_statistics
 from emroute.capsule.losses import margin_loss, reconstruction_loss, spread_loss
 
 __all__ = ["CapsuleOutput", "capsnet_loss", "matrix_capsnet_loss"]

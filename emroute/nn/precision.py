@@ -7,7 +7,7 @@ from typing import Any
 
 from emroute.backend import Array, namespace
 from emroute.capsule import Routing
-from emroute.capsule.agreement import for_statistics
+from emroute.capsule.checks import for_statistics
 
 __all__ = ["keep_activations"]
 

@@ -10,11 +10,12 @@ import numpy as np
 
 from emroute.arrays.tracing import traced
 from emroute.backend import Array, namespace
-from emroute.capsule.agreement import check_floats
-from emroute.capsule.em import check_form, temperatures
+from emroute.capsule.checks import check_floats
+from emroute.capsule.gaussians import COSTS
+from emroute.capsule.schedules import temperatures
 from emroute.capsule.votes import check_entry_pair
 from emroute.errors import InputError
-from emroute.validate import check_choice, check_count, require
+from emroute.validate import check_choice, check_count, check_number, require
 
 __all__ = [
     "ACTIVATIONS",
@@ -184,7 +185,8 @@ def routing_std(in_capsules: int, out_capsules: int, out_features: int, leaky: b
 
 def em_options(n_iter: int, cost: str, inverse_temperature: Any, epsilon: float, recompute: bool) -> dict[str, Any]:
     """Return options of EM routing, or raise `InputError` as the layer is made rather than when it first routes."""
-    check_form(cost, epsilon)
+    check_choice("cost", cost, COSTS)
+    check_number("epsilon", epsilon)
     n_iter, named = check_count("n_iter", n_iter), inverse_temperature is None or isinstance(inverse_temperature, str)
     values = temperatures(inverse_temperature, cost, 1 if named else n_iter)  # n_iter may be any number in a file
     return {

@@ -1,0 +1,145 @@
+"""EM routing of matrix capsules (Hinton, Sabour & Frosst 2018, procedure 1): each parent fits a Gaussian to its votes.
+
+    M-step   R' = R a,   m = sum_i R'V / sum_i R',   s² = sum_i R'(V - m)² / sum_i R' + epsilon
+             cost_h = (beta_u + ½ log s²_h) sum_i R',   a_j = sigmoid(t (beta_a - sum_h cost_h))
+    E-step   R_ij = softmax_j [log a_j + log N(V_ij | m_j, s²_j)]
+
+Moments are taken about the current mean: sum R'V² - m² loses every digit where votes agree. Log a_j is the
+logsigmoid itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from emroute import backend as backends
+from emroute.arrays.diagonal import log_peak, quadratic
+from emroute.arrays.functions import divide, eps, log_sigmoid, safe_norm
+from emroute.backend import Array
+from emroute.capsule.checks import check_floats, for_statistics, widen
+from emroute.capsule.routing import Children, Options, SoftmaxRule, Step, as_views
+from emroute.capsule.schedules import temperatures
+from emroute.capsule.shares import Shares, precisions, share_out
+from emroute.capsule.votes import vote_views
+from emroute.validate import check_choice, check_count, check_number
+
+__all__ = ["COSTS", "Betas", "FromPoses", "Gaussians", "em_options", "widen_betas"]
+
+COSTS = ("hinton", "normalized")
+"""The costs of a parent, by name: the paper's, and the tutorials'."""
+
+_LEAST_VARIANCE, _TINY = 1e-8, 1e-9  # of the normalized cost; the first replaces the tutorials' missing variance floor
+_ROUNDING = 16  # spacings of the dtype within which sums of costs are equal
+
+
+class Betas(NamedTuple):
+    """Costs of describing a vote without a parent, and of being active, ``(b, J)`` each."""
+
+    u: Array
+    a: Array
+
+
+class Parents(NamedTuple):
+    """Gaussians ``(b, J, H)`` and how active they are, ``(b, J)``."""
+
+    poses: Array
+    variances: Array
+    activations: Array
+    log_activations: Array
+
+
+@dataclass(frozen=True)
+class Gaussians(SoftmaxRule):
+    """EM routing: which cost, and what keeps variances from 0."""
+
+    cost: str = "hinton"
+    epsilon: float = 1e-6
+
+    def children(self, samples: tuple[Array, ...], shared: None) -> Children:
+        """From votes ``(b, I, J, H)``, activations and costs."""
+        votes, activations, *betas = for_statistics(samples[0], as_views(samples[0]), *samples[1:])
+        return Children(votes, activations, tuple(betas))
+
+    def step(self, children: Children, log_assignments: Array, logits: Array, temperature: float, last: bool) -> Step:
+        """Fit Gaussians, then ask how well each explains each vote."""
+        shares = share_out(log_assignments, children.activations[..., None, :])
+        parents, squares = self.m_step(children.views, shares, Betas(*children.of_parents), temperature)
+        return Step(parents.poses, parents.activations, None if last else self.logits(parents, squares))
+
+    def m_step(self, views: Array, shares: Shares, betas: Betas, temperature: float) -> tuple[Parents, Array]:
+        """Fit parents to views ``(b, J, H, I)`` by their shares; also the squares (V - m)²."""
+        xp, total = backends.namespace(views), shares.total[..., None]
+        poses = shares.mean(views, xp.zeros_like(views[..., 0]))
+        gaps = views - poses[..., None]
+        squares = gaps * gaps
+        variances = shares.mean(squares, xp.zeros_like(poses))
+        if self.cost == "hinton":
+            variances = variances + self.epsilon
+            cost = xp.sum((betas.u[..., None] + xp.log(variances) / 2) * total, axis=-1)
+            logit = temperature * (betas.a - cost)
+        else:
+            variances = xp.maximum(variances, xp.full_like(variances, _LEAST_VARIANCE))
+            costs = (betas.u[..., None] + xp.log(xp.sqrt(variances) + _TINY)) * total
+            logit = temperature * (betas.a + _standardized(costs))
+        log_activations = log_sigmoid(logit)
+        return Parents(poses, variances, xp.exp(log_activations), log_activations), squares
+
+    def logits(self, parents: Parents, squares: Array) -> Array:
+        """Return log a_j + log N(V | j), ``(b, J, I)``, but for terms that all parents share."""
+        if self.cost == "hinton":
+            offset = parents.log_activations + log_peak(parents.variances)
+        else:
+            xp = backends.namespace(squares)
+            widths = xp.sum(xp.log(xp.sqrt(parents.variances) + _TINY), axis=-1)
+            offset = xp.log(parents.activations + _TINY) - widths
+        return offset[..., None] + quadratic(-0.5 * precisions(parents.variances), squares)
+
+
+@dataclass(frozen=True)
+class FromPoses(Gaussians):
+    """The same of votes that are cast in each block from poses ``(b, I, P, P)``."""
+
+    def children(self, samples: tuple[Array, ...], shared: Any) -> Children:
+        """From poses, activations and costs; all samples share the transforms, and a shift ``(H, I)`` or None."""
+        poses, activations, *betas = for_statistics(samples[0], *samples)
+        transforms, shift = shared
+        views = vote_views(poses, *for_statistics(samples[0], transforms))
+        if shift is not None:
+            views = views + for_statistics(samples[0], shift)[0]
+        return Children(views, activations, tuple(betas))
+
+
+def _standardized(costs: Array) -> Array:
+    """How many deviations over parents each costs less than the mean, ``(b, J)``, from costs ``(b, J, H)``.
+
+    This jumps where costs tie: a difference of nothing is 0 deviations, the least difference is one, and the gradient
+    in between has no bound. Costs that rounding alone could tell apart tie; their differences are then measured by
+    the costs themselves, so that the gradient keeps its sign and is bounded.
+    """
+    xp = backends.namespace(costs)
+    cost = xp.sum(costs, axis=-1)
+    cost = cost - cost[..., :1]  # so that equal costs stay exactly equal
+    gap = xp.mean(cost, axis=-1, keepdims=True) - cost
+    deviation = safe_norm(gap, keepdims=True) / gap.shape[-1] ** 0.5
+    size = xp.max(xp.sum(xp.abs(backends.get(costs).detach(costs)), axis=-1), axis=-1, keepdims=True)
+    tied = deviation <= _ROUNDING * eps(costs) * size
+    return divide(gap, xp.where(tied, xp.maximum(size, xp.ones_like(size)), deviation + _TINY))
+
+
+def em_options(
+    cost: str, epsilon: float, inverse_temperature: Any, n_iter: int, *, recompute: bool, return_path: bool
+) -> Options:
+    """Return the options of EM routing from votes, or raise `InputError`."""
+    check_choice("cost", cost, COSTS)
+    rule = Gaussians(cost, check_number("epsilon", epsilon))
+    schedule = temperatures(inverse_temperature, cost, check_count("n_iter", n_iter))
+    return Options(rule, schedule, bool(recompute), bool(return_path))
+
+
+def widen_betas(beta_u: Array, beta_a: Array, shape: tuple[int, ...], like: Array) -> list[Array]:
+    """Return both costs in a shape that ends in J, in the dtype of statistics."""
+    check_floats("beta_u and beta_a", like, beta_u, beta_a)
+    names = ("beta_u", beta_u), ("beta_a", beta_a)
+    wide = [widen(name, beta, shape, ": an entry a parent") for name, beta in names]
+    return for_statistics(like, *wide)

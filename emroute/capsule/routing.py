@@ -1,0 +1,262 @@
+"""What the routings share: their result, the one loop, and how it runs over blocks of samples.
+
+    repeat   poses, activations, logits <- step(votes, assignments)
+             assignments                <- softmax over parents of the logits
+
+Inside a block, votes are *views* ``(b, J, H, I)``: children last, so that sums over children and over pose entries
+are matrix products, as for a Gaussian mixture's points (parents are its components, children its observations).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from emroute import backend as backends
+from emroute.arrays.creation import broadcast, swap
+from emroute.arrays.functions import log_softmax
+from emroute.arrays.tracing import concrete, traced
+from emroute.arrays.trees import leaves, map_leaves
+from emroute.backend import Array, compiled
+from emroute.errors import InputError
+from emroute.validate import require
+
+__all__ = [
+    "Children",
+    "History",
+    "Options",
+    "Plan",
+    "Routing",
+    "Rule",
+    "SoftmaxRule",
+    "Step",
+    "as_views",
+    "check_finite",
+    "finish",
+    "follow",
+    "run",
+]
+
+
+class Routing(NamedTuple):
+    """Result of a routing; with `return_path` there is one after each iteration, from equal assignments on.
+
+    A step's poses and activations come from the step's own assignments.
+    """
+
+    poses: Array
+    """``(..., J, H)``: of the parents."""
+    activations: Array
+    """``(..., J)``: how much each parent is there."""
+    assignments: Array
+    """``(..., I, J)``: to which parents each child belongs, as the last update of the poses used it."""
+
+
+History = tuple[Routing, ...]
+
+
+class Children(NamedTuple):
+    """The children of some samples, or of some windows, and what their parents bring themselves."""
+
+    views: Array
+    """Votes ``(b, J, H, I)``."""
+    activations: Any
+    """``(b, I)``; None where they do not count."""
+    of_parents: tuple[Array, ...]
+    """Such as costs ``(b, J)``, a bias ``(b, J, H)``."""
+
+
+class Step(NamedTuple):
+    """What one iteration finds."""
+
+    poses: Array
+    """``(b, J, H)``."""
+    activations: Array
+    """``(b, J)``."""
+    logits: Array | None
+    """``(b, J, I)``: how well each parent explains each vote; None in the last iteration."""
+
+
+class Rule(Protocol):
+    """What differs between routings; hashable, with static settings only."""
+
+    def children(self, samples: tuple[Array, ...], shared: Any) -> Children:
+        """Prepare the children of a block of samples."""
+        ...
+
+    def start(self, children: Children) -> tuple[Array, Array]:
+        """Return the logarithms of assignments, and logits, before the first iteration: ``(b, J, I)``, or one J."""
+        ...
+
+    def assign(self, logits: Array) -> Array:
+        """Logarithms of assignments from logits."""
+        ...
+
+    def step(self, children: Children, log_assignments: Array, logits: Array, temperature: float, last: bool) -> Step:
+        """Update the parents by assignments, and the logits by the parents."""
+        ...
+
+
+class SoftmaxRule:
+    """Children choose among all parents, and start undecided."""
+
+    n_more = 0
+    """Further choices, of no parent."""
+
+    def start(self, children: Children) -> tuple[Array, Array]:
+        """Return equal assignments, and logits of 0; one J stands for all."""
+        first = children.views[..., :1, 0, :]
+        xp, n_choices = backends.namespace(first), children.views.shape[-3] + self.n_more
+        return xp.full_like(first, -math.log(n_choices)), xp.zeros_like(first)
+
+    def assign(self, logits: Array) -> Array:
+        """Logarithm of the softmax over parents."""
+        return log_softmax(logits, axis=-2)
+
+
+class Options(NamedTuple):
+    """What a user asks of a routing."""
+
+    rule: Any
+    schedule: tuple[float, ...]
+    """The inverse temperature of each iteration."""
+    recompute: bool
+    """Whether the backward pass runs blocks again instead of keeping what they computed."""
+    return_path: bool
+    """Whether to keep the routing after each iteration, or that after the last alone."""
+
+
+class Plan(NamedTuple):
+    """How samples are cut into blocks."""
+
+    batch: tuple[int, ...]
+    """The dimensions of the samples."""
+    n_children: int
+    bytes_per_child: int
+    """Working memory that a child of a sample takes."""
+
+
+def as_views(votes: Array) -> Array:
+    """Votes ``(..., I, J, H)`` as ``(..., J, H, I)``, in that order in memory too."""
+    xp = backends.namespace(votes)
+    last = votes.ndim - 1
+    views = xp.permute_dims(votes, (*range(last - 2), last - 1, last, last - 2))
+    return xp.reshape(xp.reshape(views, (*views.shape[:-3], -1)), views.shape)
+
+
+class Iteration(Protocol):
+    """One turn of the loop, over whatever state it needs."""
+
+    def update(self, state: Any, temperature: float, last: bool) -> tuple[Array, Array, Any]:
+        """Return poses, activations and the next state."""
+        ...
+
+    def assignments(self, state: Any) -> Array:
+        """Return the assignments of a state, ``(b, J, I)``."""
+        ...
+
+
+def follow(iteration: Iteration, state: Any, schedule: Sequence[float], every: bool) -> History:
+    """Iterate; keep the routing after every iteration, or after the last."""
+    history: History = ()
+    for number, temperature in enumerate(schedule, 1):
+        last = number == len(schedule)
+        poses, activations, after = iteration.update(state, temperature, last)
+        if every or last:
+            history += (Routing(poses, activations, iteration.assignments(state)),)
+        state = after
+    return history
+
+
+@dataclass(frozen=True)
+class _OverSamples:
+    """An iteration over samples whose children vote for all their parents."""
+
+    rule: Rule
+    children: Children
+
+    def update(self, state: tuple[Array, Array], temperature: float, last: bool) -> tuple[Array, Array, Any]:
+        poses, activations, logits = self.rule.step(self.children, *state, temperature, last)
+        return poses, activations, None if logits is None else (self.rule.assign(logits), logits)
+
+    def assignments(self, state: tuple[Array, Array]) -> Array:
+        log_assignments, _ = state
+        *batch, n_parents, i = log_assignments.shape
+        n_parents = max(n_parents, self.children.views.shape[-3])  # one may stand for all
+        return broadcast(backends.namespace(log_assignments).exp(log_assignments), (*batch, n_parents, i))
+
+
+def run(options: Options, plan: Plan, samples: tuple[Array, ...], shared: Any = None) -> History:
+    """Route samples a block at a time, compiled where the library compiles.
+
+    Parameters
+    ----------
+    options
+        The rule, and how often to apply it.
+    plan
+        The samples' dimensions, and what they take.
+    samples
+        Arrays that begin with the samples' dimensions.
+    shared
+        A nest of tuples of arrays that all samples share.
+
+    Returns
+    -------
+    tuple of Routing
+        Assignments as views, ``(..., J, I)``.
+    """
+    backend = backends.get(*samples)
+    xp, n = backend.namespace(samples[0]), math.prod(plan.batch)
+    size = max(1, backend.chunk_size(plan.bytes_per_child) // plan.n_children)
+    flat = tuple(xp.reshape(x, (n, *x.shape[len(plan.batch) :])) for x in samples)
+    static, schedule = options._replace(schedule=()), options.schedule  # other temperatures compile nothing
+    history = compiled(backend, _in_blocks, static, size)(flat, shared, schedule)
+    return map_leaves(lambda x: xp.reshape(x, (*plan.batch, *x.shape[1:])), history)
+
+
+def _in_blocks(options: Options, size: int, samples: tuple[Array, ...], shared: Any, schedule: Any) -> History:
+    rule = options.rule
+
+    def block(*some: Array) -> tuple[Array, ...]:
+        children = rule.children(some, shared)
+        history = follow(_OverSamples(rule, children), rule.start(children), schedule, options.return_path)
+        return tuple(leaves(history))
+
+    parts = backends.get(*samples).map_blocks(block, list(samples), size, options.recompute)
+    return tuple(Routing(*parts[start : start + 3]) for start in range(0, len(parts), 3))
+
+
+def finish(
+    history: History,
+    like: Array,
+    return_path: bool,
+    arrange: Callable[[Routing], Routing] = lambda routing: routing,
+) -> Any:
+    """Return the last routing, and all if asked, in the dtype of `like`, children before parents, then arranged."""
+    xp = backends.namespace(like)
+
+    def seen(routing: Routing) -> Routing:
+        turned = arrange(routing._replace(assignments=swap(routing.assignments)))
+        return Routing(*(x if x.dtype == like.dtype else xp.astype(x, like.dtype) for x in turned))
+
+    history = tuple(seen(routing) for routing in history)
+    return (history[-1], history) if return_path else history[-1]
+
+
+def check_finite(history: History, **inputs: Array) -> None:
+    """Raise `InputError` where a result is not finite, naming the input that is not; only then are inputs inspected."""
+    backend = backends.get(history[-1].poses)
+    if not traced(history[-1].poses) and concrete(compiled(backend, _is_finite)(history[-1])) is False:
+        xp = backends.namespace(history[-1].poses)
+        for name, x in inputs.items():
+            require(xp.all(xp.isfinite(x)), lambda name=name: f"{name} hold NaN or infinity")
+        raise InputError("finite inputs make a routing that is not: scale them down, or raise epsilon")
+
+
+def _is_finite(routing: Routing) -> Array:
+    """Whether all fields are: parents without weight have finite poses even for NaN votes."""
+    xp = backends.namespace(routing.poses)
+    ends = [end(x) for x in routing for end in (xp.min, xp.max)]
+    return xp.all(xp.isfinite(xp.stack(ends)))
