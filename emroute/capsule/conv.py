@@ -129,9 +129,7 @@ def _route(
     activations = check_activations(activations, (*batch, h, w), i, poses)
     wide, active, kernels = for_statistics(poses, poses, activations, transforms)
     lead = (*batch, *windows.grid)
-    of_parents = tuple(
-        xp.reshape(x, (-1, j)) for x in (widen_betas(betas[0], betas[1], (*lead, j), poses) if betas else ())
-    )
+    costs = widen_betas(betas[0], betas[1], (*lead, j), poses) if betas else ()
     grid = _Grid(
         xp.reshape(wide, (n, h * w, i, p, p)),
         xp.reshape(active, (n, h * w, i)),
