@@ -137,7 +137,7 @@ class BinomialMixture(Mixture):
         >>> np.exp(coins.log_prob(np.asarray([1]), np.asarray([1]))).round(6).tolist()
         [0.5]
         """
-        return cls.of_family(Binomial(), weights, probs)
+        return cls._of_family(Binomial(), weights, probs)
 
     def data(self, *data: Any) -> Any:
         """Accept one number of trials for all."""

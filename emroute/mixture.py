@@ -110,7 +110,7 @@ class Mixture:
         return cls(model, params, nothing, trace, count, count + int(em.Status.MAX_ITER))
 
     @classmethod
-    def of_family(cls, family: Family, weights: Array, value: Array) -> Self:
+    def _of_family(cls, family: Family, weights: Array, value: Array) -> Self:
         """Return the mixture of a family with these weights and its parameter."""
         check_floating("weights", weights)
         params = family.from_neutral(weights, (), weights.shape[-1], value)

@@ -125,7 +125,7 @@ class MultinomialMixture(Mixture):
     @Capabilities(gradients=True, jit=True, batch=True)
     def from_parameters(cls, weights: Array, probs: Array) -> MultinomialMixture:
         """Return the mixture with weights ``(..., k)`` and probabilities ``(..., k, d)``."""
-        return cls.of_family(Multinomial(), weights, probs)
+        return cls._of_family(Multinomial(), weights, probs)
 
     @Capabilities(batch=True)
     def sample(self, n: int, trials: int = 1, *, rng: Any = None) -> tuple[Array, Array]:

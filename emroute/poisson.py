@@ -127,7 +127,7 @@ class PoissonMixture(Mixture):
     @Capabilities(gradients=True, jit=True, batch=True)
     def from_parameters(cls, weights: Array, rates: Array) -> PoissonMixture:
         """Return the mixture with weights ``(..., k)`` and rates ``(..., k, d)``, or ``(..., k)`` for plain counts."""
-        return cls.of_family(Poisson(plain=rates.ndim == weights.ndim), weights, rates)
+        return cls._of_family(Poisson(plain=rates.ndim == weights.ndim), weights, rates)
 
     @Capabilities(batch=True)
     def sample(self, n: int, *, rng: Any = None) -> tuple[Array, Array]:

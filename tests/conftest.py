@@ -1,7 +1,11 @@
-"""Every test that asks for `lib` runs on every array library; where one cannot run it is skipped, with its reason."""
+"""Every test that asks for `lib` runs on every array library; where one cannot run it is skipped once, with its reason.
+
+JAX compiles each case. So the default run has one case of each test on JAX, and ``-m thorough`` has the others.
+"""
 
 import importlib.util
 import os
+import zlib
 from pathlib import Path
 
 # Most of the tests' time is XLA's: keep what it compiled, for the other worker, for subprocesses and for the next run.
@@ -25,21 +29,74 @@ settings.register_profile("mutation", settings.get_profile("emroute"), phases=PH
 settings.load_profile("emroute")
 
 
+SMOKE = {  # what a change of an algorithm breaks first
+    *("test_binomial.py", "test_em.py", "test_families.py", "test_figures.py", "test_gmm.py", "test_kmeans.py"),
+    *("test_backends.py", "test_capsule_routing.py", "test_counts.py", "test_layers.py", "test_streams.py"),
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--part", metavar="K/N", help="of the thorough tests only the K-th of N parts, in turn one each run"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "on_jax(*ids): of a test's cases JAX, which compiles each, runs only these")
+    for line in (
+        "on_jax(*ids): of a test's cases JAX, which compiles each, runs only these",
+        "thorough: on JAX all cases of a test but the first, which the default run leaves out",
+        "smoke: NumPy alone, in the files that a change breaks first",
+    ):
+        config.addinivalue_line("markers", line)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Under ``-m smoke`` load no file but those that have something to run: imports take longer than the tests."""
+    only_smoke = config.getoption("markexpr") == "smoke" and collection_path.suffix == ".py"
+    return True if only_smoke and collection_path.name not in {*SMOKE, "conftest.py"} else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    left_out = [item for item in items if _left_out(item)]
-    items[:] = [item for item in items if item not in left_out]
+    seen: set[tuple[str, str]] = set()
+    left_out = []
+    for item in items:
+        library = _library_of(item)
+        test = item.nodeid.partition("[")[0]
+        first = (test, library) not in seen
+        if (library in ABSENT and not first) or _refused_on_jax(item, library):  # one is skipped, with its reason
+            left_out.append(item)
+        elif library == "jax" and not first and not item.get_closest_marker("on_jax"):
+            item.add_marker("thorough")
+            if not _in_part(config.getoption("--part"), item):
+                left_out.append(item)
+        elif item.path.name in SMOKE and (library == "numpy" or item.path.name == "test_layers.py"):
+            item.add_marker("smoke")
+        seen.add((test, library))
+    gone = set(left_out)
+    items[:] = [item for item in items if item not in gone]
     config.hook.pytest_deselected(items=left_out)
 
 
-def _left_out(item: pytest.Item) -> bool:
-    marker = item.get_closest_marker("on_jax")
-    if not marker or item.callspec.params.get("xp_name") != "jax":
-        return False
-    return not any(f"-{case}-" in f"-{item.callspec.id}-" for case in marker.args)
+def _id(item: pytest.Item) -> str:
+    return item.nodeid.partition("[")[2].removesuffix("]")
+
+
+def _refused_on_jax(item: pytest.Item, library: str) -> bool:
+    chosen = item.get_closest_marker("on_jax")
+    return library == "jax" and chosen is not None and not any(f"-{case}-" in f"-{_id(item)}-" for case in chosen.args)
+
+
+def _library_of(item: pytest.Item) -> str:
+    """The array library that a test runs on; none where it chooses itself."""
+    params = getattr(item, "callspec", None) and item.callspec.params
+    return next((params[name] for name in ("xp_name", "eager_lib") if params and name in params), "")
+
+
+def _in_part(part: str | None, item: pytest.Item) -> bool:
+    if part is None:
+        return True
+    k, n = map(int, part.split("/"))
+    return zlib.crc32(item.nodeid.encode()) % n == k % n
 
 
 def _missing(name: str) -> str | None:
@@ -60,14 +117,16 @@ def _missing(name: str) -> str | None:
     return None
 
 
+LIBRARIES = ("numpy", "array_api_strict", "torch", "jax", "cupy", "torch-cuda", "jax-cuda")
+ABSENT = {name for name in LIBRARIES if _missing(name)}
+
+
 def _params(*names: str):
     reasons = {name: _missing(name) for name in names}
     return [pytest.param(name, marks=pytest.mark.skip(reason=why) if why else ()) for name, why in reasons.items()]
 
 
-@pytest.fixture(
-    scope="session", params=_params("numpy", "array_api_strict", "torch", "jax", "cupy", "torch-cuda", "jax-cuda")
-)
+@pytest.fixture(scope="session", params=_params(*LIBRARIES))
 def xp_name(request: pytest.FixtureRequest) -> str:
     """The name of an array library."""
     return request.param
