@@ -146,29 +146,29 @@ class Rows:
 class _Seal:
     """Number and checksum of the rows of a source, which every pass must find as the first did.
 
-    The checksum is over the bits of evenly spaced rows, of all where chunks are small: it sees any other order of
-    rows, whatever the chunks they come in, and costs next to nothing beside an E-step.
+    The checksum, of each array its own, is over the bits of evenly spaced rows, of all where chunks are small: it sees
+    any other order of rows, whatever the chunks they come in, and costs next to nothing beside an E-step.
     """
 
     def __init__(self, arrays: tuple[Array, ...]) -> None:
         self.step = max(math.ceil(math.prod(x.shape) / _SEALED) for x in arrays)
-        self.first: tuple[int, int] | None = None
+        self.first: tuple[int, ...] | None = None
 
-    def add(self, seen: tuple[int, int], arrays: tuple[Array, ...]) -> tuple[int, int]:
-        """Return number and checksum of rows with those of one more chunk."""
-        n, code = seen
-        for x in arrays:
+    def add(self, seen: tuple[int, ...], arrays: tuple[Array, ...]) -> tuple[int, ...]:
+        """Return number and checksums of rows with those of one more chunk."""
+        n, *codes = seen
+        for place, x in enumerate(arrays):
             here, some = backend.get(x), x
             if self.step > 1:
                 index = np.arange(-n % self.step, x.shape[0], self.step)
                 some = backend.namespace(x).take(x, here.from_numpy(index, x), axis=0)
             try:
-                code = zlib.crc32(np.ascontiguousarray(here.to_numpy(some)).data, code)
+                codes[place] = zlib.crc32(np.ascontiguousarray(here.to_numpy(some)).data, codes[place])
             except (TypeError, RuntimeError):  # a compiler is tracing and there are no values: told by the fit
                 continue
-        return n + arrays[0].shape[0], code
+        return n + arrays[0].shape[0], *codes
 
-    def compare(self, seen: tuple[int, int]) -> None:
+    def compare(self, seen: tuple[int, ...]) -> None:
         """Raise `InputError` unless a whole pass has seen what the first saw."""
         self.first = self.first or seen
         if seen == self.first:
@@ -210,7 +210,7 @@ class Stream:
         return Rows(tuple(x[:n, ...] for x in self.arrays), weight, self.layout)
 
     def __iter__(self) -> Iterator[Rows]:
-        start, seen = 0, (0, 0)
+        start, seen = 0, (0,) * (1 + len(self.arrays))
         for number, chunk in enumerate(self.source):
             arrays = _outside(_as_arrays(chunk))
             backend.get(*self.arrays, *arrays)
@@ -290,7 +290,7 @@ def open_source(data: Any, sample_weight: Array | None = None, ranks: tuple[int,
     InputTypeError
         If the data are no arrays, or of two libraries or devices.
     """
-    whole = isinstance(data, (tuple, str, bytes, Mapping)) or backend.is_array(data) or obstacle(data) is not None
+    whole = isinstance(data, (tuple, str, bytes, Mapping)) or obstacle(data) is not None or backend.is_array(data)
     if whole or not hasattr(data, "__iter__"):
         return _open_rows(data, sample_weight, ranks)
     if isinstance(data, Iterator):
