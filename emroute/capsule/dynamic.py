@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emroute import backend as backends
-from emroute.array import divide, itemsize, safe_norm, softmax
+from emroute.array import divide, itemsize, log_softmax, safe_norm, softmax
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.capsule.agreement import (
@@ -64,12 +64,17 @@ class _Rule:
             path += (Routing(poses, capsule_lengths(poses), assignments),)
             if last:
                 break
-            if self.accumulate:
-                logits = logits + quadratic(poses, seen)
-            else:
-                length = safe_norm(total, keepdims=True)
-                logits = quadratic(divide(total, xp.where(length > 0, length, xp.ones_like(length))), seen)
+            logits = logits + quadratic(poses, seen) if self.accumulate else quadratic(_direction(logits, seen), seen)
         return path
+
+
+def _direction(logits: Array, views: Array) -> Array:
+    """Directions of parents ``(b, J, H)``, which they have however little they get: shares relative to the largest."""
+    xp, detach = backends.namespace(views), backends.get(views).detach
+    shares = log_softmax(logits, axis=-2)
+    total = weighted_sum(views, xp.exp(shares - detach(xp.max(shares, axis=-1, keepdims=True))))
+    length = safe_norm(total, keepdims=True)
+    return divide(total, xp.where(length > 0, length, xp.ones_like(length)))
 
 
 def _run(rule: _Rule, votes: Array, bias: Array | None, recompute: bool, return_path: bool) -> Any:
