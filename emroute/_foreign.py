@@ -40,6 +40,8 @@ def obstacle(x: Any) -> str | None:
         )
     if has("to_numpy"):
         return f"got {kind}, expected an array; pass its numbers, `.to_numpy()`"
+    if has("is_nested") and x.is_nested:  # its shape is an error of its own
+        return f"got a nested {kind}, expected an array; pass its parts as chunks, `emroute.data.Chunks(x.unbind())`"
     if not hasattr(x, "shape"):
         return None
     sparse = next((name for name in ("toarray", "todense") if has(name)), None)
@@ -65,7 +67,7 @@ def obstacle(x: Any) -> str | None:
     return None
 
 
-_TRAITS = ["__iter__", "chunks", "collect", "compute", "dask", "devices", "get_value"]
+_TRAITS = ["__iter__", "chunks", "collect", "compute", "dask", "devices", "get_value", "is_nested"]
 _TRAITS += ["to_dense", "to_numpy", "toarray", "todense"]
 
 

@@ -79,7 +79,7 @@ def open_source(data: Any, sample_weight: Array | None = None, ranks: tuple[int,
     InputTypeError
         If the data are no arrays, or of two libraries or devices.
     """
-    whole = isinstance(data, (tuple, str, bytes, Mapping)) or backend.is_array(data) or obstacle(data) is not None
+    whole = isinstance(data, (tuple, str, bytes, Mapping)) or obstacle(data) is not None or backend.is_array(data)
     if whole or not hasattr(data, "__iter__"):
         return _open_rows(data, sample_weight, ranks)
     if isinstance(data, Iterator):

@@ -137,3 +137,26 @@ def test_estimators_name_the_call_for_sparse_tensors(kind):
 def test_scipys_sparse_rows_still_fit():
     got = es.PoissonMixture(2, random_state=0).fit(scipy.sparse.csr_matrix(COUNTS)).rates_
     np.testing.assert_allclose(got, es.PoissonMixture(2, random_state=0).fit(COUNTS).rates_, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "convert", [lambda x: x, lambda x: x.astype(int), lambda x: x.astype(">f8"), np.ndarray.tolist]
+)
+def test_whole_numbers_and_other_byte_orders_by_hand_are_floats(convert):
+    rows = np.asarray([[0.9, 0.9], [7.2, 7.4], [1.9, 0.2]])
+    for dtype in (np.float64, np.float32):
+        clusters = es.KMeans(2)
+        clusters.cluster_centers_ = convert(np.asarray([[0.0, 0.0], [8.0, 8.0]]))
+        np.testing.assert_allclose(
+            clusters.transform(rows.astype(dtype))[:, 0], np.linalg.norm(rows, axis=1), rtol=1e-6
+        )
+        mixture = es.GaussianMixture(2, covariance_type="spherical")
+        mixture.weights_, mixture.covariances_ = np.asarray([0.5, 0.5]), convert(np.ones(2))
+        mixture.means_ = convert(np.asarray([[0.0, 0.0], [8.0, 8.0]]))
+        assert mixture.predict(rows.astype(dtype)).tolist() == [0, 1, 0]
+
+
+def test_masked_attributes_are_refused():
+    clusters = es.KMeans(2)
+    clusters.cluster_centers_ = np.ma.array(np.eye(2), mask=np.eye(2) > 0)
+    rejected(lambda: clusters.predict(np.eye(2)), InputTypeError, "masked array")

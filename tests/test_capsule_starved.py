@@ -180,6 +180,58 @@ def test_a_quotient_has_its_gradient_wherever_both_are_in_range(size):
     np.testing.assert_allclose(float(slope), 0.25, rtol=1e-6)  # 2 / x**3
 
 
+@pytest.mark.parametrize("compile", [lambda f: f, jax.jit])
+@pytest.mark.parametrize("size", [2e-38, 1e-30, 1e-20, 1.0, 1e20, 1e38])
+def test_a_quotient_is_in_range_wherever_both_are(size, compile):
+    part, whole = (jnp.asarray([1.5 * size], jnp.float32), jnp.asarray([-size], jnp.float32))
+    np.testing.assert_allclose(compile(divide)(part, whole), -1.5, rtol=1e-6)
+    if 1e-35 < size < 1e35:
+        np.testing.assert_allclose(compile(divide)(1.0, whole), -1 / size, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-18, 1e20, 1e35])
+@pytest.mark.parametrize("route", [capsule.dynamic_routing, capsule.kmeans_routing])
+def test_votes_of_any_length_have_the_poses_of_float64(route, size):
+    votes = size * np.random.default_rng(0).normal(size=(7, 4, 6))
+    want = route(votes, n_iter=1)  # of more, rounding decides between parents
+    for put in (np.asarray, torch.asarray, jnp.asarray):
+        found = route(put(votes.astype(np.float32)), n_iter=1)
+        np.testing.assert_allclose(found.poses, want.poses, rtol=1e-5)
+        np.testing.assert_allclose(found.activations, want.activations, rtol=1e-5)
+
+
+def directions_by_clustering(votes, n_iter=3):
+    """Poses of k-means routing of long votes in float64, each parent's shares relative to its largest."""
+    logits = np.zeros(votes.shape[:2])
+    for _ in range(n_iter):
+        shares = logits - logits.max(1, keepdims=True)
+        shares = shares - np.log(np.exp(shares).sum(1, keepdims=True))
+        total = np.einsum("ij,ijh->jh", np.exp(shares - shares.max(0)), votes)
+        directions = total / np.linalg.norm(total, axis=1, keepdims=True)
+        logits = np.einsum("ijh,jh->ij", votes, directions)
+    return directions, np.exp(shares)
+
+
+@pytest.mark.parametrize("size", [1e3, 3e4, 1e15])
+def test_a_starved_parent_keeps_its_direction_in_kmeans_routing(size):
+    for seed in range(40):
+        votes = size * np.random.default_rng(seed).normal(size=(7, 4, 6))
+        _, shares = directions_by_clustering(votes)
+        for put, dtype in ((np.asarray, np.float64), (np.asarray, np.float32), (torch.asarray, np.float32)):
+            found = capsule.kmeans_routing(put(votes.astype(dtype)))
+            np.testing.assert_allclose(found.assignments, shares, atol=1e-2)
+
+
+@pytest.mark.parametrize("cost", ["hinton", "normalized"])
+def test_children_that_are_barely_there_leave_gradients_finite(cost):
+    votes = torch.asarray(np.random.default_rng(0).normal(size=(9, 3, 5)).astype(np.float32), copy=True)
+    faint = torch.linspace(1e-45, 1e-38, 9)  # denormal numbers
+    given = [x.requires_grad_() for x in (votes, faint, torch.zeros(3), torch.zeros(3))]
+    found = capsule.em_routing(*given, cost=cost)
+    for gradient in torch.autograd.grad(found.poses.sum() + found.activations.sum(), given, allow_unused=True):
+        assert torch.isfinite(gradient).all()
+
+
 @given(st.floats(-20, 15), st.floats(-20, 15), st.integers(0, 1000))
 def test_poses_lie_among_the_votes_and_gradients_are_finite_at_any_scale(first, second, seed):
     votes = np.random.default_rng(seed).normal(size=(5, 2, 3))

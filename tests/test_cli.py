@@ -455,3 +455,11 @@ def test_long_names_are_broken_and_not_figures():
     assert all(figure in text for figure in ("1e-16", "2e-16", "3e-16", "4e-16"))
     assert "a" * 40 not in text
     assert text.count("a") == 40 + 1  # and the one in the title
+
+
+@pytest.mark.parametrize("k", ["2", "1-2"])
+def test_what_a_fit_warns_of_is_a_line_of_ours(k, tmp_path):
+    (tmp_path / "rows.csv").write_text("a,b\n" + "1,2\n" * 9)
+    told = run("fit", "gmm", tmp_path / "rows.csv", "-k", k).stderr
+    assert re.fullmatch(r"emroute: [^\n]*component \[0\] rests on the floor[^\n]*\n", told)
+    assert run("fit", "gmm", tmp_path / "rows.csv", "-k", k, "--quiet").stderr == ""

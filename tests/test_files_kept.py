@@ -106,6 +106,16 @@ def test_a_closed_pipe_loses_nothing(here, reads):
 
 
 @POSIX
+def test_who_leaves_before_the_guesses_loses_nothing(here):
+    (here / "rows.csv").write_text("1,5\n2,5\n9,9\n")
+    command = [sys.executable, "-m", "emroute", "fit", "kmeans", "rows.csv", "-k", "2", "--out", "new"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process.stdout.close()
+    process.wait(60)
+    assert len(np.loadtxt(here / "new" / "labels.csv", skiprows=1)) == 3
+
+
+@POSIX
 @pytest.mark.parametrize("closed", [">&-", "2>&-"])
 def test_closed_streams_lose_nothing(here, closed):
     command = f"{sys.executable} -m emroute fit gmm rows.npy -k 2 --out new {closed}"

@@ -81,6 +81,12 @@ def test_sparse_arrays_of_jax():
     rejected(lambda: gmm.fit(sparse.BCOO.fromdense(X), 2), InputTypeError, "BCOO", "`.todense()`")
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested")
+def test_nested_arrays():
+    nested = torch.nested.nested_tensor([torch.ones(5, 2), torch.ones(3, 2)])
+    rejected(lambda: kmeans.fit(nested, 2), InputTypeError, "nested", "`emroute.data.Chunks(x.unbind())`")
+
+
 def test_parameters_of_networks():
     nnx = pytest.importorskip("flax.nnx")
     rejected(lambda: gmm.fit(nnx.Param(np.asarray(X)), 2), InputTypeError, "Param", "`param[...]`")

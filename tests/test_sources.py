@@ -112,6 +112,22 @@ def test_the_same_rows_in_other_chunks_are_the_same_rows(eager_lib):
     np.testing.assert_array_equal(eager_lib.to_numpy(got.labels), eager_lib.to_numpy(expected.labels))
 
 
+def test_the_same_pairs_in_other_chunks_are_the_same_pairs(eager_lib):
+    heads = np.arange(48.0) % 9
+
+    class Ragged:
+        made = 0
+
+        def __iter__(self):
+            self.made += 1
+            parts = [np.array_split(x, 1 + self.made % 4) for x in (heads, np.full(48, 10.0))]
+            return ((eager_lib.asarray(a), eager_lib.asarray(b)) for a, b in zip(*parts, strict=True))
+
+    found = binomial.fit(Ragged(), None, 2, rng=0)
+    whole = binomial.fit(eager_lib.asarray(heads), eager_lib.asarray(np.full(48, 10.0)), 2, rng=0)
+    np.testing.assert_allclose(found.probs, whole.probs)
+
+
 def test_rows_with_nan_are_told_as_such_and_not_as_another_pass():
     x = X.copy()
     x[5, 1] = np.nan

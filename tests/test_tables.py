@@ -1,5 +1,8 @@
 """Text files as others write them: headers of numbers, decimal commas, ends of lines, infinities."""
 
+import os
+import zipfile
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -122,3 +125,44 @@ def test_infinities_are_told_by_file_and_line(here, entry):
 def test_infinities_of_parquet_are_told_by_their_row(here):
     pl.DataFrame({"a": [1.0, float("inf"), 2.0]}).write_parquet("rows.parquet")
     assert "rows.parquet, row 1: infinity in column 'a'" in fails("fit", "gmm", "rows.parquet", "-k", 1)
+
+
+def test_a_column_whose_name_has_a_comma_can_be_chosen_as_advised(here):
+    (here / "rows.csv").write_text('"a, x",b,c\n1,z,2\n3,4,4\n9,9,9\n')
+    message = fails("fit", "kmeans", "rows.csv", "-k", 2)
+    assert "--columns '\"a, x\",c'" in message
+    assert len(labels("rows.csv", "--columns", '"a, x",c')[0]) == 3
+    assert (here / "out" / "centroids.csv").read_text().startswith('"a, x",c\n')
+
+
+@pytest.mark.parametrize("option", ["--columns", "--weights-column"])
+def test_letters_may_be_composed_otherwise_than_in_the_file(here, option):
+    (here / "rows.csv").write_text("gro\u0308sse,b\n1,2\n3,4\n9,9\n", encoding="utf-8")
+    labels("rows.csv", option, "gr\u00f6sse")
+    names = (here / "out" / "centroids.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert names == ("gro\u0308sse" if option == "--columns" else "b")
+
+
+@pytest.mark.parametrize(("header", "point"), [("a, x;b", "."), ("a,x,y;b", "."), ("a,x,y;b", ",")])
+def test_commas_in_names_do_not_hide_semicolons(here, header, point):
+    (here / "rows.csv").write_text(f"{header}\n1{point}5;2\n3{point}5;4\n9;8\n")
+    assert len(labels("rows.csv")[0]) == 3
+    assert (here / "out" / "centroids.csv").read_text().splitlines()[1] in ("9.0,8.0", "2.5,3.0")
+
+
+@pytest.mark.parametrize(("first", "others"), [("\n", "\r"), ("\r\n", "\r"), ("\r", "\n"), ("\r\r\n", "\r\r\n")])
+def test_ends_of_lines_may_differ_within_a_file(here, first, others):
+    (here / "rows.csv").write_bytes((f"a,b{first}" + others.join(["1,2", "3,4", "9,9", ""])).encode())
+    assert len(labels("rows.csv")[0]) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_is_refused_at_once(here):
+    os.mkfifo("rows.csv")
+    assert "a pipe, which can be read only once" in fails("fit", "kmeans", "rows.csv", "-k", 2)
+
+
+def test_an_archive_of_other_files(here):
+    with zipfile.ZipFile("rows.npz", "w") as archive:
+        archive.writestr("a.txt", "text")
+    assert "rows.npz: cannot be read (it does not hold plain arrays)" in fails("fit", "kmeans", "rows.npz", "-k", 2)

@@ -25,34 +25,34 @@ _SEALED = 2**12  # entries of each array of a first chunk that are compared betw
 class Seal:
     """Number and checksum of the rows of a source, which every pass must find as the first did.
 
-    The checksum is over the bits of evenly spaced rows, of all where chunks are small: it sees any other order of
-    rows, whatever the chunks they come in, and costs next to nothing beside an E-step.
+    The checksum, of each array its own, is over the bits of evenly spaced rows, of all where chunks are small: it sees
+    any other order of rows, whatever the chunks they come in, and costs next to nothing beside an E-step.
     """
 
     def __init__(self, arrays: tuple[Array, ...]) -> None:
         self.step = max(math.ceil(math.prod(x.shape) / _SEALED) for x in arrays)
-        self.first: tuple[int, int] | None = None
+        self.first: tuple[int, ...] | None = None
 
     @property
     def n(self) -> int:
         """Number of rows of the first whole pass."""
         return self.first[0] if self.first else 0
 
-    def add(self, seen: tuple[int, int], arrays: tuple[Array, ...]) -> tuple[int, int]:
-        """Return number and checksum of rows with those of one more chunk."""
-        n, code = seen
-        for x in arrays:
+    def add(self, seen: tuple[int, ...], arrays: tuple[Array, ...]) -> tuple[int, ...]:
+        """Return number and checksums of rows with those of one more chunk."""
+        n, *codes = seen
+        for place, x in enumerate(arrays):
             here, some = backend.get(x), x
             if self.step > 1:
                 index = np.arange(-n % self.step, x.shape[0], self.step)
                 some = backend.namespace(x).take(x, here.from_numpy(index, x), axis=0)
             try:
-                code = zlib.crc32(np.ascontiguousarray(here.to_numpy(some)).data, code)
+                codes[place] = zlib.crc32(np.ascontiguousarray(here.to_numpy(some)).data, codes[place])
             except (TypeError, RuntimeError):  # a compiler is tracing and there are no values: told by the fit
                 continue
-        return n + arrays[0].shape[0], code
+        return n + arrays[0].shape[0], *codes
 
-    def compare(self, seen: tuple[int, int]) -> None:
+    def compare(self, seen: tuple[int, ...]) -> None:
         """Raise `InputError` unless a whole pass has seen what the first saw."""
         self.first = self.first or seen
         if seen == self.first:
@@ -112,7 +112,7 @@ class Stream:
         return backend.namespace(self.weight).sum(self.weight)
 
     def __iter__(self) -> Iterator[Rows]:
-        start, seen = 0, (0, 0)
+        start, seen = 0, (0,) * (1 + len(self.arrays))
         for number, chunk in enumerate(self.source):
             arrays = tuple(map(outside, as_arrays(chunk)))
             backend.get(*self.arrays, *arrays)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from emroute.backend import Array, get, namespace
 from emroute.capability import Capabilities
 
@@ -143,12 +145,17 @@ def safe_norm(x: Array, *, axis: int = -1, keepdims: bool = False) -> Array:
 def divide(part: Array | float, whole: Array) -> Array:
     """Quotient whose gradient is in range wherever it is itself: ``-part / whole**2`` has a square that may not be.
 
+    Both are scaled first, by a power of two: a quotient of two quotients compilers turn into one of products, and those
+    are out of range again.
+
     >>> import numpy as np
     >>> float(divide(np.float32(1e-30), np.asarray(2e-30, dtype=np.float32)))
     0.5
     """
-    size = get(whole).detach(whole)
-    return (part / size) / (whole / size)
+    xp, most = namespace(whole), -math.log2(tiny(whole))
+    exponent = xp.round(xp.log2(xp.abs(get(whole).detach(whole))))
+    scale = 2.0 ** -xp.clip(exponent, -most, most)
+    return (part * scale) / (whole * scale)
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)

@@ -52,6 +52,8 @@ def share_out(log_assignments: Array, activations: Array) -> Shares:
     brightest = xp.where(brightest > least, brightest, xp.ones_like(brightest))
     activations = activations / brightest  # a logarithm of something faint would have fewer digits
     there = activations > least
+    # next to nothing is nothing, but for its gradient: quotients of denormal numbers are not in range
+    activations = activations - detach(xp.where(there, xp.zeros_like(activations), activations))
     log_active = xp.log(xp.where(there, activations, xp.ones_like(activations)))
     log_active = xp.where(there, log_active, xp.full_like(log_active, -float("inf")))
     top = xp.max(detach(log_assignments + log_active), axis=-1)

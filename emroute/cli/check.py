@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from rich.console import Console
 
 import emroute
 from emroute.cli.show import show
+from emroute.errors import FitWarning
 from emroute.testing.cases import OPERATIONS, Case
 from emroute.testing.check import run
 from emroute.testing.equivalence import Outcome, told
@@ -35,7 +37,8 @@ def check(
     about = [("Python", platform.python_version()), ("emroute", emroute.__version__), *versions.items()]
     show(console, "Versions", ["", ""], about)
     results = []
-    with Console(stderr=True).status("") as status:
+    with warnings.catch_warnings(), Console(stderr=True).status("") as status:
+        warnings.simplefilter("ignore", FitWarning)  # the fits of the cases are short
         for case, outcomes in run(chosen, thorough):
             results.append((case, outcomes))
             status.update(f"{len(results)} cases, {time.perf_counter() - start:.0f} s: {case.title}")

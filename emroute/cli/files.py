@@ -5,19 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shlex
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import dropwhile, islice
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 
 from emroute.cli.libraries import need
 from emroute.errors import InputError
 
-__all__ = ["Table", "read"]
+__all__ = ["Table", "read", "split_names"]
 
 TEXTS = (".csv", ".tsv", ".txt")
 SUFFIXES = (*TEXTS, ".parquet", ".npy", ".npz")
@@ -46,6 +48,19 @@ class Table:
     place: Callable[[int], str] = "row {}".format
     """Where in the file a row is, in words."""
 
+    def find(self, name: str) -> str:
+        """Return the name of a column as the file spells it: keyboards and files may compose letters otherwise.
+
+        Raises
+        ------
+        InputError
+            If there is no such column.
+        """
+        alike = [known for known in self.names if normalize("NFC", known) == normalize("NFC", name)]
+        if not alike:
+            raise InputError(f"no column {name!r}; the file has {', '.join(self.names)}")
+        return name if name in alike else alike[0]
+
     def take(self, names: Sequence[str], otherwise: str = "no other column is left") -> np.ndarray:
         """Return some columns, ``(n, len(names))``; all of them, in order, without a copy.
 
@@ -61,13 +76,11 @@ class Table:
         InputError
             If a column is not there, does not hold numbers, or not in every row.
         """
-        for name in names:
-            if name not in self.names:
-                raise InputError(f"no column {name!r}; the file has {', '.join(self.names)}")
+        names = [self.find(name) for name in names]
         text = [name for name in names if name in self.text]
         if text:
-            rest = ",".join(name for name in names if name not in self.text)
-            remedy = f"correct it, or fit the others: --columns {rest}" if rest else otherwise
+            rest = [name for name in names if name not in self.text]
+            remedy = f"correct it, or fit the others: --columns {_join_names(rest)}" if rest else otherwise
             complaints = "; ".join(f"column {name!r} does not hold numbers ({self.text[name]})" for name in text)
             raise InputError(f"{complaints}; {remedy}")
         if gaps := [name for name in names if name in self.missing]:
@@ -81,6 +94,23 @@ class Table:
         if tuple(names) == self.names:
             return self.values
         return self.values[:, [self.names.index(name) for name in names]]
+
+
+def split_names(text: str) -> list[str]:
+    """Read names as a record of a csv file.
+
+    >>> split_names('a, "x, y"')
+    ['a', 'x, y']
+    """
+    records = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+    return [name.strip() for record in records for name in record] or [""]
+
+
+def _join_names(names: Sequence[str]) -> str:
+    """Return names as a shell takes them and `split_names` reads them."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(names)
+    return shlex.quote(line.getvalue())
 
 
 def read(path: Path, key: str | None = None, header: bool | None = None) -> Table:
@@ -113,6 +143,8 @@ def read(path: Path, key: str | None = None, header: bool | None = None) -> Tabl
         raise InputError(f"--key is for npz files, got {path.name}")
     if header is not None and suffix not in TEXTS:
         raise InputError(f"--header and --no-header are for {', '.join(TEXTS)} files, got {path.name}")
+    if path.is_fifo():
+        raise InputError(f"{path}: a pipe, which can be read only once; write it to a file first")
     with path.open("rb"):  # the libraries' own errors name neither file nor reason
         pass
     return _read_array(path, key) if suffix in (".npy", ".npz") else _read_frame(path, header)
@@ -132,6 +164,8 @@ def _read_array(path: Path, key: str | None) -> Table:
         # what NumPy takes for a pickle is any file that does not begin like its own
         reason = "it does not hold plain arrays" if "pickle" in str(error) else _first_line(error)
         raise InputError(f"{path}: cannot be read ({reason})") from None
+    if not isinstance(loaded, np.ndarray):  # of an archive of other files
+        raise InputError(f"{path}: cannot be read (it does not hold plain arrays)")
     if loaded.dtype.kind not in "fiub" or loaded.ndim not in (1, 2):
         got = f"shape {loaded.shape} and dtype {loaded.dtype}"
         raise InputError(f"{path}: got an array of {got}, expected numbers of shape (n,) or (n, d)")
@@ -230,14 +264,20 @@ def _parse(
 def _first_record(path: Path) -> tuple[str, list[str]]:
     """Return what separates the fields of the first line, and the fields.
 
-    It is what makes most fields of it, the first of equals; but a comma between digits may be a decimal one: where all
-    fields between other separators are numbers with commas, it is.
+    It is what makes most fields of it, the first of equals, and as many of the second line, if any does; but a comma
+    between digits may be a decimal one: where all fields between other separators are numbers with commas, it is.
     """
-    heads = {separator: next(_records(path, separator), (0, []))[1] for separator in SEPARATORS}
+    starts = {separator: [cells for _, cells in islice(_records(path, separator), 2)] for separator in SEPARATORS}
+    heads = {separator: start[0] if start else [] for separator, start in starts.items()}
     for separator in SEPARATORS[1:]:
         if len(heads[separator]) > 1 and all(re.fullmatch(_DECIMAL_COMMA, cell) for cell in heads[separator]):
             return separator, heads[separator]
-    separator = max(heads, key=lambda separator: len(heads[separator]))
+
+    def evidence(separator: str) -> tuple[bool, int]:
+        widths = [len(cells) for cells in starts[separator]]
+        return widths[:1] == widths[1:] != [1], len(heads[separator])
+
+    separator = max(SEPARATORS, key=evidence)
     return separator, heads[separator]
 
 
@@ -264,9 +304,9 @@ def _lines(path: Path) -> Path | io.BytesIO:
     """Return a file, or its content where lines end in a carriage return alone, which polars does not read."""
     with path.open("rb") as file:
         start = file.read(2**20)
-        if b"\r" not in start or b"\n" in start:
+        if not re.search(rb"\r[^\r\n]", start):
             return path
-        return io.BytesIO((start + file.read()).replace(b"\r", b"\n"))
+        return io.BytesIO(re.sub(rb"\r*\n|\r", b"\n", start + file.read()))
 
 
 def _check_widths(path: Path, separator: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,12 +19,12 @@ from rich.text import Text
 
 from emroute import binomial, gmm, kmeans, plot, select
 from emroute.backend import Array
-from emroute.cli.files import Table, read
+from emroute.cli.files import Table, read, split_names
 from emroute.cli.libraries import Library, anchor, host, need, put
 from emroute.cli.results import check_free, drafts
 from emroute.cli.show import is_terminal, show
 from emroute.em import Status
-from emroute.errors import EmrouteError, InputError
+from emroute.errors import EmrouteError, FitWarning, InputError
 
 __all__ = ["Family", "fit"]
 
@@ -95,7 +96,9 @@ def fit(
     seed: Annotated[int, typer.Option(min=0, help="Of the random starts; the same seed gives the same fit.")] = 0,
     tol: Annotated[float | None, typer.Option(help="Change of the objective a row that counts as rest.")] = None,
     max_iter: Annotated[int | None, typer.Option(min=0, help="The most iterations.")] = None,
-    columns: Annotated[str | None, typer.Option(help="Columns to fit, a,b,c; in npy files 0,1,2.")] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Columns to fit, a,b,c; in npy files 0,1,2. A name with a comma is quoted.")
+    ] = None,
     weights_column: Annotated[str | None, typer.Option(help="A column of weights of the rows.")] = None,
     heads: Annotated[str | None, typer.Option(help="Binomials: the column of successes.")] = None,
     trials: Annotated[str | None, typer.Option(help="Binomials: the column of trials.")] = None,
@@ -118,6 +121,7 @@ def fit(
     if out is not None:
         check_free(out, _files(family, format, pictures), force, file)
     table = read(file, key, header)
+    weights_column = None if weights_column is None else table.find(weights_column)
     names = _columns(family, table, columns, weights_column, heads, trials)
     x = table.take(names)
     dtype = dtype or (Dtype.float32 if x.dtype.kind == "f" and x.dtype.itemsize <= 4 else Dtype.float64)
@@ -134,28 +138,29 @@ def fit(
     given = {"tol": tol, "max_iter": max_iter, "covariance_type": covariance_type and str(covariance_type)}
     options = {"n_init": n_init, "rng": seed, **{name: value for name, value in given.items() if value is not None}}
     start, choice = time.perf_counter(), None
-    if len(sizes) == 1:
-        result = job.fit(sizes[0], progress=not quiet and is_terminal(), **options)
-    else:
-        options = {"covariance_type": "full", "criterion": criterion or "bic", **options}
-        choice = select.mixtures(x, sizes, sample_weight=weight, **options)
-        result = choice.best
-    seconds = time.perf_counter() - start
-    if int(result.status) == Status.NON_FINITE:
-        raise EmrouteError(f"iteration {int(result.n_iter) + 1} met a number that is not finite; scale the data")
-    if not quiet:
-        for guess in table.assumed:
-            typer.echo(f"emroute: {guess}", err=True)
-    try:
-        if out is not None:
-            job.write(out, result, format, pictures)
-    finally:  # tables are for eyes, and whoever reads them may have left: files come first, and no full disk hides them
-        if not quiet:
-            where = f"{file.name}: {x.shape[0]} rows, {dtype} on {backend}{f' ({device})' if device else ''}"
-            console = Console()
-            if choice is not None:
-                console.print(Text(f"{choice}\n"), soft_wrap=True)
-            job.show(console, result, where, seconds)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", FitWarning)
+        if len(sizes) == 1:
+            result = job.fit(sizes[0], progress=not quiet and is_terminal(), **options)
+        else:
+            options = {"covariance_type": "full", "criterion": criterion or "bic", **options}
+            choice = select.mixtures(x, sizes, sample_weight=weight, **options)
+            result = choice.best
+        seconds = time.perf_counter() - start
+        if int(result.status) == Status.NON_FINITE:
+            raise EmrouteError(f"iteration {int(result.n_iter) + 1} met a number that is not finite; scale the data")
+        try:
+            if out is not None:
+                job.write(out, result, format, pictures)
+        finally:  # words are for eyes, and whoever reads them may have left: files come first, whatever becomes of them
+            if not quiet:
+                for remark in (*table.assumed, *(warning.message for warning in told)):
+                    typer.echo(f"emroute: {remark}", err=True)
+                where = f"{file.name}: {x.shape[0]} rows, {dtype} on {backend}{f' ({device})' if device else ''}"
+                console = Console()
+                if choice is not None:
+                    console.print(Text(f"{choice}\n"), soft_wrap=True)
+                job.show(console, result, where, seconds)
 
 
 def _files(family: Family, format: Format, pictures: bool) -> list[str]:
@@ -214,7 +219,7 @@ def _columns(
 ) -> list[str]:
     """Choose the columns to fit: those named, or all but the weights; of a binomial, heads and trials."""
     if columns is not None:
-        return [name.strip() for name in columns.split(",")]
+        return [table.find(name) for name in split_names(columns)]
     free = [name for name in table.names if name != weights]
     if family is not Family.binomial:
         if not free:

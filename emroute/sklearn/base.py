@@ -71,7 +71,7 @@ class Estimator(BaseEstimator):
                 "is Gaussian; or reduce them first, as by sklearn.decomposition.TruncatedSVD"
             )
         accept = "csr" if self._sparse else False
-        fitted = None if reset else getattr(self, self._fitted)
+        fitted = None if reset else as_array(getattr(self, self._fitted))
         dtypes = [fitted.dtype] if isinstance(fitted, np.ndarray) else [np.float64, np.float32]
         x = validate_data(self, X, reset=reset, accept_sparse=accept, dtype=dtypes)
         return Blocks(x) if issparse(x) else x
@@ -110,11 +110,14 @@ def as_weight(sample_weight: Any, x: Any) -> Array | None:
 
 
 def as_array(value: Any, like: Any = None) -> Array:
-    """Return an attribute set by hand as an array: of the library of another where it is a sequence."""
-    if backends.is_array(value):
+    """Return an attribute set by hand as an array of floats: of the library of another where it is a sequence."""
+    refuse_masks(value)
+    if backends.is_array(value) and not isinstance(value, np.ndarray):
         return value
-    host = np.asarray(value, dtype=np.float64)
-    return backends.get(like).from_numpy(host, like) if backends.is_array(like) else host
+    host = np.asarray(value)
+    if host.dtype not in (np.float32, np.float64):  # whole numbers, or of another byte order
+        host = host.astype(np.float64)
+    return backends.get(like).from_numpy(host, like) if backends.is_array(like) and host is not value else host
 
 
 def as_bits(value: Any) -> bytes:

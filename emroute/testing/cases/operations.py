@@ -141,6 +141,11 @@ def _small_scores(rng: np.random.Generator) -> tuple[np.ndarray]:
     return (rng.standard_normal((3, 4)) + np.asarray([0, 10, -10])[:, None],)
 
 
+def _large(rng: np.random.Generator) -> tuple[np.ndarray]:
+    """Numbers whose squares float32 does not hold."""
+    return (1e25 * rng.uniform(1, 2, (3, 2)),)
+
+
 def _logsumexp_numpy(x: np.ndarray) -> np.ndarray:
     """Two by two."""
     return np.logaddexp.reduce(x, axis=-1)
@@ -245,6 +250,7 @@ OPERATIONS = (
     Case("array.softmax", lambda x: array.softmax(x), _small_scores, _softmax_numpy, variant="small"),
     Case("array.log_sigmoid", lambda x: array.log_sigmoid(x), _small_scores, _log_sigmoid_numpy),
     Case("array.log_softmax", lambda x: array.log_softmax(x), _small_scores, lambda x: np.log(_softmax_numpy(x))),
+    Case("array.divide", lambda x: array.divide(1e25, x), _large, lambda x: 1e25 / x, smooth=False, variant="large"),
     Case("array.divide", lambda x: array.divide(1.0, x), positive((3, 2)), lambda x: 1 / x),
     Case("array.traced", lambda x: array.traced(x), normal((3,)), lambda x: False),
     Case("array.safe_log", lambda x: array.safe_log(x), positive((4,)), np.log),

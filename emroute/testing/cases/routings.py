@@ -100,6 +100,7 @@ _CLASSES = _with_activations((1, 2, 3, 2, 2, 2), (2, 3, 2, 2), children=(1, 2, 3
 _IMAGES = normal((2, 12), (2, 2, 2, 3))
 
 ROUTINGS = (
+    Case("capsule.squash", capsule.squash, lambda rng: (1e25 * rng.normal(size=(5, 3)),), smooth=False, variant="long"),
     Case("capsule.squash", capsule.squash, normal((5, 3))),
     Case("capsule.vote", capsule.vote, normal((2, 3, 2, 2), (3, 4, 2, 2))),
     Case("capsule.coordinate_addition", capsule.coordinate_addition, normal((2, 3, 2, 2, 4))),
