@@ -361,7 +361,8 @@ def cluster(x: Any, n_clusters: int, sample_weight: Array | None, settings: Sett
         centre, scatter = xp.zeros_like(extent.total), extent.length
     else:
         moments = measure(source)
-        centre, scatter = moments.mean, xp.sum(moments.square, axis=-1)
+        centre = moments.centre
+        scatter = xp.sum(moments.square + moments.weight[..., None] * (moments.mean - centre) ** 2, axis=-1)
     model = KMeansModel(centred=not near, weighted=sample_weight is not None)
     zero = xp.zeros_like(scatter)
     unit = zero + 1 if factor is None else zero + factor

@@ -55,6 +55,7 @@ class Full(Covariance):
     """A matrix for each component: ``(..., k, d, d)``. Monomials are the products of (1, z) with itself."""
 
     rank = 3
+    feature_axes = (-2, -1)
 
     def shape(self, k: int, d: int) -> tuple[int, ...]:
         return (k, d, d)
@@ -134,6 +135,7 @@ class Tied(Covariance):
     """One matrix for all components: ``(..., d, d)``. z'P z is common, so the monomials are 1 and z alone."""
 
     rank = 2
+    feature_axes = (-2, -1)
 
     def shape(self, k: int, d: int) -> tuple[int, ...]:
         return (d, d)
@@ -211,6 +213,7 @@ class Diagonal(Covariance):
     """A variance for each feature of each component: ``(..., k, d)``. Monomials are 1, z and z²."""
 
     rank = 2
+    feature_axes = (-1,)
 
     def shape(self, k: int, d: int) -> tuple[int, ...]:
         return (k, d)
@@ -263,6 +266,7 @@ class Spherical(Covariance):
     """A variance for each component: ``(..., k)``. Monomials are 1, z and |z|²."""
 
     rank = 1
+    feature_axes = ()
 
     def shape(self, k: int, d: int) -> tuple[int, ...]:
         return (k,)
