@@ -78,7 +78,7 @@ class Mixture:
 
     def marked(self) -> dict[str, Array]:
         """Return what a user should know of single components, each ``(..., k)`` truth values, by its name."""
-        return {"lost": lost(self.weights)}
+        return {} if self.model.fixed_weights else {"lost": lost(self.weights)}
 
     def remarks(self, max_iter: int) -> list[str]:
         """Return what a user should know of a fit of at most so many iterations, with the remedies."""

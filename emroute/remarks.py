@@ -22,7 +22,8 @@ def remarks(fitted: Any, max_iter: int) -> list[str]:
     host = backends.get(status).to_numpy(status)
     ends = {
         Status.MAX_ITER: f"did not converge in {max_iter} iterations: raise max_iter or tol",
-        Status.NON_FINITE: "met a number that is not finite, and ended before it: scale the data",
+        Status.NON_FINITE: "met a number that is not finite, and ended before it: scale the data, or give a start "
+        "under which every row is possible",
     }
     return [f"{_who(host == int(end))} {words}" for end, words in ends.items() if np.any(host == int(end))]
 

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from emroute import backend as backends
 from emroute.arrays.tracing import concrete
-from emroute.backend import Array, is_array
+from emroute.backend import Array, compiled, is_array
 from emroute.capability import Capabilities
 from emroute.errors import InputError, InputTypeError, tell
 from emroute.fitting import Options
@@ -149,7 +149,8 @@ def mixtures(
     covariance_floor
         As in `emroute.gmm.fit`. Among many fits, some component finds a few rows that agree in a feature to the
         digit, and its likelihood is then as high as the floor is low. So the criteria of a mixture with floored
-        components are those of the mixture in which these have no variance below the features' widths.
+        components are those of the mixture in which these have no variance below the features' widths, and constant
+        features, on which every likelihood is as high as the floor is low, do not count in them.
     rng
         None, a seed or a `numpy.random.Generator`. With a seed, each fit is that of `emroute.gmm.fit` with this seed,
         whatever else is in the grid; a generator goes on from fit to fit.
@@ -206,12 +207,14 @@ def mixtures(
         rng=rng,
     )
     check_number("covariance_floor", covariance_floor)
+    varying = _varying(x)
+    part = x if varying is None else backends.namespace(x).take(x, varying, axis=-1)
     fits, table = [], []
     for k in sizes:
         for kind in types:
             mixture = fit_model(GaussianModel(kind), x, k, covariance_floor, options)
-            honest = mixture.widened() if places(mixture.floored) else mixture
-            bic, aic, icl = (float(getattr(honest, name)(x, sample_weight=sample_weight)) for name in CRITERIA)
+            honest = _honest(mixture, varying)
+            bic, aic, icl = (float(getattr(honest, name)(part, sample_weight=sample_weight)) for name in CRITERIA)
             likelihood, converged = float(mixture.log_likelihood), bool(mixture.converged)
             table.append(Row(k, kind, likelihood, mixture.n_parameters, bic, aic, icl, converged))
             fits.append(mixture)
@@ -220,6 +223,22 @@ def mixtures(
     if not math.isfinite(getattr(table[choice.index], criterion)):
         raise InputError("no fit ended with a finite criterion; scale the data, or raise covariance_floor")
     return choice
+
+
+def _varying(x: Array) -> Array | None:
+    """Return the places of the features that vary; None where all do, or none."""
+    xp, backend = backends.namespace(x), backends.get(x)
+    vary = np.flatnonzero(backend.to_numpy(xp.any(x != x[:1, :], axis=0)))
+    return backend.from_numpy(vary, x) if 0 < len(vary) < x.shape[-1] else None
+
+
+def _honest(mixture: GaussianMixture, varying: Array | None) -> GaussianMixture:
+    """Return the mixture that gains nothing from its floor: widened, and of the features that vary."""
+    mixture = mixture.widened() if places(mixture.floored) else mixture
+    if varying is None:
+        return mixture
+    marginal = compiled(backends.get(varying), GaussianModel.marginal, mixture.model)
+    return replace(mixture, params=marginal(mixture.params, varying))
 
 
 def _edge(choice: Choice, sizes: list[int]) -> list[str]:

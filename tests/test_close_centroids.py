@@ -7,6 +7,7 @@ import emroute
 from emroute.family import nearest
 
 FAR = [("float32", 1e5), ("float64", 1e8)]
+FINE = [("float32", 1e7, 0.1), ("float32", 1e6, 0.01), ("float64", 1e9, 1e-9)]
 
 
 @pytest.mark.parametrize(("dtype", "far"), FAR)
@@ -18,6 +19,20 @@ def test_each_row_is_its_own_centroid(lib, dtype, far):
     assert bool(fit.converged)
     assert lib.to_numpy(fit.predict(x)).tolist() == [0, 1, 2, 3]
     assert lib.to_numpy(emroute.kmeans.fit(x, 4, rng=0, max_iter=10).inertia) == 0
+
+
+@pytest.mark.parametrize("many", [1, 20])
+@pytest.mark.parametrize(
+    ("dtype", "far", "fine"), [("float32", 1e7, 0.1), ("float32", 1e6, 0.01), ("float64", 1e9, 1e-9)]
+)
+def test_rows_near_0_keep_digits_that_far_ones_have_not(lib, dtype, far, fine, many):
+    x = np.asarray([[0.0], [fine], *[[far], [far + 1]] * many], dtype)
+    fit = emroute.kmeans.fit(lib.asarray(x), 4, init=lib.asarray(x[:4]), max_iter=10)
+    assert lib.to_numpy(fit.labels).tolist() == [0, 1, *[2, 3] * many]
+    np.testing.assert_array_equal(lib.to_numpy(fit.centroids), x[:4])
+    assert float(fit.inertia) == 0
+    between = lib.to_numpy(fit.transform(lib.asarray(x[:2])))[:, :2]
+    np.testing.assert_array_equal(between, x[1, 0] * (1 - np.eye(2)))
 
 
 @pytest.mark.parametrize(("dtype", "far"), FAR)

@@ -27,6 +27,15 @@ def variances(lib, fitted):
     return (lib.to_numpy(fitted.covariances).reshape(-1) * np.ones(len(order)))[order]
 
 
+@pytest.mark.parametrize("covariance_type", ["full", "diag", "spherical"])
+@pytest.mark.parametrize(("dtype", "distance", "width"), [("float32", 1e4, 1e-4), ("float64", 1e9, 1e-8)])
+def test_a_narrow_group_near_0_keeps_digits_that_a_far_one_has_not(lib, covariance_type, dtype, distance, width):
+    x = two_groups(distance, (width, 1.0))[0].astype(dtype)
+    fitted = gmm.fit(lib.asarray(x), 2, covariance_type=covariance_type, covariance_floor=0, rng=0)
+    own = [x[:300].astype(float).var(), x[300:].astype(float).var()]
+    np.testing.assert_allclose(variances(lib, fitted), own, rtol=1e-3)
+
+
 @every_type
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("distance", [1e2, 1e4, 1e6])
@@ -153,6 +162,20 @@ def test_a_choice_gains_nothing_from_the_floor():
         assert repr(choice).startswith("Choice(2 full, bic=574.0178")
 
 
+@pytest.mark.parametrize(("value", "unit", "dtype"), [(5, 1, "float64"), (5e6, 1, "float32"), (5, 1e-4, "float64")])
+def test_a_constant_feature_changes_no_choice(eager_lib, value, unit, dtype):
+    x = np.concatenate([np.random.default_rng(1).normal(m, 1, (150, 2)) for m in (0, 8)])
+    wide = np.insert(x, 1, value, axis=1) * unit
+    types = ("full", "tied", "diag")
+    alone = select.mixtures(eager_lib.asarray(x * unit, dtype), (1, 2), types, rng=0)
+    choice = select.mixtures(eager_lib.asarray(wide, dtype), (1, 2), types, rng=0)
+    for name in select.CRITERIA:
+        got, expected = ([getattr(row, name) for row in each.table] for each in (choice, alone))
+        np.testing.assert_allclose(got, expected, rtol=1e-3 if dtype == "float32" else 1e-6)
+    everything = select.mixtures(eager_lib.asarray(wide, dtype), (1, 2, 3), rng=0)
+    assert everything.best.n_components == 2
+
+
 def test_a_row_of_a_table_is_the_fit_of_its_size():
     x, _ = two_groups(100.0)
     choice = select.mixtures(x, range(1, 4), "full", rng=0)
@@ -200,7 +223,7 @@ def test_a_fit_tells_what_is_wrong_with_it(tmp_path):
     with pytest.warns(FitWarning, match="did not converge in 2 iterations: raise max_iter") as caught:
         gmm.fit(x, 3, max_iter=2, rng=0, tol=0)
     assert [record.filename for record in caught] == [__file__]
-    with pytest.warns(FitWarning, match=r"component \[0\] rests on the floor"):
+    with pytest.warns(FitWarning, match=r"component \[0\] came to rest on the floor.*leave out constant features"):
         fitted = gmm.fit(np.random.default_rng(0).normal(size=(3, 200)), 1)
     assert "floored=[0]" in repr(fitted)
     fitted.save(tmp_path / "mixture.npz")
@@ -215,6 +238,18 @@ def test_a_fit_tells_what_is_wrong_with_it(tmp_path):
         poisson.fit(np.floor(np.abs(9 * x)), 3, max_iter=1, rng=0, tol=0)
     with pytest.warns(FitWarning, match=r"2 of 2 fits did not converge"):
         gmm.fit(np.stack([x, x]), 3, max_iter=2, rng=0, tol=0)
+
+
+def test_fixed_weights_of_0_are_not_told_as_lost(recwarn):
+    x = np.asarray([0.0, 0, 1, 5])
+    fitted = poisson.fit(x, 2, weights=np.asarray([1.0, 0]), init=np.asarray([1.0, 2]))
+    assert not recwarn.list
+    assert "lost" not in repr(fitted)
+
+
+def test_a_start_that_cannot_give_a_row_is_told_so():
+    with pytest.warns(FitWarning, match="a start under which every row is possible"):
+        poisson.fit(np.asarray([0.0, 0, 1, 5]), 2, init=np.zeros(2))
 
 
 def test_a_choice_tells_that_the_best_is_the_largest_tried():

@@ -21,6 +21,19 @@ class Moments(NamedTuple):
     weight: Array
     mean: Array
     square: Array
+    least: Array
+    most: Array
+
+    @property
+    def centre(self) -> Array:
+        """The mean of each feature from which the differences of all rows are exact (Sterbenz 1974), else 0.
+
+        Rows near 0 are known to more digits than far ones, and a difference to a far mean would round these off.
+        """
+        xp = backends.namespace(self.mean)
+        near, far = (xp.where(self.mean < 0, -x, y) for x, y in ((self.most, self.least), (self.least, self.most)))
+        size = xp.abs(self.mean)
+        return xp.where((near >= size / 2) & (far <= 2 * size), self.mean, xp.zeros_like(size))
 
     @property
     def variance(self) -> Array:
@@ -40,7 +53,8 @@ class _Moments:
         gaps = x - rough
         rest = xp.matmul(share, gaps)[..., 0, :]
         square = xp.matmul(weight[..., None, :], gaps * gaps)[..., 0, :] - total[..., None] * rest * rest
-        return Moments(total, rough[..., 0, :] + rest, xp.where(square < 0, xp.zeros_like(square), square))
+        square = xp.where(square < 0, xp.zeros_like(square), square)
+        return Moments(total, rough[..., 0, :] + rest, square, xp.min(x, axis=-2), xp.max(x, axis=-2))
 
     def merge(self, a: Moments, b: Moments) -> Moments:
         xp = backends.namespace(a.weight)
@@ -48,14 +62,15 @@ class _Moments:
         share = b.weight / xp.where(total > 0, total, xp.ones_like(total))
         gap = b.mean - a.mean
         mean = a.mean + share[..., None] * gap
-        return Moments(total, mean, a.square + b.square + (a.weight * share)[..., None] * gap * gap)
+        square = a.square + b.square + (a.weight * share)[..., None] * gap * gap
+        return Moments(total, mean, square, xp.minimum(a.least, b.least), xp.maximum(a.most, b.most))
 
     def bytes_per_row(self, params: Array) -> int:
         return 16 * params.shape[-1]
 
 
 def moments_of(source: Rows | Stream) -> Moments:
-    """Weight, mean and squared deviations of the features, per problem, in one pass."""
+    """Weight, mean, squared deviations and range of the features, per problem, in one pass."""
     return _look(_Moments(), source)
 
 

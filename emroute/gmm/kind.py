@@ -19,6 +19,8 @@ class Covariance(ABC):
 
     rank: int
     """Rank of the covariances without batch."""
+    feature_axes: tuple[int, ...]
+    """Axes of the covariances that go through the features."""
 
     @abstractmethod
     def shape(self, k: int, d: int) -> tuple[int, ...]:

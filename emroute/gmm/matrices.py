@@ -38,6 +38,7 @@ class Full(Covariance):
     """A matrix for each component: ``(..., k, d, d)``. Monomials are the products of (1, z) with itself."""
 
     rank = 3
+    feature_axes = (-2, -1)
 
     def shape(self, k: int, d: int) -> tuple[int, ...]:
         return (k, d, d)
@@ -119,6 +120,7 @@ class Tied(Covariance):
     """One matrix for all components: ``(..., d, d)``. z'P z is common, so the monomials are 1 and z alone."""
 
     rank = 2
+    feature_axes = (-2, -1)
 
     def shape(self, k: int, d: int) -> tuple[int, ...]:
         return (d, d)

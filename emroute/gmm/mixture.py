@@ -68,8 +68,9 @@ class GaussianMixture(Mixture):
         return xp.broadcast_to(self.params.spread.floored > 0, self.weights.shape)
 
     remedies = Mixture.remedies | {
-        "floored": "rests on the floor of the covariances, so the likelihood tells of the floor and not of the data: "
-        "fit fewer components, another covariance_type, more rows than features to each, or raise covariance_floor"
+        "floored": "came to rest on the floor of the covariances, so the likelihood tells of the floor and not of the "
+        "data: leave out constant features, fit fewer components, another covariance_type, more rows than features to "
+        "each, or raise covariance_floor"
     }
 
     def marked(self) -> dict[str, Array]:

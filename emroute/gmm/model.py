@@ -165,6 +165,19 @@ class GaussianModel:
         wide = self.covariance.decompose(covariances, floor, d, self.resolution(covariances, d))
         return self.complete(params._replace(spread=_keep(old.floored > 0, wide, old)))
 
+    def marginal(self, params: Params, features: Array) -> Params:
+        """Return the parameters of some features alone."""
+        xp = backends.namespace(params.means)
+        covariances = params.spread.covariances
+        for axis in self.covariance.feature_axes:
+            covariances = xp.take(covariances, features, axis=axis)
+        centre, scale, reach = (xp.take(x, features, axis=-1) for x in (params.centre, params.scale, params.reach))
+        means, d = xp.take(params.means, features, axis=-1), features.shape[0]
+        spread = self.covariance.decompose(covariances, 0 * params.floor, d, self.resolution(covariances, d))
+        return self.complete(
+            params._replace(means=means, spread=spread, centre=centre, scale=scale, reach=reach, narrow=params.floor)
+        )
+
     def objective(self, statistics: Statistics, params: Params) -> Array:
         """Return the total log-likelihood."""
         return statistics.log_likelihood
@@ -253,12 +266,12 @@ def standard(
     floor
         The least variance in these coordinates.
     """
-    xp, centre = backends.namespace(width), moments.mean
+    xp, centre = backends.namespace(width), moments.centre
     # squares of tiny numbers underflow; where they do, a sample's deviations, taken in units of its widths, do not
     resolved = moments.variance > tiny(centre) / eps(centre) ** 2
     deviation = xp.where(resolved, xp.sqrt(moments.variance), sample)
     # a constant feature's deviation is 0 only but for rounding, which differs between libraries
-    rounding = 4 * eps(centre) * xp.abs(centre)
+    rounding = 4 * eps(centre) * xp.abs(moments.mean)
     deviation = xp.where(deviation > rounding, deviation, xp.zeros_like(deviation))
     width = xp.where((width > 0) & (deviation > 0), width, deviation)
     if model.covariance_type == "spherical":

@@ -17,6 +17,7 @@ class Diagonal(Covariance):
     """A variance for each feature of each component: ``(..., k, d)``. Monomials are 1, z and z²."""
 
     rank = 2
+    feature_axes = (-1,)
 
     def shape(self, k: int, d: int) -> tuple[int, ...]:
         return (k, d)
@@ -71,6 +72,7 @@ class Spherical(Covariance):
     """A variance for each component: ``(..., k)``. Monomials are 1, z and |z|²."""
 
     rank = 1
+    feature_axes = ()
 
     def shape(self, k: int, d: int) -> tuple[int, ...]:
         return (k,)

@@ -239,7 +239,9 @@ def _about_centre(rows: Rows | Stream, extent: Extent) -> tuple[bool, Array, Arr
     if concrete(xp.all(2 * offset < extent.length)):  # never so where something is not finite
         return False, xp.zeros_like(extent.total), extent.length
     moments = finite_moments(rows)
-    return True, moments.mean, xp.sum(moments.square, axis=-1)
+    centre = moments.centre
+    square = moments.square + moments.weight[..., None] * (moments.mean - centre) ** 2
+    return True, centre, xp.sum(square, axis=-1)
 
 
 def _start(centroids: Array, shared: Shared) -> Params:
