@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-import itertools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypedDict, TypeVar, Unpack
 
+from emroute._texts import joined
 from emroute.backend import Array
 from emroute.nn.settings import Configurable
 from emroute.nn.sizes import Window
@@ -82,13 +81,5 @@ def complete(cls: _Class) -> _Class:
     signature = inspect.signature(shared).replace(parameters=parameters)
     init.__signature__ = signature  # pyright: ignore[reportAttributeAccessIssue]
     cls.__init__ = init
-    cls.__doc__ = _joined(cls.__bases__[0].__doc__, cls.__doc__)
+    cls.__doc__ = joined(cls.__bases__[0].__doc__, cls.__doc__)
     return cls
-
-
-def _joined(shared: str | None, own: str | None) -> str | None:
-    """Return one text of two: the words of both, then the sections of both."""
-    if not shared or not own:  # python -OO
-        return None
-    split = (re.split(r"\n\n(?=\w+\n---)", inspect.cleandoc(text), maxsplit=1) for text in (shared, own))
-    return "\n\n".join(itertools.chain.from_iterable(zip(*split, strict=True)))
