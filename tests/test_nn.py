@@ -1,7 +1,9 @@
 """Networks and their layers: Torch and Flax against `emroute.capsule`, and against each other."""
 
 import copy
+import inspect
 import io
+import re
 import warnings
 from typing import Any, NamedTuple
 
@@ -79,6 +81,23 @@ def as_torch(name, value):
 def assert_close(found, expected, tolerance):
     """Within `tolerance` of the largest entry."""
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * max(1e-3, np.max(np.abs(expected))))
+
+
+# Texts
+
+
+@pytest.mark.parametrize("name", [name for name in TORCH.nn.__all__ if name[0].isupper()])
+def test_help_has_what_is_shared_and_what_is_the_frameworks_own(framework, name):
+    cls = getattr(framework.nn, name)
+    text, parameters = inspect.getdoc(cls), inspect.signature(cls.__init__).parameters
+    own = {"torch": ["device", "dtype"], "flax": ["dtype", "param_dtype", "rngs"]}[framework.name]
+    assert list(parameters)[-len(own) :] == own
+    assert not [each for each in parameters.values() if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+    assert all(re.search(rf"\b{each}\b", text) for each in parameters if each != "self")
+    assert text.count("Examples\n---") == text.count("Parameters\n---") == text.count("References\n---") == 1
+    other = inspect.signature(getattr(FRAMEWORKS["torch" if framework is FLAX else "flax"].nn, name).__init__)
+    shared = {key: value for key, value in parameters.items() if key not in own}
+    assert shared == {key: other.parameters[key] for key in shared}
 
 
 # Sizes

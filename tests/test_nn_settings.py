@@ -104,6 +104,12 @@ def test_what_does_not_change_results_comes_back_too(framework, saved, tmp_path)
     assert (loaded.classes.detach_inner, loaded.classes.recompute) == (True, False)
 
 
+def test_the_dtype_of_computations_is_not_in_a_file(saved, tmp_path):
+    network = FLAX.nn.load(saved["CapsNet"], dtype="bfloat16")
+    FLAX.nn.save(network, tmp_path / "it")
+    assert (tmp_path / "it").read_bytes() == saved["CapsNet"].read_bytes()
+
+
 def test_untouched_networks_have_files_as_before(saved):
     for path in saved.values():
         with safe_open(path, "numpy") as file:

@@ -21,7 +21,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from sklearn.datasets import load_digits
 
+import checkpoints
 import explore
+import flags
 import train_capsnet
 import train_cnn
 import train_matrix_capsnet
@@ -86,7 +88,7 @@ def train(task, settings, digits, epochs, out, resume, start=None):
 
 
 def log(out):
-    with (out / training.LOG).open() as file:
+    with (out / checkpoints.LOG).open() as file:
         return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
 
 
@@ -175,7 +177,7 @@ def swap(out):
     [
         (damage, True, {}, "damaged"),
         (replace, True, {}, "no checkpoint of these examples"),
-        (lambda out: replace(out, **{training.KEY: "[1]"}), True, {}, "no checkpoint of these examples"),
+        (lambda out: replace(out, **{checkpoints.KEY: "[1]"}), True, {}, "no checkpoint of these examples"),
         (swap, True, {}, "of another network"),
         (lambda out: None, True, {"channels": 5}, "of another run"),
         (lambda out: None, False, {}, "--resume"),
@@ -198,10 +200,10 @@ def test_a_full_disk_costs_the_epoch_alone(copy, digits, monkeypatch, full):
     before = content(copy)
     task, settings = small()
     with monkeypatch.context() as patch:
-        patch.setattr(*((training, full) if full == "save_file" else (Path, full)), fail)
+        patch.setattr(*((checkpoints, full) if full == "save_file" else (Path, full)), fail)
         with pytest.raises(training.TrainingError, match="No space left"):
             train(task, settings, digits, 2, copy, True)
-    kept = (training.CHECKPOINT,) if full == "save_file" else (training.CHECKPOINT, training.LOG)
+    kept = (training.CHECKPOINT,) if full == "save_file" else (training.CHECKPOINT, checkpoints.LOG)
     assert all(content(copy)[name] == before[name] for name in kept)
     assert content(copy).keys() == before.keys()
     train(task, settings, digits, 2, copy, True)
@@ -218,7 +220,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_training(digits, tmp_
 
 def test_two_runs_do_not_share_a_folder(copy, digits):
     before = content(copy)
-    with FileLock(copy / training.LOCK), pytest.raises(training.TrainingError, match="another run writes"):
+    with FileLock(copy / checkpoints.LOCK), pytest.raises(training.TrainingError, match="another run writes"):
         train(*small(), digits, 2, copy, True)
     assert content(copy) == before
     train(*small(), digits, 2, copy, True)
@@ -263,7 +265,7 @@ NONSENSE = {
 
 
 def test_options_that_make_no_run_are_refused(capsys):
-    options = training.parser("", "it")
+    options = flags.parser("", "it")
     for option, values in NONSENSE.items():
         for value in values:
             with pytest.raises(SystemExit):
@@ -298,7 +300,7 @@ def test_a_run_that_is_interrupted_says_how_to_go_on(folder, tmp_path, monkeypat
         raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "train", interrupt)
-    given = training.parser("", "it").parse_args(["--folder", str(folder), "--out", str(tmp_path / "run")])
+    given = flags.parser("", "it").parse_args(["--folder", str(folder), "--out", str(tmp_path / "run")])
     with pytest.raises(SystemExit, match="130"):
         training.run(given, "CNN", train_cnn.task, channels=(4, 8), parameters=5000)
     assert "--resume" in capsys.readouterr().err

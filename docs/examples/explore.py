@@ -24,8 +24,8 @@ from emroute.nn import capsnet_loss, matrix_capsnet_loss
 from emroute.nn.sizes import check_images
 from emroute.nn.torch import CapsNet
 from emroute.nn.torch import load as load_network
+from flags import count
 from images import Images, fetch, load, multimnist_like, origin, rotate, scale, translate
-from training import count
 
 WARPS: dict[str, tuple[Callable[..., np.ndarray], tuple[float, ...]]] = {
     "shifted by pixels": (lambda images, by: translate(images, by, by), (0, 1, 2, 3, 4, 5)),

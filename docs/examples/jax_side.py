@@ -13,10 +13,10 @@ import optax
 from flax import nnx
 
 import emroute.nn.flax as nn
-from training import Step
+import training
 
 
-class Learner:
+class Learner(training.Learner):
     """A network that learns by Adam from uint8 images ``(B, h, w, C)``."""
 
     def __init__(self, build: Callable[[Any], Any], loss: Callable[..., Any], seed: int, clip: float) -> None:
@@ -40,8 +40,7 @@ class Learner:
         self._step = step
         self._predict = jax.jit(lambda parameters, x: nnx.merge(self.graph, parameters, self.rest).encode(x)[1])
 
-    def step(self, images: np.ndarray, labels: np.ndarray, learning_rate: float, margin: float) -> Step:
-        """Learn from a batch; nothing is learned from gradients that are not finite."""
+    def step(self, images: np.ndarray, labels: np.ndarray, learning_rate: float, margin: float) -> training.Step:
         value, activations, finite, *learned = self._step(
             self.parameters, self.moments, _images(images), labels, learning_rate, margin
         )
@@ -49,29 +48,24 @@ class Learner:
         spoiled = [name for name, good in zip(names, finite, strict=True) if not good]
         if not spoiled:
             self.parameters, self.moments = learned
-        return Step(float(value), np.asarray(activations), spoiled)
+        return training.Step(float(value), np.asarray(activations), spoiled)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Return the activations ``(B, classes)`` of a batch."""
         return np.asarray(self._predict(self.parameters, _images(images)))
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return all that learning goes on from: parameters and Adam's moments."""
         leaves = jax.tree.leaves((self.parameters, self.moments))
         return {f"{index:04d}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from what `state` returned."""
         form = jax.tree.structure((self.parameters, self.moments))
         leaves = [jnp.asarray(state[name]) for name in sorted(state)]
         self.parameters, self.moments = jax.tree.unflatten(form, leaves)
 
     def save(self, path: Path) -> None:
-        """Write the network alone."""
         nn.save(nnx.merge(self.graph, self.parameters, self.rest), path)
 
     def adopt(self, path: Path) -> None:
-        """Take the parameters of a network that `save` wrote."""
         _, found, _ = nnx.split(nn.load(path), nnx.Param, ...)
         if jax.tree.map(jnp.shape, found) != jax.tree.map(jnp.shape, self.parameters):
             raise RuntimeError("another network's shapes")

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 
 import cnn
 import emroute.nn.torch as nn
-from training import Step
+import training
 
 
-class Learner:
+class Learner(training.Learner):
     """A network that learns by Adam from uint8 images ``(B, h, w, C)``."""
 
     def __init__(self, build: Callable[[Any], Any], loss: Callable[..., Any], seed: int, clip: float) -> None:
@@ -25,8 +25,7 @@ class Learner:
         self.loss, self.clip = loss, clip
         self.adam = torch.optim.Adam(self.network.parameters())
 
-    def step(self, images: np.ndarray, labels: np.ndarray, learning_rate: float, margin: float) -> Step:
-        """Learn from a batch; nothing is learned from gradients that are not finite."""
+    def step(self, images: np.ndarray, labels: np.ndarray, learning_rate: float, margin: float) -> training.Step:
         x, y = self._images(images), torch.from_numpy(labels).to(self.device)
         self.network.train()
         output = self.network(x, y)
@@ -41,23 +40,20 @@ class Learner:
             for group in self.adam.param_groups:
                 group["lr"] = learning_rate
             self.adam.step()
-        return Step(float(loss.detach()), output.activations.detach().cpu().numpy(), spoiled)
+        return training.Step(float(loss.detach()), output.activations.detach().cpu().numpy(), spoiled)
 
     @torch.no_grad()
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Return the activations ``(B, classes)`` of a batch."""
         self.network.eval()
         return self.network.encode(self._images(images))[1].cpu().numpy()
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return all that learning goes on from: parameters and Adam's moments."""
         found = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         for index, moments in self.adam.state_dict()["state"].items():
             found |= {f"adam.{index}.{name}": value for name, value in moments.items()}
         return {name: value.cpu().numpy() for name, value in found.items()}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from what `state` returned."""
         found = {name: torch.tensor(value) for name, value in state.items()}
         own = {name.removeprefix("network."): value for name, value in found.items() if name.startswith("network.")}
         self.network.load_state_dict(own)
@@ -69,12 +65,10 @@ class Learner:
         self.adam.load_state_dict({**self.adam.state_dict(), "state": moments})
 
     def save(self, path: Path) -> None:
-        """Write the network alone."""
         save = cnn.save if isinstance(self.network, cnn.CNN) else nn.save
         save(self.network, path)
 
     def adopt(self, path: Path) -> None:
-        """Take the parameters of a network that `save` wrote."""
         self.network.load_state_dict(load_file(path, str(self.device)))
 
     def _images(self, images: np.ndarray) -> torch.Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from emroute.nn import capsnet_loss
-from training import Task, add_decoder_activation, count, decoder_activation, parser, run
+from flags import add_decoder_activation, count, decoder_activation, parser
+from training import Task, run
 
 
 def task(shape: tuple[int, int, int], n_classes: int, options: dict[str, Any]) -> Task:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from cnn import CNN, cross_entropy
-from training import Task, count, parser, run
+from flags import count, parser
+from training import Task, run
 
 
 def task(shape: tuple[int, int, int], n_classes: int, options: dict[str, Any]) -> Task:

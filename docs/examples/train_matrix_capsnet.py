@@ -6,8 +6,9 @@ from typing import Any
 
 from emroute.capsule import spread_margin
 from emroute.nn import matrix_capsnet_loss
+from flags import add_decoder_activation, decoder_activation, parser
 from images import NAMES
-from training import Task, add_decoder_activation, decoder_activation, parser, run
+from training import Task, run
 
 
 def task(shape: tuple[int, int, int], n_classes: int, options: dict[str, Any]) -> Task:

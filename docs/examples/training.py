@@ -1,4 +1,4 @@
-"""The training that the examples share: options, epochs, logs, checkpoints that a killed run goes on from bit for bit.
+"""The training that the examples share: data, epochs, the test; a killed run goes on bit for bit (`checkpoints`).
 
 Everything random in an epoch comes from a generator seeded with the run's seed and the epoch's number, so a checkpoint
 holds parameters, the optimizer's moments and how far training is, and nothing else.
@@ -7,38 +7,35 @@ holds parameters, the optimizer's moments and how far training is, and nothing e
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import importlib
-import io
 import json
-import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from tqdm import tqdm
 
+from checkpoints import (
+    BEST,
+    CHECKPOINT,
+    RESULT,
+    TrainingError,
+    adopt,
+    alone,
+    fresh,
+    keep,
+    resumed,
+    score,
+    size,
+    write_whole,
+)
 from emroute import EmrouteError
-from emroute.nn.sizes import ACTIVATIONS
-from images import NAMES, Images, fetch, load, origin, preprocess_norb, shift
-
-KEY = "emroute.training"
-CHECKPOINT, BEST, LOG, RESULT, LOCK = "checkpoint.safetensors", "best.safetensors", "log.csv", "result.json", ".lock"
-
-
-class TrainingError(EmrouteError):
-    """A run that cannot start, go on or be kept."""
+from images import Images, fetch, load, origin, preprocess_norb, shift
 
 
 @dataclass(frozen=True)
@@ -80,67 +77,28 @@ class Step(NamedTuple):
     """Parameters whose gradients are not finite."""
 
 
-def count(text: str, least: int = 1) -> int:
-    """Read an option that is a number of something."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = least - 1
-    if number < least:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected an integer of at least {least}")
-    return number
+class Learner(Protocol):
+    """A network that learns from uint8 images, or floating ones, ``(B, h, w, C)``; each library has one."""
 
+    network: Any
 
-def positive(text: str) -> float:
-    """Read an option that is a finite number above 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a finite number above 0")
-    return number
+    def step(self, images: np.ndarray, labels: np.ndarray, learning_rate: float, margin: float) -> Step:
+        """Learn from a batch; nothing is learned from gradients that are not finite."""
 
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Return the activations ``(B, classes)`` of a batch."""
 
-def parser(
-    description: str,
-    name: str,
-    data: tuple[str, ...] = NAMES,
-    libraries: tuple[str, ...] = ("torch", "jax"),
-    **defaults: Any,
-) -> argparse.ArgumentParser:
-    """Return the options that all networks have, with the defaults of one, and what it can be trained on and by."""
-    options = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    add, count_or_0 = options.add_argument, partial(count, least=0)
-    add("--data", choices=data, default="mnist", help="which images")
-    add("--folder", type=Path, help="where their files are; fetched into ./data where this is not given")
-    add("--out", type=Path, default=Path("runs") / name, help="where log, checkpoint and network go")
-    add("--library", choices=libraries, default="torch", help="what computes")
-    add("--start", type=Path, help="weights to begin with, that either library kept; drawn by default")
-    add("--resume", action="store_true", help="go on from the checkpoint in --out, if there is one")
-    add("--epochs", type=count, default=30, help="how many in all, those before --resume among them")
-    add("--train", type=count, help="how many training images; all that validation leaves by default")
-    add("--validation", type=count_or_0, default=5000, help="training images held out to choose the best epoch")
-    add("--test", type=count, help="how many test images; all by default")
-    add("--batch-size", type=count, default=128, help="images a step")
-    add("--learning-rate", type=positive, default=1e-3, help="of Adam, in the first epoch")
-    add("--decay", type=positive, default=0.9, help="by what the learning rate is multiplied after each epoch")
-    add("--clip", type=positive, default=5.0, help="longest gradient")
-    add("--shift", type=count_or_0, default=2, help="most pixels by which training images are moved")
-    add("--seed", type=count_or_0, default=0, help="of all that is random")
-    options.set_defaults(**defaults)
-    return options
+    def state(self) -> dict[str, np.ndarray]:
+        """Return all that learning goes on from: parameters and Adam's moments."""
 
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from what `state` returned."""
 
-def add_decoder_activation(options: argparse.ArgumentParser) -> None:
-    """Add the option of networks that have a decoder."""
-    help = "what the decoder ends in; linear for smallnorb, whose images are standardized, else sigmoid"
-    options.add_argument("--decoder-activation", choices=tuple(ACTIVATIONS), help=help)
+    def save(self, path: Path) -> None:
+        """Write the network alone."""
 
-
-def decoder_activation(given: argparse.Namespace) -> str:
-    """Return what the decoder ends in, by default such that it can draw the images."""
-    return given.decoder_activation or ("linear" if given.data == "smallnorb" else "sigmoid")
+    def adopt(self, path: Path) -> None:
+        """Take the parameters of a network that `save` wrote."""
 
 
 def run(arguments: argparse.Namespace, network: str, task: Callable[..., Task], **options: Any) -> float:
@@ -202,21 +160,21 @@ def train(
     if test.images.shape[1:] != train.images.shape[1:]:
         raise TrainingError(f"training images are {train.images.shape[1:]}, test images {test.images.shape[1:]}")
     _check_classes(train, kept, test)
-    with _alone(out):
+    with alone(out):
         learner = importlib.import_module(f"{settings.library}_side").Learner(
             task.build, task.loss, settings.seed, settings.clip
         )
         _check_drawable(learner.network, view(settings, kept.images[: settings.batch_size]))
-        rows = _resumed(out / CHECKPOINT, settings, learner) if resume else _fresh(out)
+        rows = resumed(out / CHECKPOINT, settings, learner) if resume else fresh(out)
         if start is not None and not rows:
-            _adopt(learner, start, "weights of this network to begin with")
+            adopt(learner, start, "weights of this network to begin with")
         for epoch in range(len(rows), epochs):
             begin = time.perf_counter()
             row = {"epoch": epoch + 1, **_epoch(task, settings, learner, kept, epoch)}
             row |= {"validation": accuracy(settings, learner, held)} if len(held.labels) else {}
             rows.append(row | {"seconds": round(time.perf_counter() - begin, 1)})
             tqdm.write("  ".join(f"{name} {value:.4g}" for name, value in rows[-1].items()))
-            _keep(out, settings, learner, rows)
+            keep(out, settings, learner, rows)
         return _test(settings, learner, test, out, rows)
 
 
@@ -260,48 +218,16 @@ def _check_finite(found: Step, images: np.ndarray, epoch: int, step: int) -> Non
         )
 
 
-def _test(settings: Settings, learner: Any, test: Images, out: Path, rows: list[dict]) -> float:
+def _test(settings: Settings, learner: Learner, test: Images, out: Path, rows: list[dict]) -> float:
     """Return and keep the accuracy on the test set of the network that was best."""
-    _adopt(learner, out / BEST, "the network that was kept")
+    adopt(learner, out / BEST, "the network that was kept")
     found = accuracy(settings, learner, test)
-    best = max(rows, key=_score)["epoch"]
+    best = max(rows, key=score)["epoch"]
     print(f"test {found:.4f}: {round((1 - found) * len(test.labels))} of {len(test.labels)} wrong after epoch {best}")
-    result = {"test": found, "n_test": len(test.labels), "epoch": best, "parameters": _size(out / BEST)}
+    result = {"test": found, "n_test": len(test.labels), "epoch": best, "parameters": size(out / BEST)}
     result |= {"settings": asdict(settings)}
-    _write(out / RESULT, lambda draft: draft.write_text(json.dumps(result, indent=2)))
+    write_whole(out / RESULT, lambda draft: draft.write_text(json.dumps(result, indent=2)))
     return found
-
-
-def _adopt(learner: Any, path: Path, what: str) -> None:
-    try:
-        learner.adopt(path)
-    except (EmrouteError, OSError, RuntimeError, SafetensorError) as error:
-        raise TrainingError(f"{path} is not {what} ({_content(path) or error})") from None
-
-
-def _content(path: Path) -> str:
-    """Which network a file holds, or that it is a checkpoint; nothing if that cannot be told."""
-    try:
-        with safe_open(path, "numpy") as file:
-            metadata = file.metadata() or {}
-        if KEY in metadata:
-            return f"it is a checkpoint: {BEST} beside it has the weights"
-        found = json.loads(metadata["emroute.network"])
-        arguments = ", ".join(f"{name}={value!r}" for name, value in found["arguments"].items())
-        return f"it holds a {found['kind']} with {arguments}"
-    except (AttributeError, LookupError, OSError, SafetensorError, TypeError, ValueError):
-        return ""
-
-
-def _size(path: Path) -> int:
-    """Count the parameters of a network that was kept."""
-    with safe_open(path, "numpy") as file:
-        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118, it is no mapping
-
-
-def _score(row: dict[str, float]) -> tuple[float, float]:
-    """What the best epoch has most of: accuracy in validation, where there is one; the later of equals."""
-    return row.get("validation", 0.0), row["epoch"]
 
 
 def _split(train: Images, settings: Settings) -> tuple[Images, Images]:
@@ -326,7 +252,7 @@ def batches(data: Images, size: int, order: np.ndarray | None = None) -> Iterato
     return (_take(data, order[start : start + size]) for start in range(0, len(order), size))
 
 
-def _epoch(task: Task, settings: Settings, learner: Any, data: Images, epoch: int) -> dict[str, float]:
+def _epoch(task: Task, settings: Settings, learner: Learner, data: Images, epoch: int) -> dict[str, float]:
     rng = np.random.default_rng([settings.seed, epoch])
     order = rng.permutation(len(data.labels))
     total, hits, seen = 0.0, 0, 0
@@ -358,94 +284,7 @@ def right(activations: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.all(np.sort(found) == np.sort(labels), axis=-1)
 
 
-def accuracy(settings: Settings, learner: Any, data: Images) -> float:
+def accuracy(settings: Settings, learner: Learner, data: Images) -> float:
     """Return the share of images whose classes are found."""
     hits = [right(learner.predict(view(settings, some)), labels).sum() for some, labels in batches(data, 250)]
     return float(sum(hits) / len(data.labels))
-
-
-def _fresh(out: Path) -> list[dict]:
-    if (out / CHECKPOINT).exists():
-        raise TrainingError(f"{out} holds a run: go on with --resume, or choose another folder with --out")
-    return []
-
-
-def _resumed(path: Path, settings: Settings, learner: Any) -> list[dict]:
-    """Restore a learner from a checkpoint and return the log so far."""
-    if not path.exists():
-        print(f"there is no {path}: this run begins anew")
-        return []
-    there, rows = _described(path)
-    here = json.loads(json.dumps(asdict(settings)))
-    if differing := [name for name in here if there.get(name) != here[name]]:
-        told = "; ".join(f"{name}: {there.get(name)!r} there, {here[name]!r} now" for name in differing)
-        raise TrainingError(f"{path} is of another run ({told})")
-    with safe_open(path, "numpy") as file:
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
-    found, mine = ({name: x.shape for name, x in each.items()} for each in (state, learner.state()))
-    for name in mine:
-        if found.get(name) != mine[name]:
-            told = f"{name} is {found.get(name, 'missing')} there, {mine[name]} here"
-            raise TrainingError(f"{path} is of another network, perhaps for other images ({told})")
-    learner.restore(state)
-    print(f"going on after epoch {len(rows)}")
-    return rows
-
-
-def _described(path: Path) -> tuple[dict[str, Any], list[dict]]:
-    """Return the settings of a checkpoint and its log so far."""
-    try:
-        with safe_open(path, "numpy") as file:
-            found = json.loads((file.metadata() or {})[KEY])
-        return dict(found["settings"]), list(found["rows"])
-    except SafetensorError as error:
-        raise TrainingError(f"{path} is damaged ({error}): move it away to start anew") from None
-    except (LookupError, RecursionError, TypeError, ValueError):
-        raise TrainingError(f"{path} is no checkpoint of these examples: choose another folder with --out") from None
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Make the folder of a run and keep other runs out of it; what is in the way is told before the first epoch."""
-    lock = FileLock(out / LOCK, timeout=0)  # the system opens it when a run is killed
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise TrainingError(f"another run writes to {out}: choose another folder with --out") from None
-    except OSError as error:
-        raise TrainingError(f"{out} cannot be written to ({error}): choose another folder with --out") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _write(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file whole, or not at all."""
-    draft = path.with_name(f"{path.name}.part")
-    try:
-        write(draft)
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())  # on the disk before it takes another's place
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _keep(out: Path, settings: Settings, learner: Any, rows: list[dict]) -> None:
-    """Write the log, the best network and the checkpoint, in this order, each whole or not at all."""
-    text = json.dumps({"settings": asdict(settings), "rows": rows})
-    log = io.StringIO(newline="")
-    table = csv.DictWriter(log, rows[-1])
-    table.writeheader()
-    table.writerows(rows)
-    try:
-        if rows[-1] is max(rows, key=_score):
-            learner.save(out / BEST)
-        _write(out / LOG, lambda draft: draft.write_text(log.getvalue(), newline=""))
-        _write(out / CHECKPOINT, lambda draft: save_file(learner.state(), draft, {KEY: text}))
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(
-            f"epoch {len(rows)} could not be kept in {out} ({error}): make room, then --resume"
-        ) from error

@@ -9,6 +9,7 @@ from emroute.backend import Array, namespace
 from emroute.capsule import Routing, mask_capsules
 from emroute.capsule.losses import as_targets
 from emroute.errors import InputError
+from emroute.nn.layer import Layer
 from emroute.nn.outputs import CapsuleOutput
 from emroute.nn.sizes import check_drawable, check_images
 from emroute.validate import require
@@ -16,7 +17,7 @@ from emroute.validate import require
 __all__ = ["CapsuleNetwork"]
 
 
-class CapsuleNetwork:
+class CapsuleNetwork(Layer):
     """Images to class capsules, and class capsules to images; a network says how by `route` and `decoder`."""
 
     arguments: dict[str, Any]
@@ -42,6 +43,10 @@ class CapsuleNetwork:
         if self.decoder is None:
             raise InputError("this network has no decoder: make it with decoder=True")
         return self.decoder(mask_capsules(poses, labels))
+
+    def forward(self, images: Array, labels: Array | None = None) -> CapsuleOutput:
+        """Find class capsules in images and draw the images again; as `find`."""
+        return self.find(images, labels)
 
     def find(self, images: Array, labels: Array | None = None) -> CapsuleOutput:
         """Find class capsules in images and draw the images again from the capsules of one class.

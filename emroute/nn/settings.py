@@ -12,7 +12,7 @@ from emroute.validate import check_count
 
 __all__ = ["Configurable", "changed_settings", "check_kinds", "configure", "plain"]
 
-_NO_EFFECT = {"arguments", "init", "training"}  # on what a network finds
+_NO_EFFECT = {"arguments", "dtype", "training"}  # on what a network finds, or as Flax' dtype only on its digits
 
 
 class Configurable:

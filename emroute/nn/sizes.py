@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from emroute.validate import check_choice, check_count, check_number, require
 
 __all__ = [
     "ACTIVATIONS",
+    "Window",
     "as_numbers",
     "capsnet_children",
     "check_activation",
@@ -38,6 +39,7 @@ __all__ = [
     "pair",
     "place_tuples",
     "routing_std",
+    "window",
 ]
 
 ACTIVATIONS: dict[str, tuple[float, float] | None] = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "linear": None}
@@ -71,6 +73,23 @@ def pair(name: str, value: Any, at_least: int = 1) -> tuple[int, int]:
     if len(sizes) != 2 or not all(_is_count(size, at_least) for size in sizes):
         raise InputError(f"got {name}={value!r}, expected an integer of at least {at_least}, or a pair of them")
     return int(sizes[0]), int(sizes[1])
+
+
+class Window(NamedTuple):
+    """What a convolution sees at a time, in height and width."""
+
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+
+
+def window(kernel_size: Any, stride: Any = 1, padding: Any = 0) -> Window:
+    """Return the window of a convolution, or raise `InputError`.
+
+    >>> window(3, (1, 2)).stride
+    (1, 2)
+    """
+    return Window(pair("kernel_size", kernel_size), pair("stride", stride), pair("padding", padding, 0))
 
 
 def _is_count(value: Any, at_least: int = 1) -> bool:

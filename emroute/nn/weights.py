@@ -25,7 +25,7 @@ __all__ = [
 
 _KEY = "emroute.network"
 _FLOATS = "F16", "BF16", "F32", "F64"
-_NOT_SAVED = {"self", "device", "dtype", "param_dtype", "rngs"}
+_NOT_SAVED = {"self", "device", "dtype", "param_dtype", "rngs", "where"}
 
 
 class NetworkFile(NamedTuple):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from sklearn.utils import Tags
@@ -11,6 +12,7 @@ from sklearn.utils.validation import check_non_negative
 
 from emroute import backend as backends
 from emroute import binomial, multinomial, poisson
+from emroute._texts import joined
 from emroute.arrays.creation import as_integers
 from emroute.backend import Array
 from emroute.errors import InputError
@@ -20,6 +22,60 @@ from emroute.sklearn.mixture import MixtureEstimator, as_start, weights_start
 
 __all__ = ["BinomialMixture", "MultinomialMixture", "PoissonMixture"]
 
+_SECTIONS = """
+Parameters
+----------
+n_components
+    How many components, k.
+tol
+    Largest change of the mean log-likelihood of a row that counts as rest.
+max_iter
+    The most iterations.
+n_init
+    Restarts, run in one batch; the best is kept.
+init_params
+    ``"k-means++"`` or ``"random"``: how the rows from which components start are drawn.
+weights_init, {parameter}_init
+    ``(k,)`` and {shape}: what the start shall have instead.
+random_state
+    None, a seed or a `numpy.random.RandomState`.
+warm_start
+    Whether `fit` goes on from where the last one ended.
+verbose, verbose_interval
+    Whether to print the log-likelihood, and every how many iterations.
+
+Attributes
+----------
+weights_
+    ``(k,)``.
+{parameter}_
+    {shape}: {meaning}.
+converged_
+    Whether the fit came to rest.
+n_iter_
+    Iterations made.
+lower_bound_, lower_bounds_
+    The mean log-likelihood of a row at the end, and after each iteration.
+mixture_
+    The fitted `{mixture}`.
+n_features_in_, feature_names_in_
+    As everywhere in scikit-learn.
+"""
+
+_Class = TypeVar("_Class", bound="type[_CountMixture]")
+
+
+def _complete(shape: str, meaning: str) -> Callable[[_Class], _Class]:
+    """Give an estimator's docstring the sections that all have, with the shape and the meaning of its parameter."""
+
+    def complete(cls: _Class) -> _Class:
+        mixture = f"{cls._mixture.__module__}.{cls._mixture.__name__}"
+        sections = _SECTIONS.format(parameter=cls._parameter, shape=shape, meaning=meaning, mixture=mixture)
+        cls.__doc__ = joined(sections, cls.__doc__)
+        return cls
+
+    return complete
+
 
 class _CountMixture(MixtureEstimator):
     """A mixture of one family on counts."""
@@ -28,6 +84,12 @@ class _CountMixture(MixtureEstimator):
     _family: ClassVar[ModuleType]
     _mixture: ClassVar[Any]
     _parameter = "probs"
+
+    def _keep(self, arguments: dict[str, Any]) -> None:
+        """Keep the arguments of a constructor under their names, as scikit-learn expects it."""
+        for name, value in arguments.items():
+            if name != "self":
+                setattr(self, name, value)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -89,64 +151,15 @@ class _ProbsMixture(_CountMixture):
         verbose: int = 0,
         verbose_interval: int = 10,
     ) -> None:
-        super().__init__(
-            n_components=n_components,
-            tol=tol,
-            max_iter=max_iter,
-            n_init=n_init,
-            init_params=init_params,
-            weights_init=weights_init,
-            random_state=random_state,
-            warm_start=warm_start,
-            verbose=verbose,
-            verbose_interval=verbose_interval,
-        )
-        self.probs_init = probs_init
+        self._keep(locals())
 
 
+@_complete("``(k,)``", "the probability of heads")
 class BinomialMixture(_ProbsMixture):
     """A mixture of binomials over rows of heads and tails ``(n, 2)``, as generalized linear models take them.
 
     The first column counts heads. All further ones count tails, so trials are the sums of the rows: from heads and
     trials, ``np.stack([heads, trials - heads], axis=1)``.
-
-    Parameters
-    ----------
-    n_components
-        How many components, k.
-    tol
-        Largest change of the mean log-likelihood of a row that counts as rest.
-    max_iter
-        The most iterations.
-    n_init
-        Restarts, run in one batch; the best is kept.
-    init_params
-        ``"k-means++"`` or ``"random"``: how the rows from which components start are drawn.
-    weights_init, probs_init
-        ``(k,)`` and ``(k,)``: what the start shall have instead.
-    random_state
-        None, a seed or a `numpy.random.RandomState`.
-    warm_start
-        Whether `fit` goes on from where the last one ended.
-    verbose, verbose_interval
-        Whether to print the log-likelihood, and every how many iterations.
-
-    Attributes
-    ----------
-    weights_
-        ``(k,)``.
-    probs_
-        ``(k,)``: the probability of heads.
-    converged_
-        Whether the fit came to rest.
-    n_iter_
-        Iterations made.
-    lower_bound_, lower_bounds_
-        The mean log-likelihood of a row at the end, and after each iteration.
-    mixture_
-        The fitted `emroute.binomial.BinomialMixture`.
-    n_features_in_, feature_names_in_
-        As everywhere in scikit-learn.
 
     Examples
     --------
@@ -180,46 +193,9 @@ class BinomialMixture(_ProbsMixture):
         return backends.namespace(heads).stack([heads, trials - heads], axis=1), labels
 
 
+@_complete("``(k, d)``", "the probability of each category")
 class MultinomialMixture(_ProbsMixture):
     """A mixture of multinomials over rows of counts ``(n, d)``, which may be sparse.
-
-    Parameters
-    ----------
-    n_components
-        How many components, k.
-    tol
-        Largest change of the mean log-likelihood of a row that counts as rest.
-    max_iter
-        The most iterations.
-    n_init
-        Restarts, run in one batch; the best is kept.
-    init_params
-        ``"k-means++"`` or ``"random"``: how the rows from which components start are drawn.
-    weights_init, probs_init
-        ``(k,)`` and ``(k, d)``: what the start shall have instead.
-    random_state
-        None, a seed or a `numpy.random.RandomState`.
-    warm_start
-        Whether `fit` goes on from where the last one ended.
-    verbose, verbose_interval
-        Whether to print the log-likelihood, and every how many iterations.
-
-    Attributes
-    ----------
-    weights_
-        ``(k,)``.
-    probs_
-        ``(k, d)``: the probability of each category.
-    converged_
-        Whether the fit came to rest.
-    n_iter_
-        Iterations made.
-    lower_bound_, lower_bounds_
-        The mean log-likelihood of a row at the end, and after each iteration.
-    mixture_
-        The fitted `emroute.multinomial.MultinomialMixture`.
-    n_features_in_, feature_names_in_
-        As everywhere in scikit-learn.
 
     Examples
     --------
@@ -237,46 +213,9 @@ class MultinomialMixture(_ProbsMixture):
         return self._sampled(n_samples, trials=trials)
 
 
+@_complete("``(k, d)``", "mean counts")
 class PoissonMixture(_CountMixture):
     """A mixture of Poissons over rows of independent counts ``(n, d)``, which may be sparse.
-
-    Parameters
-    ----------
-    n_components
-        How many components, k.
-    tol
-        Largest change of the mean log-likelihood of a row that counts as rest.
-    max_iter
-        The most iterations.
-    n_init
-        Restarts, run in one batch; the best is kept.
-    init_params
-        ``"k-means++"`` or ``"random"``: how the rows from which components start are drawn.
-    weights_init, rates_init
-        ``(k,)`` and ``(k, d)``: what the start shall have instead.
-    random_state
-        None, a seed or a `numpy.random.RandomState`.
-    warm_start
-        Whether `fit` goes on from where the last one ended.
-    verbose, verbose_interval
-        Whether to print the log-likelihood, and every how many iterations.
-
-    Attributes
-    ----------
-    weights_
-        ``(k,)``.
-    rates_
-        ``(k, d)``: mean counts.
-    converged_
-        Whether the fit came to rest.
-    n_iter_
-        Iterations made.
-    lower_bound_, lower_bounds_
-        The mean log-likelihood of a row at the end, and after each iteration.
-    mixture_
-        The fitted `emroute.poisson.PoissonMixture`.
-    n_features_in_, feature_names_in_
-        As everywhere in scikit-learn.
 
     Examples
     --------
@@ -305,19 +244,7 @@ class PoissonMixture(_CountMixture):
         verbose: int = 0,
         verbose_interval: int = 10,
     ) -> None:
-        super().__init__(
-            n_components=n_components,
-            tol=tol,
-            max_iter=max_iter,
-            n_init=n_init,
-            init_params=init_params,
-            weights_init=weights_init,
-            random_state=random_state,
-            warm_start=warm_start,
-            verbose=verbose,
-            verbose_interval=verbose_interval,
-        )
-        self.rates_init = rates_init
+        self._keep(locals())
 
     def sample(self, n_samples: int = 1) -> tuple[Array, Array]:
         """Draw rows of counts ``(n, d)``, and their components ``(n,)``."""

@@ -1,8 +1,14 @@
 """Capsule layers and networks for Flax NNX."""
 
-from emroute.nn.flax.matrix import ClassCapsules, ConvCapsules, MatrixPrimaryCapsules
+from emroute.nn.flax.layers import (
+    ClassCapsules,
+    ConvCapsules,
+    Decoder,
+    DynamicRouting,
+    MatrixPrimaryCapsules,
+    PrimaryCapsules,
+)
 from emroute.nn.flax.networks import CapsNet, MatrixCapsNet, load, save
-from emroute.nn.flax.vector import Decoder, DynamicRouting, PrimaryCapsules
 
 __all__ = [
     "CapsNet",

@@ -1,8 +1,14 @@
 """Capsule layers and networks for Torch."""
 
-from emroute.nn.torch.matrix import ClassCapsules, ConvCapsules, MatrixPrimaryCapsules
+from emroute.nn.torch.layers import (
+    ClassCapsules,
+    ConvCapsules,
+    Decoder,
+    DynamicRouting,
+    MatrixPrimaryCapsules,
+    PrimaryCapsules,
+)
 from emroute.nn.torch.networks import CapsNet, MatrixCapsNet, load, save
-from emroute.nn.torch.vector import Decoder, DynamicRouting, PrimaryCapsules
 
 __all__ = [
     "CapsNet",

@@ -1,0 +1,182 @@
+"""Capsule layers for Torch: what is Torch's own of `emroute.nn.vector` and `emroute.nn.matrix`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from emroute.capsule import conv_em_routing
+from emroute.nn import layer, matrix, vector
+from emroute.nn.layer import complete
+from emroute.nn.sizes import Window
+
+__all__ = [
+    "ClassCapsules",
+    "ConvCapsules",
+    "Decoder",
+    "DynamicRouting",
+    "Layer",
+    "MatrixPrimaryCapsules",
+    "PrimaryCapsules",
+]
+
+
+class Layer(layer.Layer, nn.Module):
+    """What layers in Torch are made of."""
+
+    channel_axis = 1
+    _functions: ClassVar = {"relu": torch.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh, "linear": lambda x: x}
+    _told: ClassVar[tuple[str, ...]] = ()
+    """Attributes that `repr` shows."""
+
+    def __init__(self, *, device: Any = None, dtype: Any = None) -> None:
+        super().__init__()
+        self._starts: dict[str, Any] = {}
+
+    def reset_parameters(self) -> None:
+        """Draw parameters anew, as they were when the layer was made."""
+        for name, start in self._starts.items():
+            _fill(getattr(self, name), start)
+
+    def extra_repr(self) -> str:
+        """Tell what `repr` shows."""
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self._told)
+
+    def _parameter(self, name: str, shape: Sequence[int] | None, start: Any, **where: Any) -> None:
+        if shape is None:
+            self.register_parameter(name, None)
+            return
+        parameter = nn.Parameter(torch.empty(shape, **where))
+        self.register_parameter(name, parameter)
+        self._starts[name] = start
+        _fill(parameter, start)
+
+    def _array(self, parameter: Tensor | None) -> Tensor | None:
+        return parameter
+
+    def _promoted(self, *arrays: Tensor) -> tuple[Tensor, ...]:
+        return arrays  # what autocast leaves them
+
+    def _einsum(self, equation: str, *arrays: Tensor) -> Tensor:
+        return torch.einsum(equation, *arrays)
+
+    def _convolution(self, n_in: int, n_out: int, window: Window, bias: bool = True, **where: Any) -> nn.Conv2d:
+        return nn.Conv2d(n_in, n_out, *window, bias=bias, **where)
+
+    def _linears(self, sizes: Sequence[int], **where: Any) -> nn.ModuleList:
+        return nn.ModuleList(nn.Linear(a, b, **where) for a, b in itertools.pairwise(sizes))
+
+
+def _fill(parameter: Tensor, start: float | Callable[[Tensor], Any]) -> None:
+    if callable(start):
+        with torch.no_grad():
+            start(parameter)
+    elif start:
+        nn.init.normal_(parameter, std=start)
+    else:
+        nn.init.zeros_(parameter)
+
+
+@complete
+class PrimaryCapsules(vector.PrimaryCapsules, Layer):
+    """Images and features are ``(B, C, h, w)``; `device` and `dtype` are as of `torch.nn.Conv2d`.
+
+    Examples
+    --------
+    >>> PrimaryCapsules(256, 32, 8, 9, stride=2)(torch.zeros(1, 256, 20, 20)).shape
+    torch.Size([1, 1152, 8])
+    """
+
+    _told = ("out_capsules", "out_features", "relu")
+
+
+@complete
+class DynamicRouting(vector.DynamicRouting, Layer):
+    """Initializers fill a tensor, as those of `torch.nn.init` do; `device` and `dtype` are as of `torch.nn.Linear`.
+
+    Examples
+    --------
+    >>> found = DynamicRouting(1152, 10, 8, 16)(torch.zeros(2, 1152, 8))
+    >>> found.poses.shape, found.activations.shape
+    (torch.Size([2, 10, 16]), torch.Size([2, 10]))
+    """
+
+    def extra_repr(self) -> str:
+        """Tell what `repr` shows."""
+        i, j, d, h = self.transforms.shape
+        return f"{i}, {j}, in_features={d}, out_features={h}, n_iter={self.n_iter}, bias={self.bias is not None}"
+
+
+@complete
+class Decoder(vector.Decoder, Layer):
+    """Images are ``(B, C, h, w)``; `device` and `dtype` are as of `torch.nn.Linear`.
+
+    Examples
+    --------
+    >>> Decoder(160, (1, 28, 28))(torch.zeros(2, 10, 16)).shape
+    torch.Size([2, 1, 28, 28])
+    """
+
+    _told = ("in_features", "out_shape", "activation")
+
+
+@complete
+class MatrixPrimaryCapsules(matrix.MatrixPrimaryCapsules, Layer):
+    """Images and features are ``(B, C, h, w)``; `device` and `dtype` are as of `torch.nn.Conv2d`.
+
+    Examples
+    --------
+    >>> poses, activations = MatrixPrimaryCapsules(32, 8)(torch.zeros(1, 32, 14, 14))
+    >>> poses.shape, activations.shape
+    (torch.Size([1, 14, 14, 8, 4, 4]), torch.Size([1, 14, 14, 8]))
+    """
+
+    _told = ("out_capsules", "pose_size")
+
+
+@complete
+class ConvCapsules(matrix.ConvCapsules, Layer):
+    """`device` and `dtype` are as of `torch.nn.Conv2d`.
+
+    Examples
+    --------
+    >>> layer = ConvCapsules(8, 16, 3, stride=2)
+    >>> found = layer(torch.zeros(1, 14, 14, 8, 4, 4), torch.ones(1, 14, 14, 8))
+    >>> found.poses.shape, found.activations.shape
+    (torch.Size([1, 6, 6, 16, 4, 4]), torch.Size([1, 6, 6, 16]))
+    """
+
+    # the host tells which child is in which window, on which a compiled graph would break dozens of times
+    _routing: ClassVar = staticmethod(torch.compiler.disable(conv_em_routing))
+
+    def extra_repr(self) -> str:
+        """Tell what `repr` shows."""
+        size = self.transforms.shape[0]
+        return _routed(self, f", kernel_size={size}") + f", stride={self.stride}, padding={self.padding}"
+
+
+@complete
+class ClassCapsules(matrix.ClassCapsules, Layer):
+    """`device` and `dtype` are as of `torch.nn.Linear`.
+
+    Examples
+    --------
+    >>> found = ClassCapsules(16, 10)(torch.zeros(1, 4, 4, 16, 4, 4), torch.ones(1, 4, 4, 16))
+    >>> found.poses.shape, found.activations.shape
+    (torch.Size([1, 10, 16]), torch.Size([1, 10]))
+    """
+
+    def extra_repr(self) -> str:
+        """Tell what `repr` shows."""
+        return _routed(self)
+
+
+def _routed(layer: ConvCapsules | ClassCapsules, kernel_size: str = "") -> str:
+    """Return what `repr` shows of layers routed by EM."""
+    *_, i, j, p, _ = layer.transforms.shape
+    n_iter, cost = layer.options["n_iter"], layer.options["cost"]
+    return f"{i}, {j}{kernel_size}, pose_size={p}, n_iter={n_iter}, cost={cost!r}"
