@@ -152,19 +152,19 @@ def test_own_family_may_be_continuous(lib, family_page):
     class Exponential(family_page["Geometric"]):
         complaint = "durations must be positive and finite"
 
-        def natural(self, params):
+        def natural_parameters(self, params):
             xp = namespace(params.probs)
             return xp.stack([xp.log(params.probs), -params.probs], axis=-1)
 
-        def estimate(self, sums, params):
+        def from_sums(self, sums, params):
             return params._replace(probs=ratio(sums[..., 0], sums[..., 1], params.probs))
 
-        def good(self, *arrays):
+        def is_valid(self, *arrays):
             return (arrays[0] > 0) & namespace(*arrays).isfinite(arrays[0])
 
     def fit(x):
-        settings = family_page["Settings"](rng=0)
-        return family_page["fit_counts"](family_page["GeometricMixture"], Exponential(), x, 2, None, None, settings)
+        options = family_page["Options"](rng=0)
+        return family_page["fit_counts"](family_page["GeometricMixture"], Exponential(), x, 2, options)
 
     rng = np.random.default_rng(0)
     x = np.where(rng.random(4000) < 0.3, rng.exponential(1, 4000), rng.exponential(20, 4000))
