@@ -6,29 +6,25 @@ pyplot's global state is left alone. Save with ``figure.savefig(path)``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from emroute import backend as backends
 from emroute import gmm, kmeans
+from emroute._figures import feature_names, figure_of, histogram, scatter, style, thinned, tidy
 from emroute.backend import Array
 from emroute.em import Fit
-from emroute.errors import InputError, MissingDependencyError
+from emroute.errors import InputError
 from emroute.mixture import Mixture
 from emroute.select import Choice
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["criteria", "density", "pairs", "trace"]
 
-# Okabe & Ito (2008): told apart by every kind of colour vision. There is one marker more than colours, so that
-# 56 groups look different.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442")
-_MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 _MAX_FEATURES = 12
 _GRID = 200
 
@@ -68,10 +64,10 @@ def pairs(
     """
     if x.ndim != 2 or not 1 <= x.shape[1] <= _MAX_FEATURES:
         raise InputError(f"got x of shape {tuple(x.shape)}, expected (n, d) with d from 1 to {_MAX_FEATURES}")
-    x, labels = _thinned(x, labels, max_points)
+    x, labels = thinned(x, labels, max_points)
     d = x.shape[1]
-    titles = _names(names, d)
-    figure = _figure(max(6.0, 2.3 * d), max(4.5, 1.9 * d))
+    titles = feature_names(names, d)
+    figure = figure_of(max(6.0, 2.3 * d), max(4.5, 1.9 * d))
     grid: Any = figure.subplots(d, d, sharex="col", squeeze=False)
     for row, col in np.ndindex(d, d):
         axes = grid[row, col]
@@ -79,11 +75,11 @@ def pairs(
             axes.remove()
             continue
         if col == row:
-            _histogram(axes, x[:, col], labels)
+            histogram(axes, x[:, col], labels)
         else:
-            _scatter(axes, x[:, [col, row]], labels)
+            scatter(axes, x[:, [col, row]], labels)
         quantity = "rows" if row == col else titles[row] if col == 0 else ""
-        _tidy(axes, titles[col] if row == d - 1 else "", quantity)
+        tidy(axes, titles[col] if row == d - 1 else "", quantity)
     if labels is not None:
         handles, texts = grid[-1, 0].get_legend_handles_labels()
         figure.legend(handles, texts, loc="outside upper right", ncols=min(len(texts), 8), frameon=False, title="group")
@@ -130,26 +126,26 @@ def density(
     if mixture.means.ndim != 2 or mixture.means.shape[1] != 2:
         raise InputError(f"got means of shape {tuple(mixture.means.shape)}, expected (k, 2): one mixture in the plane")
     backend = backends.get(mixture.means)
-    points, labels = _thinned(x, mixture.predict(x), max_points)
+    points, labels = thinned(x, mixture.predict(x), max_points)
     low, high = points.min(axis=0), points.max(axis=0)
     margin = 0.12 * np.where(high > low, high - low, 1.0)
     first, second = np.linspace(low - margin, high + margin, _GRID).T
     cells = np.stack(np.meshgrid(first, second), axis=-1).reshape(-1, 2)
     log_prob = backend.to_numpy(mixture.log_prob(backend.from_numpy(cells, mixture.means))).reshape(_GRID, _GRID)
 
-    figure = _figure(7.0, 5.0)
+    figure = figure_of(7.0, 5.0)
     axes = figure.subplots()
     # a Gaussian's log-density r standard deviations from its mean is r²/2 below its peak
     levels = log_prob.max() - np.arange(5, -1, -1) ** 2 / 2
     axes.contourf(first, second, log_prob, levels=levels, cmap="Greys", alpha=0.25)
     axes.contour(first, second, log_prob, levels=levels[:-1], colors="#777777", linewidths=0.6, linestyles="solid")
-    _scatter(axes, points, labels)
+    scatter(axes, points, labels)
     k = mixture.n_components
     covariances = mixture.model.covariance.dense(backend.to_numpy(mixture.covariances), k, 2)
     angle = np.linspace(0, 2 * np.pi, 100)
     circle = np.stack([np.cos(angle), np.sin(angle)])
     for component, (mean, covariance) in enumerate(zip(backend.to_numpy(mixture.means), covariances, strict=True)):
-        colour = _style(component)[0]
+        colour = style(component)[0]
         for radius in (1, 2):
             ellipse = mean[:, None] + radius * np.linalg.cholesky(covariance) @ circle
             axes.plot(*ellipse, color="white", linewidth=2.8, zorder=3)
@@ -158,7 +154,7 @@ def density(
             *mean, marker="X", markersize=11, color=colour, markeredgecolor="white", markeredgewidth=1.5, zorder=4
         )
     axes.set(xlim=first[[0, -1]], ylim=second[[0, -1]])
-    _tidy(axes, *_names(names, 2))
+    tidy(axes, *feature_names(names, 2))
     figure.legend(loc="outside upper right", ncols=min(k, 8), frameon=False, title="component")
     return figure
 
@@ -198,11 +194,11 @@ def trace(*fits: Fit | Mixture | kmeans.KMeans, labels: Sequence[str] | None = N
         raise InputError(
             f"got {len(fits)} fits and {len(labels or ())} labels, expected at least one fit, a label each"
         )
-    figure = _figure(7.0, 4.5)
+    figure = figure_of(7.0, 4.5)
     axes = figure.subplots()
     for place, fit in enumerate(fits):
         values = backends.get(fit.trace).to_numpy(fit.trace)
-        colour, marker = _style(place)
+        colour, marker = style(place)
         for number, line in enumerate(values.reshape(-1, values.shape[-1])):
             line = line[np.isfinite(line)]
             if relative:
@@ -213,7 +209,7 @@ def trace(*fits: Fit | Mixture | kmeans.KMeans, labels: Sequence[str] | None = N
             axes.plot(line, color=colour, marker=marker, markersize=4, linewidth=1.3, label=label)
     if relative:
         axes.set_yscale("log")
-    _tidy(axes, "iteration", "objective below its last value" if relative else "objective")
+    tidy(axes, "iteration", "objective below its last value" if relative else "objective")
     axes.locator_params(axis="x", integer=True)
     if labels is not None:
         axes.legend(frameon=False)
@@ -243,81 +239,19 @@ def criteria(choice: Choice) -> Figure:
     >>> criteria(select.mixtures(np.arange(9.0)[:, None], (1, 2), "full", rng=0)).axes[0].get_ylabel()
     'BIC'
     """
-    figure = _figure(7.0, 4.5)
+    figure = figure_of(7.0, 4.5)
     axes = figure.subplots()
     kinds = list(dict.fromkeys(row.covariance_type for row in choice.table))
     for place, kind in enumerate(kinds):
         rows = sorted(row for row in choice.table if row.covariance_type == kind)
         values = [getattr(row, choice.criterion) for row in rows]
-        colour, marker = _style(place)
+        colour, marker = style(place)
         sizes = [row.n_components for row in rows]
         axes.plot(sizes, values, color=colour, marker=marker, markersize=5, linewidth=1.3, label=kind)
     best = choice.table[choice.index]
     place = best.n_components, getattr(best, choice.criterion)
     axes.plot(*place, "o", markersize=14, markerfacecolor="none", markeredgecolor="black", label="best", linewidth=0)
-    _tidy(axes, "n_components", choice.criterion.upper())
+    tidy(axes, "n_components", choice.criterion.upper())
     axes.locator_params(axis="x", integer=True)
     axes.legend(frameon=False)
     return figure
-
-
-def _figure(width: float, height: float) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingDependencyError("pictures need matplotlib; `pip install 'emroute[plot]'`") from None
-    return Figure(figsize=(width, height), dpi=150, layout="constrained")
-
-
-def _thinned(x: Array, labels: Array | None, max_points: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Evenly spaced rows on the host, thinned before they cross."""
-    if labels is not None and tuple(labels.shape) != tuple(x.shape[:1]):
-        raise InputError(f"got labels of shape {tuple(labels.shape)}, expected one a row, ({x.shape[0]},)")
-    step = max(1, -(-x.shape[0] // max_points))
-    few = [None if a is None else backends.get(a).to_numpy(a[::step, ...]) for a in (x, labels)]
-    return few[0], few[1]  # type: ignore[return-value]
-
-
-def _names(names: Sequence[str] | None, d: int) -> list[str]:
-    if names is None:
-        return [f"feature {index}" for index in range(d)]
-    if len(names) != d:
-        raise InputError(f"got {len(names)} names, expected one a feature: {d}")
-    return list(names)
-
-
-def _style(group: int) -> tuple[str, str]:
-    return _COLOURS[group % len(_COLOURS)], _MARKERS[group % len(_MARKERS)]
-
-
-def _groups(labels: np.ndarray | None) -> Iterator[tuple[int | None, Any]]:
-    if labels is None:
-        yield None, ...
-        return
-    for label in np.unique(labels).tolist():
-        yield label, labels == label
-
-
-def _scatter(axes: Axes, points: np.ndarray, labels: np.ndarray | None) -> None:
-    size = float(np.clip(12_000 / len(points), 3, 26))
-    for label, rows in _groups(labels):
-        colour, marker = _style(label or 0)
-        text = None if label is None else str(label)
-        axes.scatter(
-            *points[rows].T, s=size, c=colour, marker=marker, alpha=0.75, edgecolors="white", linewidths=0.3, label=text
-        )
-
-
-def _histogram(axes: Axes, values: np.ndarray, labels: np.ndarray | None) -> None:
-    finite = values[np.isfinite(values)]
-    bins = np.histogram_bin_edges(finite, bins=20).tolist()
-    for label, rows in _groups(labels):
-        colour, _ = _style(label or 0)
-        axes.hist(values[rows], bins=bins, histtype="stepfilled", alpha=0.25, color=colour)
-        axes.hist(values[rows], bins=bins, histtype="step", color=colour, label=None if label is None else str(label))
-
-
-def _tidy(axes: Axes, xlabel: str, ylabel: str) -> None:
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)

@@ -44,12 +44,11 @@ FITS = (
 )
 TESTS = {  # quick ones first; a mutant that only the long test_properties.py would kill lacks a test of its own
     "emroute/capsule": CAPSULES,
-    "emroute/gmm/diagonal.py": CAPSULES,
+    "emroute/arrays/diagonal.py": CAPSULES,
     "emroute/gmm/ridge.py": ("tests/test_sklearn.py",),
-    "emroute/gmm": FITS,
+    **dict.fromkeys(("emroute/_engine", "emroute/gmm", "emroute/kmeans", "emroute/mixtures"), FITS),
     "emroute/em.py": FITS,
     "emroute/mixture.py": FITS,
-    "emroute/kmeans.py": FITS,
 }
 OTHERS = ("array_api_strict", "torch", "jax", "cupy")
 PROCESSES = ("suite", "array_libraries", "loaded_only")  # tests that start some, which know nothing of the mutant

@@ -11,10 +11,12 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from statistics import median
 
 import pytest
 
 import emroute
+from tests import structure
 
 PACKAGE = Path(emroute.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -111,9 +113,12 @@ def test_imports_go_one_way():
         assert not [needed for needed in graph[name] if needed.startswith(around[own + 1 :])], name
 
 
-@pytest.mark.parametrize("path", FILES, ids=title)
-def test_files_are_short(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+def test_files_and_lists_of_parameters_are_short():
+    """As `python -m tests.structure` counts them."""
+    lines = structure.files()
+    assert [name for name, n in lines.items() if n > 300] == []
+    assert median(lines.values()) < 150
+    assert [each.name for each in structure.functions() if each.private and each.n_params > 5] == []
 
 
 @pytest.mark.parametrize("module", ["emroute", "emroute.nn", "emroute.nn.weights", "emroute.testing.cases"])

@@ -6,12 +6,11 @@ from emroute.capsule.dynamic import dynamic_routing, kmeans_routing
 from emroute.capsule.em import em_routing, em_routing_from_poses
 from emroute.capsule.losses import (
     margin_loss,
-    mask_capsules,
     reconstruction_loss,
     spread_loss,
     spread_margin,
-    tweak_poses,
 )
+from emroute.capsule.masks import mask_capsules, tweak_poses
 from emroute.capsule.mixture import gmm_routing
 from emroute.capsule.routing import Routing
 from emroute.capsule.votes import coordinate_addition, squash, vote

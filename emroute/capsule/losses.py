@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from emroute import backend as backends
-from emroute.arrays.creation import constant
-from emroute.arrays.functions import safe_norm
 from emroute.backend import Array, is_array
 from emroute.capability import Capabilities
 from emroute.capsule.checks import check_floats, for_statistics
@@ -20,11 +17,9 @@ from emroute.validate import check_choice, check_count, check_number, require_va
 __all__ = [
     "as_targets",
     "margin_loss",
-    "mask_capsules",
     "reconstruction_loss",
     "spread_loss",
     "spread_margin",
-    "tweak_poses",
 ]
 
 _REDUCTIONS = ("mean", "sum", "none")
@@ -213,84 +208,6 @@ def reconstruction_loss(reconstructions: Array, images: Array, *, n_axes: int = 
     drawn, seen = for_statistics(images, reconstructions, images)
     gap = xp.reshape(drawn, flat) - xp.reshape(seen, flat)
     return _reduce(xp.sum(gap * gap, axis=-1), reduction, images)
-
-
-@Capabilities(gradients=True, jit=True, batch=True, half=True)
-def mask_capsules(poses: Array, labels: Array | None = None) -> Array:
-    """Set all class capsules to 0 but those of the labels, or the longest.
-
-    Parameters
-    ----------
-    poses
-        ``(..., classes, H)``.
-    labels
-        Integers ``(...,)``, or targets ``(..., classes)`` of 0 and 1; None is prediction by length. After EM routing,
-        where length says nothing, pass the activations' `argmax`.
-
-    Returns
-    -------
-    Array
-        Of the same shape.
-
-    Raises
-    ------
-    InputError, InputTypeError
-        As in `margin_loss`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> mask_capsules(np.asarray([[1.0, 2.0], [3.0, 4.0]])).tolist()
-    [[0.0, 0.0], [3.0, 4.0]]
-    """
-    check_floats("poses", poses)
-    if poses.ndim < 2 or 0 in poses.shape[-2:]:
-        raise InputError(f"poses have shape {tuple(poses.shape)}, expected (..., classes, H), neither of them 0")
-    lengths = safe_norm(poses)
-    xp = backends.namespace(poses)
-    if labels is None:
-        labels = xp.argmax(lengths, axis=-1)
-    return xp.where(as_targets(labels, lengths)[..., None] > 0, poses, xp.zeros_like(poses))
-
-
-@Capabilities(gradients=True, jit=True, batch=True, half=True)
-def tweak_poses(poses: Array, *, steps: Sequence[float] | None = None) -> Array:
-    """Vary each entry of poses alone, to see what it stands for.
-
-    Parameters
-    ----------
-    poses
-        ``(..., H)``.
-    steps
-        What is added to an entry, T values; by default 11 from -0.5 to 0.5.
-
-    Returns
-    -------
-    Array
-        ``(..., H, T, H)``: entry ``h`` moved by step ``t``.
-
-    Raises
-    ------
-    InputError, InputTypeError
-        If `poses` are no floating vectors.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> tweak_poses(np.zeros(2), steps=[-0.5, 0.5]).tolist()
-    [[[-0.5, 0.0], [0.5, 0.0]], [[0.0, -0.5], [0.0, 0.5]]]
-    """
-    check_floats("poses", poses)
-    if not poses.ndim:
-        raise InputError("poses have no axis, expected (..., H)")
-    try:
-        values = np.linspace(-0.5, 0.5, 11) if steps is None else np.asarray(steps, dtype=float)
-    except (TypeError, ValueError):
-        values = np.asarray(np.nan)
-    if values.ndim != 1 or not np.all(np.isfinite(values)):
-        raise InputError(f"got steps={steps!r}, expected a sequence of finite numbers")
-    shift = np.eye(poses.shape[-1])[:, None, :] * values[:, None]
-    return poses[..., None, None, :] + constant(shift, like=poses)
 
 
 def as_targets(labels: Array, like: Array) -> Array:

@@ -51,7 +51,7 @@ def demo(
     if find_spec("matplotlib") is None:
         console.print("No pictures: they need matplotlib; pip install 'emroute[plot]'", markup=False)
     else:
-        _pictures(console, out or Path("emroute-demo"), tossed, clusters, flowers, geyser)
+        _pictures(console, out or Path("emroute-demo"), (tossed, clusters, flowers, geyser))
     console.print(f"Done in {time.perf_counter() - start:.1f} s.")
 
 
@@ -171,14 +171,8 @@ def _libraries(console: Console, chosen: list[Library] | None) -> None:
         console.print("JAX's first call compiles the whole fit, its loop included, for this shape.\n")
 
 
-def _pictures(
-    console: Console,
-    out: Path,
-    tossed: binomial.BinomialMixture,
-    clusters: kmeans.KMeans,
-    flowers: dict[str, gmm.GaussianMixture],
-    geyser: gmm.GaussianMixture,
-) -> None:
+def _pictures(console: Console, out: Path, found: tuple[Any, ...]) -> None:
+    tossed, clusters, flowers, geyser = found
     out.mkdir(parents=True, exist_ok=True)
     iris, faithful = datasets.iris(), datasets.faithful()
     fits = {"coins": tossed, "Old Faithful": geyser, **{f"iris, {kind}": fit for kind, fit in flowers.items()}}

@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +20,7 @@ from emroute import binomial, gmm, kmeans, plot, select
 from emroute.backend import Array
 from emroute.cli.files import Table, read, split_names
 from emroute.cli.libraries import Library, anchor, host, need, put
+from emroute.cli.options import CovarianceType, Criterion, Dtype, Family, Format
 from emroute.cli.results import check_free, drafts
 from emroute.cli.show import is_terminal, show
 from emroute.em import Status
@@ -29,45 +29,6 @@ from emroute.errors import EmrouteError, FitWarning, InputError
 __all__ = ["Family", "fit"]
 
 _SHOWN = 5  # features that the table and the pair plot show
-
-
-class Family(StrEnum):
-    """What can be fitted from the command line."""
-
-    gmm = "gmm"
-    kmeans = "kmeans"
-    binomial = "binomial"
-
-
-class CovarianceType(StrEnum):
-    """Of a Gaussian mixture."""
-
-    full = "full"
-    tied = "tied"
-    diag = "diag"
-    spherical = "spherical"
-
-
-class Criterion(StrEnum):
-    """By which the number of components is chosen."""
-
-    bic = "bic"
-    aic = "aic"
-    icl = "icl"
-
-
-class Dtype(StrEnum):
-    """Of the fit."""
-
-    float32 = "float32"
-    float64 = "float64"
-
-
-class Format(StrEnum):
-    """Of a saved mixture."""
-
-    npz = "npz"
-    safetensors = "safetensors"
 
 
 def fit(
@@ -115,14 +76,16 @@ def fit(
 ) -> None:
     """Fit a Gaussian mixture, k-means or a binomial mixture to the rows of a file."""
     sizes = _sizes(k)
-    _check_options(family, sizes, criterion, covariance_type, columns, heads or trials, out, pictures)
+    asked = {"criterion": criterion, "covariance_type": covariance_type, "columns": columns}
+    asked |= {"counts": heads or trials, "out": out, "pictures": pictures}
+    _check_options(family, sizes, **asked)
     if format is Format.safetensors:
         need("safetensors", "cli", "--format safetensors")
     if out is not None:
         check_free(out, _files(family, format, pictures), force, file)
     table = read(file, key, header)
     weights_column = None if weights_column is None else table.find(weights_column)
-    names = _columns(family, table, columns, weights_column, heads, trials)
+    names = _columns(family, table, columns, weights_column, (heads, trials))
     x = table.take(names)
     dtype = dtype or (Dtype.float32 if x.dtype.kind == "f" and x.dtype.itemsize <= 4 else Dtype.float64)
     like = anchor(backend, device, dtype)
@@ -188,34 +151,26 @@ def _sizes(text: str) -> list[int]:
     return sizes
 
 
-def _check_options(
-    family: Family,
-    sizes: list[int],
-    criterion: Any,
-    covariance_type: Any,
-    columns: str | None,
-    counts: str | None,
-    out: Path | None,
-    pictures: bool,
-) -> None:
+def _check_options(family: Family, sizes: list[int], **asked: Any) -> None:
+    """Raise `InputError` for options that do not go together."""
     if len(sizes) > 1 and family is not Family.gmm:
         raise InputError(f"to choose -k among several is for gmm, got {family}; give one number")
-    if criterion is not None and len(sizes) == 1:
+    if asked["criterion"] is not None and len(sizes) == 1:
         raise InputError("--criterion chooses among several: -k 1-6 or -k 2,3,5")
-    if covariance_type is not None and family is not Family.gmm:
+    if asked["covariance_type"] is not None and family is not Family.gmm:
         raise InputError(f"--covariance-type is for gmm, got {family}")
-    if counts is not None and family is not Family.binomial:
+    if asked["counts"] is not None and family is not Family.binomial:
         raise InputError(f"--heads and --trials are for binomial, got {family}")
-    if columns is not None and family is Family.binomial:
+    if asked["columns"] is not None and family is Family.binomial:
         raise InputError("--columns is for gmm and kmeans; name the columns of a binomial with --heads and --trials")
-    if pictures:
-        if out is None:
+    if asked["pictures"]:
+        if asked["out"] is None:
             raise InputError("--plot draws to a folder; name one with --out")
         need("matplotlib", "plot", "--plot")
 
 
 def _columns(
-    family: Family, table: Table, columns: str | None, weights: str | None, heads: str | None, trials: str | None
+    family: Family, table: Table, columns: str | None, weights: str | None, counts: tuple[str | None, str | None]
 ) -> list[str]:
     """Choose the columns to fit: those named, or all but the weights; of a binomial, heads and trials."""
     if columns is not None:
@@ -225,8 +180,9 @@ def _columns(
         if not free:
             raise InputError("there is no column beside the weights")
         return free
-    if heads is None and trials is None and len(free) == 2 and set(free) != {"heads", "trials"}:
+    if counts == (None, None) and len(free) == 2 and set(free) != {"heads", "trials"}:
         return free
+    heads, trials = counts
     return [heads or "heads", trials or "trials"]
 
 

@@ -22,8 +22,9 @@ from emroute.em import Fit
 from emroute.errors import tell
 from emroute.fitting import at_points, finite_moments, open_checked
 from emroute.gmm.covariance import COVARIANCES
-from emroute.gmm.model import GaussianModel, Params, begin, from_init, standard
+from emroute.gmm.model import GaussianModel, Params, begin
 from emroute.gmm.spread import Spread
+from emroute.gmm.start import from_init, standard
 from emroute.gmm.width import widths
 from emroute.mixture import Mixture
 from emroute.validate import as_parameter, check_choice, check_count, check_floating, check_number

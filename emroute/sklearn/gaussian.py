@@ -14,8 +14,8 @@ from emroute.fitting import Options
 from emroute.gmm.covariance import COVARIANCES
 from emroute.gmm.mixture import GaussianMixture as Gaussians
 from emroute.gmm.mixture import fit_model
-from emroute.gmm.model import symmetric
 from emroute.gmm.ridge import RidgeModel, collapsed, one_step, triangular
+from emroute.gmm.start import symmetric
 from emroute.kmeans.clustering import cluster
 from emroute.mixture import Mixture
 from emroute.sklearn.base import as_array

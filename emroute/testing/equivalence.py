@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,9 @@ from emroute import backend as backends
 from emroute.arrays.creation import constant
 from emroute.backend import Array, is_array
 from emroute.errors import InputError
+from emroute.testing.calls import call_with, contents, copied, is_floating, line_of, put, rounded_to, to_host
 from emroute.testing.compare import Difference, change, compare, leaves, misplaced
+from emroute.testing.outcome import Outcome, _doubt, report, told
 from emroute.testing.place import NUMPY, Place, places
 from emroute.validate import check_choice, check_number
 
@@ -32,28 +32,6 @@ _SLOPES = 32  # entries of an array whose derivatives are checked by central dif
 _STEP = 7e-4  # relative to the array: the fifth root of eps
 _STENCIL = {-2: 1 / 12, -1: -8 / 12, 1: 8 / 12, 2: -1 / 12}
 _STENCIL_ERROR = 1e-6
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one library did on one device in one dtype."""
-
-    place: Place
-    dtype: str
-    of: str
-    """``"values"`` or ``"gradients"``."""
-    difference: Difference
-    rtol: float
-    problem: str = ""
-    """What was wrong beside the numbers."""
-    seconds: float = 0.0
-    cause: Exception | None = None
-    """What the function raised."""
-
-    @property
-    def passed(self) -> bool:
-        """Whether the results are those of NumPy."""
-        return not self.problem and self.difference.error <= self.rtol
 
 
 def assert_equivalent(
@@ -118,10 +96,10 @@ def assert_equivalent(
     dtypes = [dtypes] if isinstance(dtypes, str) else dtypes
     for dtype in dtypes:
         check_choice("dtypes", dtype, DTYPES)
-    arrays, kwargs = change((arrays, kwargs), _host)
+    arrays, kwargs = change((arrays, kwargs), to_host)
     if not any(is_array(x) for _, x in leaves((arrays, kwargs))):
         raise InputError("got no array among the arguments, expected one at least; wrap numbers with numpy.asarray")
-    if gradients and not any(_is_floating(x) for _, x in leaves(arrays)):
+    if gradients and not any(is_floating(x) for _, x in leaves(arrays)):
         raise InputError("got no floating array to take gradients by; leave gradients out")
     chosen = places(backends, devices)
     if backends is not None:
@@ -175,7 +153,7 @@ class Trial:
         judge = next((place for place, outcome in tested.items() if outcome.passed), None)
         for dtype in dict.fromkeys(dtype for _, dtype in pairs):
             rounded = self._rounded(dtype)
-            arrays, kwargs = change((rounded.arrays, rounded.kwargs), _copy)  # a function may write to its arguments
+            arrays, kwargs = change((rounded.arrays, rounded.kwargs), copied)  # a function may write to its arguments
             expected = (self.expected or self.function)(*arrays, **kwargs)
             if not (self.expected or any(is_array(x) for _, x in leaves(expected))):
                 kind = type(expected).__name__
@@ -185,14 +163,14 @@ class Trial:
             for place, its in pairs:
                 if its != dtype:
                     continue
-                yield rounded._try(place, dtype, "values", rounded._values, lambda _, same=expected: same)
+                yield rounded._try((place, dtype), "values", rounded._values, lambda _, same=expected: same)
                 if self.gradients and dtype == "float64" and place in tested:
                     yield tested[place]
                 elif self.gradients and _differentiates(place):
                     yield rounded._try_gradients(place, dtype, judge)
 
     def _rounded(self, dtype: str) -> Trial:
-        arrays, kwargs = change((self.arrays, self.kwargs), partial(_round, dtype))
+        arrays, kwargs = change((self.arrays, self.kwargs), partial(rounded_to, dtype))
         return replace(self, arrays=arrays, kwargs=kwargs)
 
     def _tested(self, pairs: Sequence[tuple[Place, str]]) -> dict[Place, Outcome]:
@@ -207,14 +185,14 @@ class Trial:
 
     def _try(
         self,
-        place: Place,
-        dtype: str,
+        where: tuple[Place, str],
         of: str,
         call: Callable[[Array], Any],
         expected: Callable[[Any], Any],
         rtol: float = 0.0,
     ) -> Outcome:
         """Call with an anchor of the place, and compare with what is expected beside that result."""
+        place, dtype = where
         problem, difference, cause, start = "", Difference(0.0), None, time.perf_counter()
         try:
             anchor = place.anchor(dtype)
@@ -224,15 +202,15 @@ class Trial:
         except _OverwriteError as error:
             problem = str(error)
         except Exception as error:  # whatever it is, it is for the table
-            problem, cause = f"{type(error).__name__}: {error}{_line(error)}", error
+            problem, cause = f"{type(error).__name__}: {error}{line_of(error)}", error
         allowed = max(rtol, self.rtol[dtype])
         return Outcome(place, dtype, of, difference, allowed, problem, time.perf_counter() - start, cause)
 
     def _values(self, anchor: Array) -> Any:
-        arrays, kwargs = change((self.arrays, self.kwargs), partial(_put, anchor))
-        before = _contents(arrays, kwargs)
-        found = _call(self.function, arrays, kwargs)
-        after = _contents(arrays, kwargs)
+        arrays, kwargs = change((self.arrays, self.kwargs), partial(put, anchor))
+        before = contents(arrays, kwargs)
+        found = call_with(self.function, arrays, kwargs)
+        after = contents(arrays, kwargs)
         changed = [name for name, content in before.items() if after.get(name) != content]
         if changed and not self.expected:  # a case that has one may be of what writes, such as `set_at`
             raise _OverwriteError(f"changes its argument {changed[0]}")
@@ -242,22 +220,22 @@ class Trial:
         """Compare with the judge's gradients; without a judge, with central differences."""
         if judge is not None:
             exact = self._gradients(judge.anchor())
-            return self._try(place, dtype, "gradients", self._gradients, lambda _: change(exact, _host))
+            return self._try((place, dtype), "gradients", self._gradients, lambda _: change(exact, to_host))
         expected = partial(_filled, self._slopes)
-        return self._try(place, dtype, "gradients", self._gradients, expected, _STENCIL_ERROR)
+        return self._try((place, dtype), "gradients", self._gradients, expected, _STENCIL_ERROR)
 
     def _gradients(self, anchor: Array) -> dict[str, Array]:
         """Gradients with respect to the floating arrays, by their place among the arguments."""
-        own = {path: x for path, x in leaves(self.arrays) if _is_floating(x)}
+        own = {path: x for path, x in leaves(self.arrays) if is_floating(x)}
         gradient: Any = getattr(backends.get(anchor), "gradient", None)
-        found = gradient(partial(self._number, anchor), *(_put(anchor, x) for x in own.values()))
+        found = gradient(partial(self._number, anchor), *(put(anchor, x) for x in own.values()))
         return dict(zip((f"argument {path}" for path in own), found, strict=True))
 
     def _number(self, anchor: Array, *own: Array) -> Array:
         """Combine all floating results into one number, the floating arguments being `own`."""
         xp, following = backends.namespace(anchor), iter(own)
-        arrays = change(self.arrays, lambda x: next(following) if _is_floating(x) else _put(anchor, x))
-        result = _call(self.function, arrays, change(self.kwargs, partial(_put, anchor)))
+        arrays = change(self.arrays, lambda x: next(following) if is_floating(x) else put(anchor, x))
+        result = call_with(self.function, arrays, change(self.kwargs, partial(put, anchor)))
         # of no entry, but with a gradient, which is 0 where nothing depends on the arguments
         total = sum((xp.sum(xp.reshape(x, (-1,))[:0]) for x in own), xp.sum(anchor))
         for _, x in leaves(result):
@@ -270,7 +248,7 @@ class Trial:
     @cached_property
     def _slopes(self) -> dict[str, np.ndarray]:
         """Central differences in some entries of each argument, NaN in the others."""
-        own = {path: x for path, x in leaves(self.arrays) if _is_floating(x)}
+        own = {path: x for path, x in leaves(self.arrays) if is_floating(x)}
         number, slopes = partial(self._number, NUMPY.anchor()), {}
         for path, x in own.items():
             slopes[f"argument {path}"] = slope = np.full(x.shape, np.nan)
@@ -280,7 +258,7 @@ class Trial:
                 for times in _STENCIL:
                     moved = x.copy()
                     moved.flat[entry] += times * step
-                    ends.append(float(number(*map(_copy, (own | {path: moved}).values()))))
+                    ends.append(float(number(*map(copied, (own | {path: moved}).values()))))
                 slope.flat[entry] = np.dot(ends, list(_STENCIL.values())) / step
                 if abs(slope.flat[entry]) < 16 * np.finfo(np.float64).eps * np.max(np.abs(ends)) / step:
                     slope.flat[entry] = 0.0  # rounding alone
@@ -291,26 +269,6 @@ class _OverwriteError(Exception):
     """A function wrote to its arguments: some libraries have arrays that cannot be written to."""
 
 
-def _contents(arrays: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, bytes]:
-    """The bytes of each array among the arguments, by its name."""
-    named = {str(place): x for place, x in enumerate(arrays)} | kwargs
-    found = [pair for name, value in named.items() for pair in leaves(value, name)]
-    return {path: _host(x).tobytes() for path, x in found if is_array(x)}
-
-
-def _call(function: Callable[..., Any], arrays: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return function(*arrays, **kwargs)  # in a frame of its own, by which `_line` knows what is the function's
-
-
-def _line(error: Exception) -> str:
-    """File and line, in brackets, of the innermost frame that is in the file of the function."""
-    frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    codes = [code for code, _ in frames]
-    inner = frames[codes.index(_call.__code__) + 1 :] if _call.__code__ in codes else []
-    own = [line for code, line in inner if code.co_filename == inner[0][0].co_filename]
-    return f" ({Path(inner[0][0].co_filename).name}:{own[-1]})" if own else ""
-
-
 def _differentiates(place: Place) -> bool:
     return hasattr(place.backend, "gradient")
 
@@ -319,65 +277,11 @@ def _compiles(place: Place) -> bool:
     return place.backend.compile(_differentiates) is not _differentiates
 
 
-def _is_floating(x: Any) -> bool:
-    return is_array(x) and x.dtype.kind == "f"
-
-
-def _host(x: Any) -> Any:
-    return backends.get(x).to_numpy(x) if is_array(x) else x
-
-
-def _round(dtype: str, x: Any) -> Any:
-    """What is left of a floating array in a dtype, in float64."""
-    x = _host(x)
-    return x.astype(dtype).astype(np.float64) if _is_floating(x) else x
-
-
-def _copy(x: Any) -> Any:
-    return np.array(x) if is_array(x) else x
-
-
-def _put(anchor: Array, x: Any) -> Any:
-    return backends.get(anchor).from_numpy(np.array(x), anchor) if is_array(x) else x
-
-
 def _filled(slopes: dict[str, np.ndarray], found: dict[str, Array]) -> dict[str, np.ndarray]:
     """Slopes where they are known, elsewhere what was found if it is finite."""
-    host = {path: _host(x) for path, x in found.items()}
+    host = {path: to_host(x) for path, x in found.items()}
     known = {path: np.isfinite(slope) for path, slope in slopes.items()}
     return {
         path: np.where(known[path], slope, np.where(np.isfinite(host[path]), host[path], 0.0))
         for path, slope in slopes.items()
     }
-
-
-def report(found: Sequence[Outcome]) -> str:
-    """Return a table of who differs where, in the order of the outcomes."""
-    wrong = [outcome for outcome in found if not outcome.passed]
-    rows = [("library", "device", "dtype", "of", "error", "allowed", "where", "found", "expected")]
-    for outcome in wrong:
-        row = outcome.place.library, outcome.place.device or "", outcome.dtype, outcome.of, *told(outcome)
-        rows.append(row)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    return "\n".join([f"{len(wrong)} of {len(found)} results differ from float64 NumPy:", *lines])
-
-
-def _doubt(found: Sequence[Outcome]) -> str:
-    """Whether float64 NumPy differs from what it gave before: a line for below the table."""
-    again = [o for o in found if (o.place.library, o.dtype, o.of) == ("numpy", "float64", "values")]
-    if all(outcome.passed or outcome.problem for outcome in again):
-        return ""
-    return "\nNumPy differs from itself: does the function draw at random, or change its arguments?"
-
-
-def told(outcome: Outcome) -> tuple[str, str, str, str, str]:
-    """Return error, what is allowed, where, and both values; or what was wrong beside the numbers."""
-    error, where, found, expected = outcome.difference
-    if outcome.problem:
-        return "", "", _in_a_line(outcome.problem), "", ""
-    return f"{error:.2g}", f"{outcome.rtol:.2g}", where or "the result", _in_a_line(found), _in_a_line(expected)
-
-
-def _in_a_line(value: Any) -> str:
-    return " ".join(str(value).split())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +15,20 @@ from emroute.backend import Array, get, namespace
 from emroute.gmm import GaussianMixture
 from emroute.gmm.covariance import COVARIANCES
 from emroute.mixture import Mixture
-from emroute.testing.cases.case import Case, Draw, normal, positive
+from emroute.testing.cases.case import Case, normal, positive
 from emroute.testing.cases.counts import COUNTS
+from emroute.testing.cases.data import (
+    draw_clusters,
+    draw_coins,
+    draw_counts,
+    draw_documents,
+    draw_gaussians,
+    draw_halves,
+    draw_parameters,
+    draw_problems,
+    draw_tosses,
+)
+from emroute.testing.cases.models import NORMAL, Moments
 from emroute.testing.cases.routings import ROUTINGS
 
 __all__ = ["ALGORITHMS"]
@@ -26,86 +38,6 @@ _SHORT: dict[str, Any] = {"tol": 1e-12, "max_iter": 3}
 """A number of iterations that rounding cannot change."""
 _THREE_STARTS: dict[str, Any] = {"init": "k-means++", "n_init": 3, "rng": 0, "tol": 1e-3, "covariance_floor": 0.01}
 """A tolerance that separate clusters reach at once, and others not; a floor that both dtypes can have."""
-
-
-# Arguments
-
-
-def _clusters(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of three overlapping clusters away from 0, weights of the rows, and means to start from."""
-    centres = np.asarray([[-1.5, 0, 1], [1.5, 1, 0], [0, 2, -1]])
-    rows = centres[np.arange(42) % 3] + rng.standard_normal((42, 3)) * (1, 1.5, 0.5)
-    return rows + 5, rng.uniform(0.5, 2, 42), centres + 5.3
-
-
-def _problems(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Two problems: clusters that overlap, and clusters far apart, whose fits end early."""
-    rows, weight, means = _clusters(rng)
-    labels = np.arange(42) % 3
-    apart = means[labels] * 10 + rng.standard_normal((42, 3))
-    return np.stack([rows, apart]), np.stack([weight, weight]), np.stack([means, apart[:3]])
-
-
-def _gaussians(covariance_type: str) -> Draw:
-    """Rows, their weights, and the parameters of three Gaussians."""
-
-    def draw(rng: np.random.Generator) -> tuple[Any, ...]:
-        rows, weight, means = _clusters(rng)
-        root = rng.standard_normal((3, 3, 3))
-        full = root @ root.swapaxes(1, 2) + np.eye(3)
-        covariances = {
-            "full": full,
-            "tied": full[0],
-            "diag": np.diagonal(full, axis1=1, axis2=2),
-            "spherical": full[:, 0, 0],
-        }
-        return rows[:15], weight[:15], np.asarray([0.2, 0.3, 0.5]), means, covariances[covariance_type]
-
-    return draw
-
-
-def _parameters(rng: np.random.Generator) -> tuple[Any, ...]:
-    """Weights, means and variances of three Gaussians."""
-    return _gaussians("diag")(rng)[2:]
-
-
-def _coins(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """Heads, trials, weights of the rows, coins, and probabilities to start from."""
-    trials, labels = rng.integers(5, 30, 24), np.arange(24) % 2
-    heads = rng.binomial(trials, np.asarray([0.3, 0.8])[labels])
-    return heads.astype(float), trials.astype(float), rng.uniform(0.5, 2, 24), labels, np.asarray([0.4, 0.6])
-
-
-def _tosses(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """Heads and trials in whole numbers, and probabilities."""
-    heads, trials, _, _, probs = _coins(rng)
-    return heads.astype(int), trials.astype(int), probs
-
-
-def _halves(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Equal weights, and probabilities."""
-    return np.asarray([0.5, 0.5]), rng.uniform(0.1, 0.9, 2)
-
-
-def _documents(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """Counts of four words, weights of the rows, mixing weights, and shares to start from."""
-    shares = np.asarray([[0.4, 0.2, 0.2, 0.2], [0.2, 0.2, 0.2, 0.4]])
-    x = rng.multinomial(20, shares[np.arange(24) % 2]).astype(float)
-    return x, rng.uniform(0.5, 2, 24), np.asarray([0.4, 0.6]), 0.5 * shares + 0.125
-
-
-def _counts(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """Counts, weights of the rows, mixing weights, and rates to start from."""
-    rates = np.asarray([[3.0, 7.0], [6.0, 4.0]])
-    return (
-        rng.poisson(rates[np.arange(24) % 2]).astype(float),
-        rng.uniform(0.5, 2, 24),
-        np.asarray([0.4, 0.6]),
-        rates + 1,
-    )
-
-
-# What is run
 
 
 def _history(mixture: Any) -> dict[str, Array]:
@@ -268,43 +200,9 @@ def _streamed(x: Array, weight: Array, means: Array) -> Any:
     return found.centroids, found.labels, found.trace, found.n_iter, found.status
 
 
-class _Moments(NamedTuple):
-    mean: Array
-    variance: Array
-
-
-class _Sums(NamedTuple):
-    weight: Array
-    first: Array
-    second: Array
-    log_likelihood: Array
-
-
-class _Normal:
-    """A model of one's own: a single Gaussian, feature by feature."""
-
-    ranks = (1,)
-
-    def expect(self, params: _Moments, x: Array, sample_weight: Array) -> _Sums:
-        xp, gap = namespace(x), x - params.mean
-        log_prob = xp.sum(-(gap**2) / params.variance - xp.log(params.variance), axis=-1) / 2
-        sums = xp.sum(sample_weight[:, None] * gap, axis=0), xp.sum(sample_weight[:, None] * gap**2, axis=0)
-        return _Sums(xp.sum(sample_weight), *sums, xp.sum(sample_weight * log_prob))
-
-    def maximize(self, sums: _Sums, params: _Moments) -> _Moments:
-        shift = sums.first / sums.weight
-        return _Moments(params.mean + shift, sums.second / sums.weight - shift**2)
-
-    def objective(self, sums: _Sums, params: _Moments) -> Array:
-        return sums.log_likelihood
-
-
-_NORMAL = _Normal()
-
-
 def _own_model(x: Array, weight: Array, means: Array) -> Any:
-    start = _Moments(means[0, :], 0 * means[0, :] + 4)
-    fit = em.fit(_NORMAL, x, start, sample_weight=weight, chunk_size=10, max_iter=2)
+    start = Moments(means[0, :], 0 * means[0, :] + 4)
+    fit = em.fit(NORMAL, x, start, sample_weight=weight, chunk_size=10, max_iter=2)
     return fit, fit.converged
 
 
@@ -341,34 +239,37 @@ ALGORITHMS = (
     Case("arrays.diagonal.weighted_sum", diagonal.weighted_sum, normal((2, 3, 4, 5), (2, 3, 5))),
     Case("arrays.diagonal.quadratic", diagonal.quadratic, normal((2, 3, 4), (2, 3, 4, 5))),
     Case("arrays.diagonal.log_peak", diagonal.log_peak, positive((2, 3, 4))),
-    Case("em.fit", _own_model, _clusters),
-    Case("gmm.fit", _gmm("full", **_THREE_STARTS), _problems, variant="two problems, 3 starts"),
-    *(Case("gmm.fit", _gmm(kind), _clusters, variant=kind) for kind in ("tied", "diag", "spherical")),
-    *(Case("gmm.GaussianMixture", _gaussian_scores(kind), _gaussians(kind), variant=kind) for kind in COVARIANCES),
-    *(Case(f"mixture.Mixture.{name}", _each(name), _gaussians("diag")) for name in _EACH),
+    Case("em.fit", _own_model, draw_clusters),
+    Case("gmm.fit", _gmm("full", **_THREE_STARTS), draw_problems, variant="two problems, 3 starts"),
+    *(Case("gmm.fit", _gmm(kind), draw_clusters, variant=kind) for kind in ("tied", "diag", "spherical")),
+    *(Case("gmm.GaussianMixture", _gaussian_scores(kind), draw_gaussians(kind), variant=kind) for kind in COVARIANCES),
+    *(Case(f"mixture.Mixture.{name}", _each(name), draw_gaussians("diag")) for name in _EACH),
     Case(
-        "mixture.Mixture.score", _totals, _gaussians("diag"), also=tuple(f"mixture.Mixture.{name}" for name in _TOTALS)
+        "mixture.Mixture.score",
+        _totals,
+        draw_gaussians("diag"),
+        also=tuple(f"mixture.Mixture.{name}" for name in _TOTALS),
     ),
-    Case("gmm.GaussianMixture.from_parameters", _gaussian_parameters, _parameters),
+    Case("gmm.GaussianMixture.from_parameters", _gaussian_parameters, draw_parameters),
     Case(
         "gmm.GaussianMixture.sample",
         _sampled(GaussianMixture, covariance_type="diag"),
-        _parameters,
+        draw_parameters,
     ),
-    Case("mixture.Mixture.save", _saved, _gaussians("full")),
-    Case("mixture.Mixture.load", _saved, _gaussians("full")),
-    Case("binomial.fit", _binomial, _coins),
-    Case("binomial.fit_complete", _tossed, _coins),
-    Case("binomial.expected_log_likelihood", _expected, _tosses),
-    Case("binomial.BinomialMixture", _binomial_scores, _coins),
+    Case("mixture.Mixture.save", _saved, draw_gaussians("full")),
+    Case("mixture.Mixture.load", _saved, draw_gaussians("full")),
+    Case("binomial.fit", _binomial, draw_coins),
+    Case("binomial.fit_complete", _tossed, draw_coins),
+    Case("binomial.expected_log_likelihood", _expected, draw_tosses),
+    Case("binomial.BinomialMixture", _binomial_scores, draw_coins),
     Case(
         "binomial.BinomialMixture.from_parameters",
         _count_parameters(binomial.BinomialMixture, [3, 0, 9], [9, 9, 9]),
         positive((2,), (2,)),
     ),
-    Case("binomial.BinomialMixture.sample", _sampled(binomial.BinomialMixture, 9), _halves),
-    Case("multinomial.fit", _multinomial, _documents),
-    Case("multinomial.MultinomialMixture", _multinomial_scores, _documents),
+    Case("binomial.BinomialMixture.sample", _sampled(binomial.BinomialMixture, 9), draw_halves),
+    Case("multinomial.fit", _multinomial, draw_documents),
+    Case("multinomial.MultinomialMixture", _multinomial_scores, draw_documents),
     Case(
         "multinomial.MultinomialMixture.from_parameters",
         _count_parameters(multinomial.MultinomialMixture, [[3, 0], [1, 2]]),
@@ -377,23 +278,23 @@ ALGORITHMS = (
     Case(
         "multinomial.MultinomialMixture.sample",
         _sampled(multinomial.MultinomialMixture, 9),
-        lambda rng: _documents(rng)[2:],
+        lambda rng: draw_documents(rng)[2:],
     ),
-    Case("poisson.fit", _poisson, _counts),
-    Case("poisson.PoissonMixture", _poisson_scores, _counts),
+    Case("poisson.fit", _poisson, draw_counts),
+    Case("poisson.PoissonMixture", _poisson_scores, draw_counts),
     Case(
         "poisson.PoissonMixture.from_parameters",
         _count_parameters(poisson.PoissonMixture, [[3, 0], [1, 2]]),
         positive((2,), (2, 2)),
     ),
-    Case("poisson.PoissonMixture.sample", _sampled(poisson.PoissonMixture), lambda rng: _counts(rng)[2:]),
-    Case("kmeans.fit", _kmeans, _problems, variant="two problems, 3 starts"),
-    Case("kmeans.fit", _streamed, _clusters, variant="stream"),
+    Case("poisson.PoissonMixture.sample", _sampled(poisson.PoissonMixture), lambda rng: draw_counts(rng)[2:]),
+    Case("kmeans.fit", _kmeans, draw_problems, variant="two problems, 3 starts"),
+    Case("kmeans.fit", _streamed, draw_clusters, variant="stream"),
     Case("kmeans.KMeans.predict", _called("predict"), _far, variant="close centroids far away"),
     Case("kmeans.KMeans.predict", _called("predict"), _clustered),
     Case("kmeans.KMeans.transform", lambda m, x: 1 / m.transform(x), _far, smooth=False, variant="far away"),
     Case("kmeans.KMeans.transform", _called("transform", "assign"), _clustered, also=("kmeans.KMeans.assign",)),
-    Case("select.mixtures", _chosen, _clusters),
+    Case("select.mixtures", _chosen, draw_clusters),
     *ROUTINGS,
 )
 """What rests on the operations."""

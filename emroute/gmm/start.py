@@ -1,0 +1,87 @@
+"""Starts of Gaussian mixtures: standard coordinates from the data, and parameters as a user gives them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from emroute import backend as backends
+from emroute._engine.moments import Moments
+from emroute._engine.problems import align
+from emroute.arrays.creation import swap
+from emroute.arrays.functions import eps, tiny
+from emroute.backend import Array, compiled
+from emroute.errors import InputError
+from emroute.gmm.model import GaussianModel, Params, begin
+from emroute.gmm.width import root_mean_square
+from emroute.validate import as_parameter, mixing_weights, require
+
+__all__ = ["from_init", "standard", "symmetric"]
+
+
+def standard(
+    model: GaussianModel, k: int, moments: Moments, width: Array, sample: Array, floor: Array | float
+) -> Params:
+    """Coordinates in which the features' widths are 1 (spherical: on average), 0 counting as 1.
+
+    Parameters
+    ----------
+    model, k
+        The model and its number of components.
+    moments
+        Of all rows.
+    width, sample
+        Widths and standard deviations of a sample of the rows, from `widths`.
+    floor
+        The least variance in these coordinates.
+    """
+    xp, centre = backends.namespace(width), moments.centre
+    # squares of tiny numbers underflow; where they do, a sample's deviations, taken in units of its widths, do not
+    resolved = moments.variance > tiny(centre) / eps(centre) ** 2
+    deviation = xp.where(resolved, xp.sqrt(moments.variance), sample)
+    # a constant feature's deviation is 0 only but for rounding, which differs between libraries
+    rounding = 4 * eps(centre) * xp.abs(moments.mean)
+    deviation = xp.where(deviation > rounding, deviation, xp.zeros_like(deviation))
+    width = xp.where((width > 0) & (deviation > 0), width, deviation)
+    if model.covariance_type == "spherical":
+        width, deviation = (xp.zeros_like(y) + root_mean_square(y, -1) for y in (width, deviation))
+    width, deviation = (xp.where(y > 0, y, xp.ones_like(y)) for y in (width, deviation))
+    return begin(model, k, centre, width, xp.zeros_like(centre[..., 0]) + floor, deviation / width)
+
+
+def from_init(model: GaussianModel, params: Params, init: tuple[Any, ...]) -> Params:
+    """A start of weights, means and covariances, as users see them."""
+    if len(init) != 3:
+        raise InputError(f"got a start of {len(init)} parts, expected (weights, means, covariances)")
+    like, (k, d), covariance = params.means, params.means.shape[-2:], model.covariance
+    weights = mixing_weights(init[0], like, k)
+    batch = tuple(params.centre.shape[:-1])
+    means = as_parameter("means", init[1], like, (k, d), batch)
+    covariances = as_parameter("covariances", init[2], like, covariance.shape(k, d), batch)
+    if covariance.rank > 1 and covariances.shape[-1] == covariances.shape[-2] and model.covariance_type != "diag":
+        require(symmetric(covariances), lambda: "covariances must be symmetric")
+    own = (weights, 1), (means, 2), (covariances, covariance.rank)
+    own, shared = align(batch, own, (params.centre, params.scale, params.floor, params.reach))
+    params, positive = compiled(backends.get(like), _start, model)(params, own, shared)
+    require(positive, lambda: "covariances must be positive definite; add a small multiple of the identity")
+    return params
+
+
+def symmetric(matrices: Array) -> Array:
+    """Whether matrices are symmetric but for rounding, whatever the units of their rows."""
+    xp = backends.namespace(matrices)
+    root = xp.sqrt(xp.abs(xp.linalg.diagonal(matrices)))
+    uneven = xp.abs(matrices - swap(matrices)) <= eps(matrices) ** 0.5 * root[..., :, None] * root[..., None, :]
+    return xp.all(uneven)
+
+
+def _start(model: GaussianModel, params: Params, own: list[Array], shared: tuple[Array, ...]) -> tuple[Params, Array]:
+    """Bring a start into standard coordinates; and whether its covariances are positive definite."""
+    weights, means, covariances = own
+    centre, scale, floor, reach = shared
+    params = params._replace(centre=centre, scale=scale, floor=floor, reach=reach)
+    covariances = model.covariance.scaled(covariances, 1 / params.scale)
+    means = (means - params.centre[..., None, :]) / params.scale[..., None, :]
+    d = means.shape[-1]
+    spread = model.covariance.decompose(covariances, params.floor, d, model.resolution(means, d))
+    params = model.complete(params._replace(weights=weights, means=means, spread=spread))
+    return params, backends.namespace(means).all(model.covariance.least(covariances) > 0)
