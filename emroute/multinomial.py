@@ -196,11 +196,11 @@ def fit(
     [0.5, 0.5]
     """
     options = Options(
-        tol=tol,
-        max_iter=max_iter,
-        chunk_size=chunk_size,
-        callback=callback,
-        progress=progress,
+        tol,
+        max_iter,
+        chunk_size,
+        callback,
+        progress,
         sample_weight=sample_weight,
         weights=weights,
         init=init,

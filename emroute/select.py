@@ -197,15 +197,7 @@ def mixtures(
         raise InputError("a start fits one number of components; expected init='k-means++' or 'random'")
     _check_data(x)
     x, sample_weight = (y if y is None else backends.get(y).detach(y) for y in (x, sample_weight))
-    options = Options(
-        tol=tol,
-        max_iter=max_iter,
-        chunk_size=chunk_size,
-        sample_weight=sample_weight,
-        init=init,
-        n_init=n_init,
-        rng=rng,
-    )
+    options = Options(tol, max_iter, chunk_size, sample_weight=sample_weight, init=init, n_init=n_init, rng=rng)
     check_number("covariance_floor", covariance_floor)
     varying = _varying(x)
     part = x if varying is None else backends.namespace(x).take(x, varying, axis=-1)

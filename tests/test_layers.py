@@ -202,3 +202,8 @@ def unannotated(function):
     signature = inspect.signature(function)
     bare = [name for name, parameter in signature.parameters.items() if parameter.annotation is parameter.empty]
     return bare + ["return"] * (signature.return_annotation is signature.empty)
+
+
+def test_the_version_is_the_same_everywhere():
+    cited = (PACKAGE.parent / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {emroute.__version__}\n" in cited

@@ -243,11 +243,11 @@ def fit(
     """
     data = heads if trials is None and not is_array(heads) else as_pair(heads, trials)
     options = Options(
-        tol=tol,
-        max_iter=max_iter,
-        chunk_size=chunk_size,
-        callback=callback,
-        progress=progress,
+        tol,
+        max_iter,
+        chunk_size,
+        callback,
+        progress,
         sample_weight=sample_weight,
         weights=weights,
         init=init,

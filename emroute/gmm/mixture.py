@@ -234,15 +234,7 @@ def fit(
     check_choice("covariance_type", covariance_type, tuple(COVARIANCES))
     check_number("covariance_floor", covariance_floor)
     options = Options(
-        tol=tol,
-        max_iter=max_iter,
-        chunk_size=chunk_size,
-        callback=callback,
-        progress=progress,
-        sample_weight=sample_weight,
-        init=init,
-        n_init=n_init,
-        rng=rng,
+        tol, max_iter, chunk_size, callback, progress, sample_weight=sample_weight, init=init, n_init=n_init, rng=rng
     )
     fitted = fit_model(GaussianModel(covariance_type), x, n_components, covariance_floor, options)
     tell(fitted.remarks(max_iter))

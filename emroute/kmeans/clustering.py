@@ -178,15 +178,7 @@ def fit(
     ([0, 0, 1, 1], [-181.0, -21.556, -1.0, -1.0])
     """
     options = Options(
-        tol=tol,
-        max_iter=max_iter,
-        chunk_size=chunk_size,
-        callback=callback,
-        progress=progress,
-        sample_weight=sample_weight,
-        init=init,
-        n_init=n_init,
-        rng=rng,
+        tol, max_iter, chunk_size, callback, progress, sample_weight=sample_weight, init=init, n_init=n_init, rng=rng
     )
     clusters = cluster(x, n_clusters, options)
     tell(remarks(clusters, max_iter))
