@@ -21,7 +21,7 @@ def remarks(fitted: Any, max_iter: int) -> list[str]:
         return []
     host = backends.get(status).to_numpy(status)
     ends = {
-        Status.MAX_ITER: f"did not converge in {max_iter} iterations: raise max_iter or tol",
+        Status.MAX_ITER: f"did not converge in {max_iter} iteration{'s' * (max_iter > 1)}: raise max_iter or tol",
         Status.NON_FINITE: "met a number that is not finite, and ended before it: scale the data, or give a start "
         "under which every row is possible",
     }

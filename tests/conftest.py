@@ -1,6 +1,7 @@
 """Every test that asks for `lib` runs on every array library; where one cannot run it is skipped once, with its reason.
 
-JAX compiles each case. So the default run has one case of each test on JAX, and ``-m thorough`` has the others.
+JAX compiles each case. So the default run has one case of a test on JAX, where the program that it traces is what is
+tested, and no network that learns for long. ``-m thorough`` has the rest.
 """
 
 import importlib.util
@@ -30,8 +31,32 @@ settings.load_profile("emroute")
 
 
 SMOKE = {  # what a change of an algorithm breaks first
-    *("test_binomial.py", "test_em.py", "test_families.py", "test_figures.py", "test_gmm.py", "test_kmeans.py"),
-    *("test_backends.py", "test_capsule_routing.py", "test_counts.py", "test_layers.py", "test_streams.py"),
+    *("test_em.py", "test_families.py", "test_figures.py", "test_gmm.py", "test_kmeans.py", "test_backends.py"),
+    *("test_capsule_routing.py", "test_counts.py", "test_layers.py", "test_streams.py"),
+}
+ON_JAX = {  # where the program that JAX traces is what is tested; elsewhere its cases are thorough
+    *SMOKE,
+    *("test_capabilities.py", "test_capsule_gradients.py", "test_close_centroids.py", "test_gradients.py"),
+    *("test_jax.py", "test_precision.py", "test_testing.py", "test_votes_precision.py"),
+}
+LONG = {  # networks that learn, export and pages around them: each takes ten seconds or more
+    "test_docs.py::test_keras_page_runs[jax]",
+    "test_docs.py::test_page_runs[howto/own-network.md]",
+    "test_models.py::test_a_trained_network_knows_its_images[matrix-capsnet-mnist]",
+    "test_models.py::test_flax_reads_the_same_network[matrix-capsnet-mnist]",
+    "test_nn.py::test_both_frameworks_find_the_same[MatrixCapsNet]",
+    "test_nn.py::test_both_frameworks_learn_alike[MatrixCapsNet]",
+    "test_nn.py::test_compiles[MatrixCapsNet]",
+    "test_nn.py::test_torch_learns_64_digits[MatrixCapsNet]",
+    "test_nn_start.py::test_three_layers_learn_on_flax",
+    "test_onnx.py::test_onnxruntime_finds_the_same_in_any_batch[MatrixCapsNet]",
+    "test_sklearn.py::test_parts_of_scikit_learns_own_suite",
+    "test_training.py::test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit[torch-train_matrix_capsnet]",
+    "test_training.py::test_a_run_that_is_killed_goes_on_where_it_was",
+    "test_training.py::test_each_script_trains_and_says_what_is_wrong[train_cnn]",
+    "test_training.py::test_each_script_trains_and_says_what_is_wrong[train_matrix_capsnet]",
+    "test_training.py::test_what_was_trained_is_looked_into[train_capsnet]",
+    "test_training.py::test_what_was_trained_is_looked_into[train_matrix_capsnet]",
 }
 
 
@@ -44,7 +69,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     for line in (
         "on_jax(*ids): of a test's cases JAX, which compiles each, runs only these",
-        "thorough: on JAX all cases of a test but the first, which the default run leaves out",
+        "thorough: what the default run leaves out: most of JAX's cases, and networks that learn",
         "smoke: NumPy alone, in the files that a change breaks first",
     ):
         config.addinivalue_line("markers", line)
@@ -65,7 +90,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         first = (test, library) not in seen
         if (library in ABSENT and not first) or _refused_on_jax(item, library):  # one is skipped, with its reason
             left_out.append(item)
-        elif library == "jax" and not first and not item.get_closest_marker("on_jax"):
+        elif _waits(item, library, first):
             item.add_marker("thorough")
             if not _in_part(config.getoption("--part"), item):
                 left_out.append(item)
@@ -79,6 +104,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _id(item: pytest.Item) -> str:
     return item.nodeid.partition("[")[2].removesuffix("]")
+
+
+def _waits(item: pytest.Item, library: str, first: bool) -> bool:
+    """Whether a test is thorough: JAX's further cases, all of them where its program is not what is tested, and LONG."""
+    if library == "jax":
+        chosen = item.get_closest_marker("on_jax") is not None
+        return item.path.name not in ON_JAX or not (first or chosen)
+    return item.nodeid.removeprefix("tests/") in LONG
 
 
 def _refused_on_jax(item: pytest.Item, library: str) -> bool:

@@ -154,7 +154,7 @@ def divide(part: Array | float, whole: Array) -> Array:
     """
     xp, most = namespace(whole), -math.log2(tiny(whole))
     exponent = xp.round(xp.log2(xp.abs(get(whole).detach(whole))))
-    scale = 2.0 ** -xp.clip(exponent, -most, most)
+    scale = xp.pow(xp.full_like(exponent, 2.0), xp.clip(-exponent, -most, most))
     return (part * scale) / (whole * scale)
 
 

@@ -108,7 +108,7 @@ class GaussianMixture(Mixture):
         check_floating("means", means)
         model = GaussianModel(covariance_type)
         k, d = means.shape[-2:] if means.ndim > 1 else (1, 1)
-        nothing = full((*weights.shape[:-1], d), 0, like=means)
+        nothing = full((d,), 0, like=means)
         backend = backends.get(means)
         params = compiled(backend, begin, model, k)(nothing, nothing + 1, full((), 0, like=means), nothing + 1)
         params = from_init(model, params, (weights, means, covariances))
