@@ -107,7 +107,7 @@ def _id(item: pytest.Item) -> str:
 
 
 def _waits(item: pytest.Item, library: str, first: bool) -> bool:
-    """Whether a test is thorough: JAX's further cases, all of them where its program is not what is tested, and LONG."""
+    """Whether a test is thorough: JAX's further cases, all where its program is not what is tested, and LONG."""
     if library == "jax":
         chosen = item.get_closest_marker("on_jax") is not None
         return item.path.name not in ON_JAX or not (first or chosen)
