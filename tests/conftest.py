@@ -41,15 +41,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    for line in (
-        "on_jax(*ids): of a test's cases JAX, which compiles each, runs only these",
-        "thorough: on JAX all cases of a test but the first, which the default run leaves out",
-        "smoke: NumPy alone, in the files that a change breaks first",
-    ):
-        config.addinivalue_line("markers", line)
-
-
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Under ``-m smoke`` load no file but those that have something to run: imports take longer than the tests."""
     only_smoke = config.getoption("markexpr") == "smoke" and collection_path.suffix == ".py"
