@@ -208,3 +208,10 @@ def unannotated(function):
 def test_the_version_is_the_same_everywhere():
     cited = (PACKAGE.parent / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\nversion: {emroute.__version__}\n" in cited
+
+
+def test_doctests_of_one_module_can_be_run():
+    """Without `tests/`, whose conftest is not read then."""
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "emroute/poisson.py"]
+    done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stdout + done.stderr
