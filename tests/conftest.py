@@ -66,15 +66,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    for line in (
-        "on_jax(*ids): of a test's cases JAX, which compiles each, runs only these",
-        "thorough: what the default run leaves out: most of JAX's cases, and networks that learn",
-        "smoke: NumPy alone, in the files that a change breaks first",
-    ):
-        config.addinivalue_line("markers", line)
-
-
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Under ``-m smoke`` load no file but those that have something to run: imports take longer than the tests."""
     only_smoke = config.getoption("markexpr") == "smoke" and collection_path.suffix == ".py"
@@ -171,7 +162,7 @@ def lib(xp_name: str) -> Library:
     return library(xp_name)
 
 
-@pytest.fixture(scope="session", params=_params("numpy", "array_api_strict", "torch", "cupy", "torch-cuda"))
+@pytest.fixture(scope="session", params=_params(*(name for name in LIBRARIES if not name.startswith("jax"))))
 def eager_lib(request: pytest.FixtureRequest) -> Library:
     """A library that compiles nothing, for what has many shapes; the same lines run on JAX in other tests."""
     return library(request.param)

@@ -1,6 +1,7 @@
 """What the tests share: array libraries under one face, data, and the equations written out in plain NumPy."""
 
 import contextlib
+import importlib
 import inspect
 import itertools
 from collections.abc import Callable, Iterator
@@ -53,12 +54,6 @@ class Library:
 def library(name: str) -> Library:
     """Return a library by name; ``-cuda`` at the end asks for its GPU."""
     kind, _, device = name.partition("-")
-    if kind == "numpy":
-        return Library(name, np)
-    if kind == "array_api_strict":
-        import array_api_strict
-
-        return Library(name, array_api_strict)
     if kind == "torch":
         import torch
 
@@ -67,9 +62,7 @@ def library(name: str) -> Library:
         import jax
 
         return Library(name, jax.numpy, jax.devices(device or "cpu")[0])
-    import cupy
-
-    return Library(name, cupy)
+    return Library(name, importlib.import_module(kind))
 
 
 NUMPY = Library("numpy", np)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import emroute
 from emroute import backend, binomial, capsule, gmm, kmeans, multinomial, poisson
 from emroute.capability import Capabilities, capabilities
 from emroute.errors import InputError, InputTypeError
@@ -52,7 +53,6 @@ UNDECLARED = {
     "emroute.sklearn": "scikit-learn's validation around the fits: test_sklearn.py",
     "emroute.validate": "checks",
 }
-KINDS = ("gmm.GaussianMixture", "binomial.BinomialMixture", "multinomial.MultinomialMixture", "poisson.PoissonMixture")
 NO_REVERSE = {
     "array.either": "a loop on JAX, which has no reverse mode",
     "array.set_at": "in place on Torch, which refuses that of what has a gradient",
@@ -62,7 +62,7 @@ ELSEWHERE = {
     "kmeans.fit": "its case draws the starts of all problems together: test_kmeans.py",
     "mixture.Mixture.load": "files: test_gmm.py",
     "mixture.Mixture.save": "files: test_gmm.py",
-} | {f"{kind}.sample": "one stream of draws for all" for kind in KINDS}
+} | dict.fromkeys(FAMILIES["samples"], "one stream of draws for all")
 SHARED = {"transforms", "beta_u", "beta_a", "clusters"}
 """Arguments that all samples of a batch have in common."""
 
@@ -304,8 +304,13 @@ def test_the_readme_shows_the_declarations():
 def test_the_short_table_leaves_no_function_to_use_out():
     listed = {name for names in FAMILIES.values() for name in names}
     assert listed <= DECLARED.keys()
-    missing = {name for name in DECLARED if name.endswith((".fit", "_routing", "_loss"))} - listed
-    assert not missing
+    missing = {name for name in DECLARED if name.endswith((".fit", ".sample", "_routing", "_loss"))} - listed
+    assert not missing, f"add to a row of emroute.testing.table.FAMILIES: {missing}"
+
+
+def test_modules_with_a_fit_come_with_the_package():
+    modules = {name.removesuffix(".fit") for name in DECLARED if name.endswith(".fit")}
+    assert not modules - set(emroute.__all__), f"import in emroute/__init__.py: {modules - set(emroute.__all__)}"
 
 
 def test_capabilities_are_said_in_words():

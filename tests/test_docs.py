@@ -9,6 +9,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import tomllib
 from operator import attrgetter
 from pathlib import Path
 
@@ -187,17 +188,26 @@ def test_own_backend_serves_its_library(tmp_path):
         name = text.partition("\n")[0].removeprefix("# ")
         (tmp_path / name).write_text(text)
     ((_, table),) = blocks(DOCS / "add-a-backend.md", "toml")
-    key, module = re.search(r'^(\w+) = "(\w+)"$', table, re.MULTILINE).groups()
+    project = tomllib.loads(table)
+    ((key, module),) = project["project"]["entry-points"]["emroute.backends"].items()
+    assert {f"{name}.py" for name in project["tool"]["setuptools"]["py-modules"]} < set(os.listdir(tmp_path))
     metadata = tmp_path / "emroute_toyarray-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: emroute-toyarray\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text(f"[emroute.backends]\n{key} = {module}\n")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "use.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert not done.returncode, done.stderr
-    assert done.stdout.startswith("GaussianMixture(n_components=2, log_likelihood=-1130.26")
+
+    def output(*arguments):
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert not done.returncode, done.stdout + done.stderr
+        return done.stdout
+
+    assert output("use.py").startswith("GaussianMixture(n_components=2, log_likelihood=-1130.26")
+    checked = output("-m", "emroute", "check", "--backend", key)
+    assert re.search(rf"numpy +{key}", checked)
+    assert "All is well" in checked
 
 
 def listed(page: str) -> list[str]:
@@ -209,7 +219,9 @@ def test_every_public_module_is_in_the_reference():
     """The package itself and its entry for ``python -m`` aside."""
     modules = listed("modules.md")
     assert len(set(modules)) == len(modules)
-    assert set(modules) == set(public_modules()) - {"emroute", "emroute.__main__"}
+    public = set(public_modules()) - {"emroute", "emroute.__main__"}
+    assert not public - set(modules), f"add to docs/api/modules.md: {public - set(modules)}"
+    assert not set(modules) - public, f"take out of docs/api/modules.md: {set(modules) - public}"
 
 
 def test_every_public_function_and_class_is_in_the_reference():
@@ -222,7 +234,8 @@ def test_every_public_function_and_class_is_in_the_reference():
     for module in map(importlib.import_module, re.findall(r"^ {3}(emroute[\w.]*)$", outer, re.MULTILINE)):
         public = {name: getattr(module, name) for name in module.__all__}
         wanted = {name for name, value in public.items() if inspect.isroutine(value) or inspect.isclass(value)}
-        assert not {name for name in wanted if id(public[name]) not in found}, module.__name__
+        lacking = {f"{module.__name__}.{name}" for name in wanted if id(public[name]) not in found}
+        assert not lacking, f"add to docs/api/index.md, or take out of the module's __all__: {lacking}"
 
 
 def test_links_between_files_lead_somewhere():

@@ -571,6 +571,19 @@ def test_places_are_libraries_once_each():
     assert places("torch", "cpu") == places(["torch", "torch"], ["cpu", "cpu"]) == [Place("torch", "cpu")]
 
 
+def test_a_library_that_cannot_be_compared_is_not_left_out_in_silence(monkeypatch):
+    """All would be well then, NumPy having been compared with itself."""
+    with monkeypatch.context() as patch:
+        patch.delattr(array_api_strict, "zeros")
+        for libraries in (None, [STRICT]):
+            with pytest.raises(InputError, match=f"{STRICT} cannot use .* no attribute 'zeros'; give .* `anchor`"):
+                places(libraries)
+    monkeypatch.setattr(portable, "devices", tuple, raising=False)
+    assert STRICT not in {place.library for place in places()}
+    with pytest.raises(InputError, match=f"no device for {STRICT} here"):
+        places([STRICT])
+
+
 # Strategies, and the plug-in for pytest
 
 

@@ -1,6 +1,6 @@
 """Mixtures of binomials."""
 
 from emroute.binomial.complete import expected_log_likelihood, fit_complete
-from emroute.binomial.mixture import Binomial, BinomialMixture, Params, fit
+from emroute.binomial.mixture import BinomialMixture, fit
 
-__all__ = ["Binomial", "BinomialMixture", "Params", "expected_log_likelihood", "fit", "fit_complete"]
+__all__ = ["BinomialMixture", "expected_log_likelihood", "fit", "fit_complete"]

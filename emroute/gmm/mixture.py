@@ -110,7 +110,7 @@ class GaussianMixture(Mixture):
         k, d = means.shape[-2:] if means.ndim > 1 else (1, 1)
         nothing = full((d,), 0, like=means)
         backend = backends.get(means)
-        params = compiled(backend, begin, model, k)(nothing, nothing + 1, full((), 0, like=means), nothing + 1)
+        params = compiled(backend, begin, model, k)(nothing, nothing + 1, nothing[..., 0], nothing + 1)
         params = from_init(model, params, (weights, means, covariances))
         spread = params.spread
         return cls.unfitted(model, params._replace(spread=spread._replace(floored=0 * spread.floored)))

@@ -58,14 +58,16 @@ class Place:
         InputError
             If the device or the dtype cannot be had.
         """
+        make = getattr(self.backend, "anchor", None)
         try:
-            make = getattr(self.backend, "anchor", None)
             return make(self.device, dtype) if make else self._zero(dtype)
         # each library has its own errors for a device that is not there
         except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, AttributeError) as error:
             where = "its default device" if self.device is None else f"device {self.device!r}"
             reason = str(error).strip().partition("\n")[0]
-            raise InputError(f"{self.library} cannot use {where} with {dtype}: {reason}") from None
+            lacks = make is None and isinstance(error, AttributeError)
+            advice = "; give its backend the member `anchor`" if lacks else ""
+            raise InputError(f"{self.library} cannot use {where} with {dtype}: {reason}{advice}") from None
 
     def has(self, dtype: str) -> bool:
         """Whether the device and the dtype can be had."""
@@ -100,7 +102,7 @@ def places(libraries: str | Sequence[str] | None = None, devices: str | Sequence
     BackendError
         If a library named has no backend or is not installed.
     InputError
-        If no library has one of the devices.
+        If no library has one of the devices, a library named has none, or on one there is no array of either dtype.
 
     Examples
     --------
@@ -114,7 +116,13 @@ def places(libraries: str | Sequence[str] | None = None, devices: str | Sequence
             raise BackendError(f"{name} is not installed; these are: {usable}")
         backends.named(name)
     if devices is None:
-        return [Place(name, device) for name in names for device in _devices(name)]
+        found = [Place(name, device) for name in names for device in _devices(name)]
+        for place in found:  # what cannot be had would be left out of every comparison, and nothing be said
+            if not (place.has("float32") or place.has("float64")):
+                place.anchor("float32")
+        if idle := [] if libraries is None else sorted(set(names) - {place.library for place in found}):
+            raise InputError(f"no device for {', '.join(idle)} here")
+        return found
     asked = _each_once(devices)
     found = [Place(name, device) for device in asked for name in names if Place(name, device).has("float32")]
     for device in asked:

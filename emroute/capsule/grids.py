@@ -1,0 +1,166 @@
+"""Convolutional capsules: routing between grids, with transforms shared by all positions (Hinton et al. 2018).
+
+Blocks are of windows, (image, parent position) pairs, whose children are the C = K * K * I capsules in them. Votes are
+cast anew for every block and iteration. What lasts from one iteration to the next are the logits, one for H entries
+of votes, and their logsumexp over all parents of a child, so that R_ij = exp(logits - norm).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from emroute import backend as backends
+from emroute.arrays.creation import constant, itemsize
+from emroute.arrays.functions import logsumexp
+from emroute.backend import Array, compiled
+from emroute.capsule.checks import check_activations, check_floats, check_grid, for_statistics
+from emroute.capsule.gaussians import widen_betas
+from emroute.capsule.routing import Children, History, Options, Routing, check_finite, finish, follow
+from emroute.capsule.votes import vote_views
+from emroute.capsule.windows import Windows, check_windows
+from emroute.errors import InputError
+
+__all__ = ["route_grid"]
+
+
+class _Grid(NamedTuple):
+    """Capsules on a grid, and their parents."""
+
+    poses: Array
+    """``(n, h * w, I, P, P)``."""
+    activations: Array
+    """``(n, h * w, I)``."""
+    transforms: Array
+    """``(C, J, P, P)``."""
+    of_parents: tuple[Array, ...]
+    """Such as costs ``(n * Q, J)``."""
+
+
+class _Logits(NamedTuple):
+    """What lasts from one iteration to the next: assignments are exp(logits - norm)."""
+
+    logits: Array
+    """``(n * Q, J, C)``."""
+    norm: Array
+    """``(n * Q, 1, C)``: their logsumexp over all parents of a child."""
+
+
+@dataclass(frozen=True)
+class _OverWindows:
+    """An iteration over blocks of windows, whose votes are cast anew each time."""
+
+    options: Options
+    windows: Windows
+    grid: _Grid
+
+    def start(self) -> _Logits:
+        (n, _, i, *_), (c, j, *_) = self.grid.poses.shape, self.grid.transforms.shape
+        xp, q = backends.namespace(self.grid.poses), self.windows.children.shape[0]
+        first = constant(np.repeat(self.windows.first_norm(j), i, axis=1), like=self.grid.activations)
+        norm = xp.reshape(xp.broadcast_to(first, (n, q, c)), (n * q, 1, c))
+        return _Logits(xp.broadcast_to(xp.zeros_like(norm), (n * q, j, c)), norm)
+
+    def update(self, state: _Logits, temperature: float, last: bool) -> tuple[Array, Array, _Logits | None]:
+        (n, _, i, p, _), (c, j, *_) = self.grid.poses.shape, self.grid.transforms.shape
+        xp, backend = backends.namespace(self.grid.poses), backends.get(self.grid.poses)
+        q, s = self.windows.children.shape
+        poses, activations = _padded(self.grid.poses), _padded(self.grid.activations)
+
+        def some(index: Array, logits: Array, norm: Array, *of_parents: Array) -> tuple[Array, ...]:
+            rows = xp.reshape(index, (-1,))
+            views = vote_views(xp.reshape(xp.take(poses, rows, axis=0), (-1, c, p, p)), self.grid.transforms)
+            active = xp.reshape(xp.take(activations, rows, axis=0), (-1, c))
+            children = Children(views, active, of_parents or (xp.zeros_like(views[..., 0]),))
+            found = self.options.rule.step(children, logits - norm, logits, temperature, last)
+            if last:
+                return found.poses, found.activations
+            return *found, xp.reshape(logsumexp(found.logits, axis=-2), (-1, s, i))
+
+        size = max(1, backend.chunk_size(2 * itemsize(activations) * j * p * p) // c)
+        arrays = [self.windows.index(n, poses), state.logits, state.norm, *self.grid.of_parents]
+        found, activations_of_parents, *rest = backend.map_blocks(some, arrays, size, self.options.recompute)
+        if last:
+            return found, activations_of_parents, None
+        logits, log_sums = rest
+        norm = self.windows.norm(xp.reshape(log_sums, (n, q, s, i)))
+        return found, activations_of_parents, _Logits(logits, xp.reshape(norm, (n * q, 1, c)))
+
+    def assignments(self, state: _Logits) -> Array:
+        return backends.namespace(state.logits).exp(state.logits - state.norm)
+
+
+def _padded(x: Array) -> Array:
+    """Rows ``(n * h * w + 1, ...)``: those of all images followed by one of zeros."""
+    xp = backends.namespace(x)  # one for each would do, but XLA's vectorizer (jaxlib 0.9.2) crashes on 8 types of them
+    rows = xp.reshape(x, (-1, *x.shape[2:]))
+    return xp.concat([rows, xp.zeros_like(rows[:1, ...])])
+
+
+def _follow(options: Options, windows: Windows, grid: _Grid, schedule: tuple[float, ...]) -> History:
+    iteration = _OverWindows(options, windows, grid)
+    return follow(iteration, iteration.start(), schedule, options.return_path)
+
+
+def route_grid(
+    capsules: tuple[Array, Array],
+    transforms: Array,
+    betas: tuple[Array, ...],
+    geometry: tuple[int, int, str],
+    options: Options,
+) -> Any:
+    """Validate, flatten batch and grid, run, restore shapes.
+
+    Parameters
+    ----------
+    capsules
+        Poses ``(..., h, w, I, P, P)`` and activations ``(..., h, w, I)``.
+    transforms
+        ``(K, K, I, J, P, P)``.
+    betas
+        Costs of the parents, both, or none for a rule without them.
+    geometry
+        Stride, padding, and over what assignments are normalized.
+    options
+        With the rule, whose `step` is given views of the votes in `Children`; its `children` is not called.
+
+    Returns
+    -------
+    Routing
+        As of `emroute.capsule.conv_em_routing`.
+    """
+    poses, activations = capsules
+    check_grid(poses)
+    check_floats("transforms", poses, transforms)
+    *batch, h, w, i, p, _ = poses.shape
+    shape = tuple(transforms.shape)
+    if len(shape) != 6 or shape[0] != shape[1] or (shape[2], *shape[4:]) != (i, p, p) or 0 in shape:
+        raise InputError(f"transforms have shape {shape}, expected (K, K, I, J, P, P) with I = {i} and P = {p}")
+    kernel, j = shape[0], shape[3]
+    windows = check_windows(h, w, kernel, *geometry)
+    xp, n = backends.namespace(poses), math.prod(batch)
+    activations = check_activations(activations, (*batch, h, w), i, poses)
+    wide, active, kernels = for_statistics(poses, poses, activations, transforms)
+    lead = (*batch, *windows.grid)
+    costs = widen_betas(betas[0], betas[1], (*lead, j), poses) if betas else ()
+    grid = _Grid(
+        xp.reshape(wide, (n, h * w, i, p, p)),
+        xp.reshape(active, (n, h * w, i)),
+        xp.reshape(kernels, (-1, j, p, p)),
+        tuple(xp.reshape(x, (-1, j)) for x in costs),
+    )
+    static = options._replace(schedule=())  # other temperatures compile nothing
+    history = compiled(backends.get(poses), _follow, static, windows)(grid, options.schedule)
+    check_finite(history, poses=poses, transforms=transforms, **dict(zip(("beta_u", "beta_a"), betas, strict=False)))
+
+    def arrange(routing: Routing) -> Routing:
+        return Routing(
+            xp.reshape(routing.poses, (*lead, j, p, p)),
+            xp.reshape(routing.activations, (*lead, j)),
+            xp.reshape(routing.assignments, (*lead, kernel, kernel, i, j)),
+        )
+
+    return finish(history, poses, options.return_path, arrange)
