@@ -118,6 +118,7 @@ def test_the_arguments_that_are_spoilt_below_are_good(lib, name):
         (("vote", *CAPSULES[:1], *CAPSULES[3:]), {"transforms": normal(I, J, 3, 3)}, ("transforms have", "P = 2")),
         (("vote", *CAPSULES[:1], *CAPSULES[3:]), {"transforms": PAIRS[:, :0]}, ("transforms have shape (4, 0, 2, 2)",)),
         (CAPSULES[1:], {"poses": GRIDS[0, ..., 0]}, ("poses have shape (3, 4, 4, 2)", "(..., h, w, I, P, P)")),
+        (CAPSULES[1:], {"poses": normal(P)}, ("poses have shape (2,)", "(..., h, w, I, P, P)")),
         (CAPSULES[1:], {"poses": normal(1, *GRID, I, P, P + 1)}, ("poses have shape", "square")),
         (CAPSULES[1:], {"poses": GRIDS[:0]}, ("poses have shape (0,", "no axis of length 0")),
         (CAPSULES[1:], {"poses": GRIDS[:, :0]}, ("poses have shape (1, 0,", "no axis of length 0")),

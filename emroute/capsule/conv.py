@@ -59,6 +59,8 @@ class _OverWindows:
     options: Options
     windows: Windows
     grid: _Grid
+    children: tuple[Array, Array]
+    """Poses and activations of all images, one capsule position after another, as `_padded` has them."""
 
     def start(self) -> _Logits:
         (n, _, i, *_), (c, j, *_) = self.grid.poses.shape, self.grid.transforms.shape
@@ -71,7 +73,7 @@ class _OverWindows:
         (n, _, i, p, _), (c, j, *_) = self.grid.poses.shape, self.grid.transforms.shape
         xp, backend = backends.namespace(self.grid.poses), backends.get(self.grid.poses)
         q, s = self.windows.children.shape
-        poses, activations = _padded(self.grid.poses), _padded(self.grid.activations)
+        poses, activations = self.children
 
         def some(index: Array, logits: Array, norm: Array, *of_parents: Array) -> tuple[Array, ...]:
             rows = xp.reshape(index, (-1,))
@@ -104,7 +106,7 @@ def _padded(x: Array) -> Array:
 
 
 def _follow(options: Options, windows: Windows, grid: _Grid, schedule: tuple[float, ...]) -> History:
-    iteration = _OverWindows(options, windows, grid)
+    iteration = _OverWindows(options, windows, grid, (_padded(grid.poses), _padded(grid.activations)))
     return follow(iteration, iteration.start(), schedule, options.return_path)
 
 
@@ -115,9 +117,8 @@ def _route(
     geometry: tuple[int, int, str],
     options: Options,
 ) -> Any:
-    """Validate, flatten batch and grid, run, restore shapes."""
+    """Validate all but the poses, flatten batch and grid, run, restore shapes."""
     poses, activations = capsules
-    check_grid(poses)
     check_floats("transforms", poses, transforms)
     *batch, h, w, i, p, _ = poses.shape
     shape = tuple(transforms.shape)
@@ -220,6 +221,7 @@ def conv_em_routing(
     >>> round(float(found.assignments.sum()), 6)  # each of the 50 children is shared out once
     50.0
     """
+    check_grid(poses)
     options = em_options(cost, epsilon, inverse_temperature, n_iter, recompute=recompute, return_path=return_path)
     geometry = stride, padding, normalize_over
     return _route((poses, activations), transforms, (beta_u, beta_a), geometry, options)
@@ -266,7 +268,9 @@ def conv_dynamic_routing(
     >>> found.poses.shape
     (1, 3, 3, 4, 4, 4)
     """
+    check_grid(poses)
     schedule = (1.0,) * check_count("n_iter", n_iter)
     options = Options(Products(), schedule, bool(recompute), bool(return_path))
     geometry = stride, padding, normalize_over
-    return _route((poses, backends.namespace(poses).ones_like(poses[..., 0, 0])), transforms, (), geometry, options)
+    activations = backends.namespace(poses).ones_like(poses[..., 0, 0])
+    return _route((poses, activations), transforms, (), geometry, options)
