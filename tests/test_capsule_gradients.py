@@ -245,9 +245,8 @@ def test_torch_compiles_the_way_back_through_blocks(blocks_of_one):
 
 def test_gradients_of_shared_transforms_are_summed_over_blocks_in_float32(blocks_of_one):
     rng = np.random.default_rng(0)
-    poses, transforms, slopes = (
-        torch.tensor(rng.normal(size=shape), dtype=torch.bfloat16) for shape in ((300, 5, 2, 2), (5, 3, 2, 2), (300, 3, 4))
-    )
+    shapes = (300, 5, 2, 2), (5, 3, 2, 2), (300, 3, 4)
+    poses, transforms, slopes = (torch.tensor(rng.normal(size=shape), dtype=torch.bfloat16) for shape in shapes)
 
     def gradient(dtype):
         kernels = transforms.to(dtype).requires_grad_(True)
