@@ -37,7 +37,7 @@ __all__ = [
 
 
 def require(flag: Array, message: Callable[[], str]) -> None:
-    """Raise `InputError` unless `flag` holds; a compiler that is still tracing cannot say, and passes."""
+    """Raise `InputError` unless `flag` holds; while a compiler is tracing no value is known, and nothing is checked."""
     if concrete(flag) is False:
         raise InputError(message())
 
@@ -159,7 +159,7 @@ def check_weights(name: str, weight: Array, like: Array) -> Array:
 
 
 def _judge_weights(weight: Array) -> tuple[Array, Array]:
-    """Whether all are finite and none negative, and whether some are positive: a mask would be as long as the data."""
+    """Whether all are finite and none negative, and whether any is positive: two scalars, no mask of all rows."""
     xp = backends.namespace(weight)
     total = xp.sum(weight, axis=-1) if weight.ndim else weight
     good = xp.isfinite(xp.sum(total)) & (xp.min(weight) >= 0) if 0 not in weight.shape else xp.asarray(True)
@@ -196,7 +196,10 @@ def check_total(n: int, n_components: int, name: str, n_problems: int = 1) -> No
     """Raise `InputError` if there are fewer rows than components."""
     if n < n_components:
         where = f" in each of {n_problems} problems" if n_problems > 1 else ""
-        raise InputError(f"got {n} rows{where} for {name}={n_components}; expected at least as many rows as components")
+        rows = "row" if n == 1 else "rows"
+        raise InputError(
+            f"got {n} {rows}{where} for {name}={n_components}; expected at least as many rows as components"
+        )
 
 
 def check_width(x: Array, d: int) -> None:

@@ -243,6 +243,22 @@ def test_torch_compiles_the_way_back_through_blocks(blocks_of_one):
         torch.testing.assert_close(x, y)
 
 
+def test_gradients_of_shared_transforms_are_summed_over_blocks_in_float32(blocks_of_one):
+    rng = np.random.default_rng(0)
+    shapes = (300, 5, 2, 2), (5, 3, 2, 2), (300, 3, 4)
+    poses, transforms, slopes = (torch.tensor(rng.normal(size=shape), dtype=torch.bfloat16) for shape in shapes)
+
+    def gradient(dtype):
+        kernels = transforms.to(dtype).requires_grad_(True)
+        rest = [torch.ones(5, dtype=dtype), torch.zeros(3, dtype=dtype), torch.zeros(3, dtype=dtype)]
+        found = capsule.em_routing_from_poses(poses.to(dtype), kernels, *rest)
+        (got,) = torch.autograd.grad((found.poses.float() * slopes).sum(), kernels)
+        return got.double()
+
+    right = gradient(torch.float32)
+    assert (gradient(torch.bfloat16) - right).norm() < 2.0**-8 * right.norm()
+
+
 def test_autocast_leaves_statistics_in_float32():
     """Votes that agree far from 0, of which bfloat16 keeps nothing."""
     votes = 5 + 0.05 * torch.tensor(VOTES, dtype=torch.float32)

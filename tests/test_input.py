@@ -100,7 +100,7 @@ def test_a_list_of_rows_is_no_source_of_chunks(lib):
 
 
 def test_too_few_rows_of_many_problems_are_told_as_such(lib):
-    rejected(lambda: gmm.fit(lib.asarray(X[:, None, :]), 2), InputError, "got 1 rows in each of 6 problems")
+    rejected(lambda: gmm.fit(lib.asarray(X[:, None, :]), 2), InputError, "got 1 row in each of 6 problems")
 
 
 def test_complex_counts_are_refused(lib):

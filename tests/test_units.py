@@ -2,6 +2,7 @@
 
 import warnings
 
+import jax
 import numpy as np
 import pytest
 
@@ -122,6 +123,12 @@ def test_clusters_do_not_depend_on_the_unit_of_length(lib, dtype, unit, offset):
     np.testing.assert_allclose(lib.to_numpy(found.centroids) / unit, expected.centroids, atol=scale)
     distances = lib.to_numpy(found.transform(lib.asarray(x))).astype(np.float64) / unit
     np.testing.assert_allclose(distances, expected.transform(plain), rtol=rtol, atol=scale)
+
+
+def test_squares_beyond_the_dtype_spoil_no_centroid_where_a_compiler_sees_no_unit():
+    x = np.asarray([[1.0], [2.0], [10.0], [11.0]], "float32") * np.float32(1e20)
+    centroids = jax.jit(lambda x: kmeans.fit(x, 2, init=x[::2], tol=1e-3).centroids)(x)
+    assert np.isfinite(centroids).all()
 
 
 @pytest.mark.parametrize("named", ["k-means++", "random"])

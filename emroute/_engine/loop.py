@@ -1,8 +1,10 @@
 """The loop of `emroute.em.fit`: compiled whole where a library compiles, else a step at a time.
 
-repeat   params     <- maximize(statistics, params)
-statistics <- the E-step of all rows
-accept the step, or stop
+    repeat   params     <- maximize(statistics, params)
+             statistics <- the E-step of all rows
+             accept the step, or stop
+
+A problem whose objective is no longer finite keeps the parameters before that step.
 """
 
 from __future__ import annotations

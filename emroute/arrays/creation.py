@@ -57,7 +57,7 @@ def swap(x: Array) -> Array:
 
 @Capabilities(gradients=True, jit=True, half=True)
 def broadcast(x: Array, shape: tuple[int, ...]) -> Array:
-    """`x` in a shape; itself where it has that already, which is most often and saves the call."""
+    """Broadcast `x` to a shape; an array that has that shape already, the common case, is returned itself."""
     # tuples of other lengths compare entries too, which would tie an exported batch to a number
     same = x.ndim == len(shape) and tuple(x.shape) == shape
     return x if same else namespace(x).broadcast_to(x, shape)

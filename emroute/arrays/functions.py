@@ -67,7 +67,7 @@ def normalize(log_joint: Array, *, axis: int, weight: Array | float = 1.0) -> tu
     """
     xp = namespace(log_joint)
     share, top = _exponentials(log_joint, axis)
-    # next to nothing is nothing: products with denormal numbers take a hundred times as long
+    # tiny responsibilities become 0: products with denormal numbers take a hundred times as long
     share = xp.where(share > tiny(share) / eps(share), share, 0.0)
     total = xp.sum(share, axis=axis, keepdims=True)
     return share * (weight / xp.where(total == 0, xp.ones_like(total), total)), safe_log(total) + top

@@ -93,5 +93,5 @@ def widen(name: str, x: Array, shape: tuple[int, ...], what: str = "") -> Array:
     """Broadcast an array to a shape, or raise `InputError`."""
     fits = x.ndim <= len(shape) and all(a in (1, b) for a, b in zip(x.shape[::-1], shape[::-1], strict=False))
     if not fits:
-        raise InputError(f"{name} has shape {tuple(x.shape)}, which does not broadcast to {shape}{what}")
+        raise InputError(f"{name}: shape {tuple(x.shape)} does not broadcast to {shape}{what}")
     return broadcast(x, shape)

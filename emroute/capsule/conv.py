@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from emroute import backend as backends
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.capsule.dynamic import Products
@@ -135,4 +134,4 @@ def conv_dynamic_routing(
     schedule = (1.0,) * check_count("n_iter", n_iter)
     options = Options(Products(), schedule, bool(recompute), bool(return_path))
     geometry = stride, padding, normalize_over
-    return route_grid((poses, backends.namespace(poses).ones_like(poses[..., 0, 0])), transforms, (), geometry, options)
+    return route_grid((poses, None), transforms, (), geometry, options)

@@ -7,7 +7,7 @@ from typing import Any
 from emroute.arrays.creation import itemsize
 from emroute.backend import Array
 from emroute.capability import Capabilities
-from emroute.capsule.checks import check_activations, check_pairs, check_votes
+from emroute.capsule.checks import check_activations, check_pairs, check_votes, for_statistics
 from emroute.capsule.gaussians import FromPoses, em_options, widen_betas
 from emroute.capsule.routing import Options, Plan, check_finite, finish, run
 
@@ -150,6 +150,7 @@ def route_poses(
     u, a = widen_betas(*betas, (*batch, j), poses)
     options = options._replace(rule=FromPoses(options.rule.cost, options.rule.epsilon))
     plan = Plan(batch, i, 2 * itemsize(u) * j * p * p)
-    history = run(options, plan, (poses, activations, u, a), (transforms, shift))
+    wide = for_statistics(poses, transforms)[0]  # before blocks are cut: their gradients are summed in this dtype
+    history = run(options, plan, (poses, activations, u, a), (wide, shift))
     check_finite(history, poses=poses, transforms=transforms, beta_u=u, beta_a=a)
     return finish(history, poses, options.return_path)

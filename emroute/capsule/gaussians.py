@@ -101,10 +101,10 @@ class FromPoses(Gaussians):
     """The same of votes that are cast in each block from poses ``(b, I, P, P)``."""
 
     def children(self, samples: tuple[Array, ...], shared: Any) -> Children:
-        """From poses, activations and costs; all samples share the transforms, and a shift ``(H, I)`` or None."""
+        """From poses, activations and costs; all samples share wide transforms, and a shift ``(H, I)`` or None."""
         poses, activations, *betas = for_statistics(samples[0], *samples)
         transforms, shift = shared
-        views = vote_views(poses, *for_statistics(samples[0], transforms))
+        views = vote_views(poses, transforms)
         if shift is not None:
             views = views + for_statistics(samples[0], shift)[0]
         return Children(views, activations, tuple(betas))

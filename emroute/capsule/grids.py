@@ -56,6 +56,8 @@ class _OverWindows:
     options: Options
     windows: Windows
     grid: _Grid
+    children: tuple[Array, Array]
+    """Poses and activations of all images, one capsule position after another, as `_padded` has them."""
 
     def start(self) -> _Logits:
         (n, _, i, *_), (c, j, *_) = self.grid.poses.shape, self.grid.transforms.shape
@@ -68,7 +70,7 @@ class _OverWindows:
         (n, _, i, p, _), (c, j, *_) = self.grid.poses.shape, self.grid.transforms.shape
         xp, backend = backends.namespace(self.grid.poses), backends.get(self.grid.poses)
         q, s = self.windows.children.shape
-        poses, activations = _padded(self.grid.poses), _padded(self.grid.activations)
+        poses, activations = self.children
 
         def some(index: Array, logits: Array, norm: Array, *of_parents: Array) -> tuple[Array, ...]:
             rows = xp.reshape(index, (-1,))
@@ -101,12 +103,12 @@ def _padded(x: Array) -> Array:
 
 
 def _follow(options: Options, windows: Windows, grid: _Grid, schedule: tuple[float, ...]) -> History:
-    iteration = _OverWindows(options, windows, grid)
+    iteration = _OverWindows(options, windows, grid, (_padded(grid.poses), _padded(grid.activations)))
     return follow(iteration, iteration.start(), schedule, options.return_path)
 
 
 def route_grid(
-    capsules: tuple[Array, Array],
+    capsules: tuple[Array, Array | None],
     transforms: Array,
     betas: tuple[Array, ...],
     geometry: tuple[int, int, str],
@@ -117,7 +119,7 @@ def route_grid(
     Parameters
     ----------
     capsules
-        Poses ``(..., h, w, I, P, P)`` and activations ``(..., h, w, I)``.
+        Poses ``(..., h, w, I, P, P)`` and activations ``(..., h, w, I)``; None for a rule in which they do not count.
     transforms
         ``(K, K, I, J, P, P)``.
     betas
@@ -142,6 +144,8 @@ def route_grid(
     kernel, j = shape[0], shape[3]
     windows = check_windows(h, w, kernel, *geometry)
     xp, n = backends.namespace(poses), math.prod(batch)
+    if activations is None:
+        activations = xp.ones_like(poses[..., 0, 0])
     activations = check_activations(activations, (*batch, h, w), i, poses)
     wide, active, kernels = for_statistics(poses, poses, activations, transforms)
     lead = (*batch, *windows.grid)

@@ -69,7 +69,7 @@ class Children(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What one iteration finds."""
+    """The results of one iteration."""
 
     poses: Array
     """``(b, J, H)``."""

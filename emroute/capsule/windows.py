@@ -1,6 +1,6 @@
-"""Which children each position of a convolution sees, and the other way round.
+"""Index maps between the children of a convolution and its windows, both ways.
 
-A child votes for every parent position whose K x K window holds it, so its assignments are normalised over all parents
+A child votes for every parent position whose K x K window holds it, so its assignments are normalized over all parents
 of all those positions. Positions of one image are coupled through such children, by one number a child: the
 logsumexp of its logits.
 """
@@ -54,7 +54,7 @@ class Windows:
 
     @property
     def n_children(self) -> int:
-        """How many child positions there are; as an index, it stands for padding."""
+        """How many child positions there are; also the index that stands for padding."""
         return self.height * self.width
 
     @cached_property
@@ -77,7 +77,7 @@ class Windows:
         table = np.full((self.n_children + 1, max(1, *count)), flat.size)
         table[flat[order], before] = order
         table = table[: self.n_children, : max(1, *count[:-1])]
-        table[count[:-1] == 0, 0] = 0  # nobody reads their sums, but log 0 would warn
+        table[count[:-1] == 0, 0] = 0  # unused sums; any valid place keeps log 0 from warning
         return table
 
     def first_norm(self, n_types: int) -> np.ndarray:

@@ -49,7 +49,7 @@ class Full(Covariance):
     def monomials(self, z: Array) -> Array:
         z = ones_and(z)
         xp, backend = backends.namespace(z), backends.get(z)
-        z = xp.reshape(xp.reshape(z, (-1,)), z.shape)  # row by row in memory too, as `take` would make it twice
+        z = xp.reshape(xp.reshape(z, (-1,)), z.shape)  # C-contiguous once; `take` would copy it so twice
         i, j, _, _ = _pairs(z.shape[-2])
         products = xp.take(z, backend.from_numpy(i, z), axis=-2)
         products *= xp.take(z, backend.from_numpy(j, z), axis=-2)

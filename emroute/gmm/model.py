@@ -40,8 +40,8 @@ class Params(NamedTuple):
     natural: Array
     """Coefficients of the monomials in log w_k N(x | k), ``(..., k, f)``; of `plain` models that at the means alone."""
     narrow: Array
-    """``(...,)``: 1 where some component is so narrow that moments are taken about the means, 0 about the centre.
-    `plain` models always take them about the means."""
+    """``(...,)``: 1 where some component is so narrow that the E-step must use differences to the means, else 0.
+    `plain` models always use them."""
     centre: Array
     scale: Array
     floor: Array

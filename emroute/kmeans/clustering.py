@@ -195,7 +195,7 @@ def cluster(x: Any, n_clusters: int, options: Options, shift_tol: float = 0.0) -
         extent, options = extent_of(rows), replace(options, tol=length.square_in(options.tol))
     centred, centre, scatter = _about_centre(rows, extent)
     model = KMeansModel(centred, weighted=options.sample_weight is not None)
-    unit = 0 * scatter + (1 if factor is None else factor)
+    unit = backends.namespace(scatter).ones_like(scatter) if factor is None else factor
     shared = Shared(centre, scatter, shift_tol / unit / unit, unit)
     if options.draws:
         centroids = draw_starts(model, _start(centre[..., None, :], shared), rows, k, options)

@@ -73,8 +73,8 @@ class KMeansModel:
     Parameters
     ----------
     centred
-        Whether rows are first moved by the centre; needless, and a pass over the data, where that is no farther
-        from 0 than the rows are from it.
+        Whether rows are first moved by the centre. They need not be where their mean is closer to 0 than the rows are
+        to the mean: that would cost a pass and gain nothing.
     weighted
         Whether any weight is not 1.
     scaled
@@ -88,7 +88,7 @@ class KMeansModel:
     ranks = (1,)
 
     def bytes_per_row(self, params: Params) -> int:
-        """Distances to the centroids; of the rows, which products take in pieces of their own, a quarter."""
+        """Distances to the centroids, and a quarter of the row: products copy a piece of the rows at a time."""
         return itemsize(params.centroids) * (math.prod(params.centroids.shape[:-1]) + params.centroids.shape[-1] // 4)
 
     def bytes_per_scored_row(self, params: Params) -> int:
@@ -144,7 +144,7 @@ class KMeansModel:
         """Move centroids to the means of their rows, and the first that has none to the farthest row."""
         (counts, sums, _, farthest, distance), xp = statistics, backends.namespace(statistics.counts)
         shift = ratio(sums, counts[..., None], xp.zeros_like(sums))
-        # a shift within the rounding of the rows is none; else centroids at rest would tremble for ever
+        # shifts within the rounding of the rows are ignored, or centroids at rest would never stop
         rounding = 16 * eps(sums) * xp.sqrt(params.scatter / xp.sum(counts, axis=-1))
         shift = xp.where(xp.abs(shift) > rounding[..., None, None], shift, xp.zeros_like(shift))
         empty = xp.astype(counts <= 0, counts.dtype)

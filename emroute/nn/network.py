@@ -33,7 +33,7 @@ class CapsuleNetwork(Layer):
         check_images(images, self.image_shape)
         try:
             found = self.route(images)
-        except InputError:  # good images cost no look
+        except InputError:  # only then are the images inspected
             require(namespace(images).all(namespace(images).isfinite(images)), lambda: "images hold NaN or infinity")
             raise
         return found.poses, found.activations

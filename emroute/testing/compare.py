@@ -73,7 +73,7 @@ def _branches(tree: Any) -> list[tuple[str, Any]]:
 
 
 def misplaced(tree: Any, anchor: Array) -> str | None:
-    """Tell of the first array that is not of the anchor's library, device and (if floating) dtype, or return None."""
+    """Describe the first array whose library, device or floating dtype is not the anchor's, or return None."""
     xp, device = backends.namespace(anchor), array_api_compat.device(anchor)
     for path, x in leaves(tree):
         if not is_array(x):

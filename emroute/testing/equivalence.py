@@ -201,7 +201,7 @@ class Trial:
             difference = difference if problem else compare(found, expected(found))
         except _OverwriteError as error:
             problem = str(error)
-        except Exception as error:  # whatever it is, it is for the table
+        except Exception as error:  # any exception is reported in the table
             problem, cause = f"{type(error).__name__}: {error}{line_of(error)}", error
         allowed = max(rtol, self.rtol[dtype])
         return Outcome(place, dtype, of, difference, allowed, problem, time.perf_counter() - start, cause)

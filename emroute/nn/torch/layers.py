@@ -43,7 +43,7 @@ class Layer(layer.Layer, nn.Module):
             _fill(getattr(self, name), start)
 
     def extra_repr(self) -> str:
-        """Tell what `repr` shows."""
+        """Extra information for `repr`."""
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in self._told)
 
     def _parameter(self, name: str, shape: Sequence[int] | None, start: Any, **where: Any) -> None:
@@ -106,7 +106,7 @@ class DynamicRouting(vector.DynamicRouting, Layer):
     """
 
     def extra_repr(self) -> str:
-        """Tell what `repr` shows."""
+        """Extra information for `repr`."""
         i, j, d, h = self.transforms.shape
         return f"{i}, {j}, in_features={d}, out_features={h}, n_iter={self.n_iter}, bias={self.bias is not None}"
 
@@ -154,7 +154,7 @@ class ConvCapsules(matrix.ConvCapsules, Layer):
     _routing: ClassVar = staticmethod(torch.compiler.disable(conv_em_routing))
 
     def extra_repr(self) -> str:
-        """Tell what `repr` shows."""
+        """Extra information for `repr`."""
         size = self.transforms.shape[0]
         return _routed(self, f", kernel_size={size}") + f", stride={self.stride}, padding={self.padding}"
 
@@ -171,7 +171,7 @@ class ClassCapsules(matrix.ClassCapsules, Layer):
     """
 
     def extra_repr(self) -> str:
-        """Tell what `repr` shows."""
+        """Extra information for `repr`."""
         return _routed(self)
 
 

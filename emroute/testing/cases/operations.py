@@ -22,7 +22,7 @@ def _of_backend(x: Array) -> Any:
 
 
 def _standard(x: Array) -> tuple[Array, ...]:
-    """Functions of the _standard on which everything rests."""
+    """Functions of the standard on which everything rests."""
     _, xp = _of_backend(x)
     return (
         xp.matmul(xp.matrix_transpose(x), x),
@@ -147,7 +147,7 @@ def _large(rng: np.random.Generator) -> tuple[np.ndarray]:
 
 
 def _logsumexp_numpy(x: np.ndarray) -> np.ndarray:
-    """Two by two."""
+    """Pairwise `logaddexp`."""
     return np.logaddexp.reduce(x, axis=-1)
 
 
