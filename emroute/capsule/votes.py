@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from emroute import array
 from emroute import backend as backends
+from emroute.arrays import creation
 from emroute.arrays.functions import divide, eps, safe_norm
 from emroute.backend import Array
 from emroute.capability import Capabilities
@@ -169,7 +169,7 @@ def coordinate_addition(votes: Array, *, entries: Sequence[int] = (0, 1), coordi
     if votes.ndim < 5:
         raise InputError(f"votes have shape {tuple(votes.shape)}, expected (..., h, w, I, J, H)")
     h, w, size = votes.shape[-5], votes.shape[-4], votes.shape[-1]
-    return votes + array.constant(centres(h, w, size, entries, coordinates), like=votes)[:, :, None, None, :]
+    return votes + creation.constant(centres(h, w, size, entries, coordinates), like=votes)[:, :, None, None, :]
 
 
 def centres(h: int, w: int, size: int, entries: Sequence[int], coordinates: Any = None) -> np.ndarray:
