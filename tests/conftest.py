@@ -41,10 +41,14 @@ ON_JAX = {  # where the program that JAX traces is what is tested; elsewhere its
 }
 LONG = {  # networks that learn, export and pages around them: each takes ten seconds or more
     "test_docs.py::test_keras_page_runs[jax]",
+    "test_docs.py::test_keras_page_runs[torch]",
+    "test_docs.py::test_page_runs[networks.md]",
     "test_docs.py::test_page_runs[howto/own-network.md]",
     "test_models.py::test_a_trained_network_knows_its_images[matrix-capsnet-mnist]",
     "test_models.py::test_flax_reads_the_same_network[matrix-capsnet-mnist]",
+    "test_figures.py::test_the_default_tolerance_finds_the_weights_of_an_unequal_mixture[torch]",
     "test_nn.py::test_both_frameworks_find_the_same[MatrixCapsNet]",
+    "test_nn.py::test_both_frameworks_have_the_same_gradients[MatrixCapsNet]",
     "test_nn.py::test_both_frameworks_learn_alike[MatrixCapsNet]",
     "test_nn.py::test_compiles[MatrixCapsNet]",
     "test_nn.py::test_torch_learns_64_digits[MatrixCapsNet]",

@@ -89,6 +89,7 @@ def expected_log_likelihood(
     Examples
     --------
     >>> import numpy as np
+    >>> from emroute.binomial import fit
     >>> heads = np.asarray([5, 9, 8, 4, 7])
     >>> start = fit(heads, 10, 2, init=[0.6, 0.5], weights=[0.5, 0.5], max_iter=0)
     >>> [round(float(expected_log_likelihood(start, heads, 10, constant=c)), 4) for c in (True, False)]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from emroute import backend as backends
-from emroute.arrays.creation import broadcast, itemsize
+from emroute.arrays.creation import itemsize
 from emroute.arrays.diagonal import quadratic, weighted_sum
-from emroute.arrays.functions import divide, log_softmax, safe_norm
+from emroute.arrays.functions import divide, log_softmax, safe_norm, softmax
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.capsule.checks import check_floats, check_votes, for_statistics, widen
@@ -49,22 +49,29 @@ class Products(SoftmaxRule):
         return Children(views, None, (bias,))
 
     def assign(self, logits: Array) -> Array:
-        """Logarithm of the softmax over parents, and over one more that takes what agrees with none."""
+        """Softmax over parents, and over one more that takes what agrees with none."""
         if not self.n_more:
-            return super().assign(logits)
+            return softmax(logits, axis=-2)
         xp = backends.namespace(logits)
-        return log_softmax(xp.concat([logits, xp.zeros_like(logits[..., :1, :])], axis=-2), axis=-2)[..., :-1, :]
+        return softmax(xp.concat([logits, xp.zeros_like(logits[..., :1, :])], axis=-2), axis=-2)[..., :-1, :]
 
-    def step(self, children: Children, log_assignments: Array, logits: Array, temperature: float, last: bool) -> Step:
+    def from_logarithms(self, log_assignments: Array) -> Array:
+        """Assignments themselves."""
+        return backends.namespace(log_assignments).exp(log_assignments)
+
+    def shares(self, assigned: Array) -> Array:
+        """Assignments as they are."""
+        return assigned
+
+    def step(self, children: Children, assigned: Array, logits: Array, temperature: float, last: bool) -> Step:
         """Sum and squash; each vote is then compared with the poses."""
-        xp, views, (bias,) = backends.namespace(logits), children.views, children.of_parents
+        views, (bias,) = children.views, children.of_parents
         if self.detach_inner and not last:
             views = backends.get(views).detach(views)
-        poses = squash(weighted_sum(views, xp.exp(log_assignments)) + bias, constant=self.constant)
-        after = None if last else self.logits(views, poses, log_assignments, logits)
-        return Step(poses, capsule_lengths(poses), after)
+        poses = squash(weighted_sum(views, assigned) + bias, constant=self.constant)
+        return Step(poses, capsule_lengths(poses), None if last else self.logits(views, poses, logits))
 
-    def logits(self, views: Array, poses: Array, log_assignments: Array, logits: Array) -> Array:
+    def logits(self, views: Array, poses: Array, logits: Array) -> Array:
         """Add the scalar products to the logits."""
         return logits + quadratic(poses, views)
 
@@ -73,11 +80,11 @@ class Products(SoftmaxRule):
 class Directions(Products):
     """The k-means form: logits are replaced by scalar products with the directions of the sums."""
 
-    def logits(self, views: Array, poses: Array, log_assignments: Array, logits: Array) -> Array:
+    def logits(self, views: Array, poses: Array, logits: Array) -> Array:
         """Scalar products with directions, which parents have however little they get: shares go by their largest."""
         xp, detach = backends.namespace(views), backends.get(views).detach
-        relative = xp.exp(log_assignments - detach(xp.max(log_assignments, axis=-1, keepdims=True)))
-        total = weighted_sum(views, broadcast(relative, tuple(views[..., 0, :].shape)))
+        shares = log_softmax(logits, axis=-2)
+        total = weighted_sum(views, xp.exp(shares - detach(xp.max(shares, axis=-1, keepdims=True))))
         length = safe_norm(total, keepdims=True)
         return quadratic(divide(total, xp.where(length > 0, length, xp.ones_like(length))), views)
 

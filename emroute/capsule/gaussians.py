@@ -61,9 +61,9 @@ class Gaussians(SoftmaxRule):
         votes, activations, *betas = for_statistics(samples[0], as_views(samples[0]), *samples[1:])
         return Children(votes, activations, tuple(betas))
 
-    def step(self, children: Children, log_assignments: Array, logits: Array, temperature: float, last: bool) -> Step:
+    def step(self, children: Children, assigned: Array, logits: Array, temperature: float, last: bool) -> Step:
         """Fit Gaussians, then ask how well each explains each vote."""
-        shares = share_out(log_assignments, children.activations[..., None, :])
+        shares = share_out(assigned, children.activations[..., None, :])
         parents, squares = self.m_step(children.views, shares, Betas(*children.of_parents), temperature)
         return Step(parents.poses, parents.activations, None if last else self.logits(parents, squares))
 

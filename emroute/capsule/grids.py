@@ -71,13 +71,14 @@ class _OverWindows:
         xp, backend = backends.namespace(self.grid.poses), backends.get(self.grid.poses)
         q, s = self.windows.children.shape
         poses, activations = self.children
+        rule = self.options.rule
 
         def some(index: Array, logits: Array, norm: Array, *of_parents: Array) -> tuple[Array, ...]:
             rows = xp.reshape(index, (-1,))
             views = vote_views(xp.reshape(xp.take(poses, rows, axis=0), (-1, c, p, p)), self.grid.transforms)
             active = xp.reshape(xp.take(activations, rows, axis=0), (-1, c))
             children = Children(views, active, of_parents or (xp.zeros_like(views[..., 0]),))
-            found = self.options.rule.step(children, logits - norm, logits, temperature, last)
+            found = rule.step(children, rule.from_logarithms(logits - norm), logits, temperature, last)
             if last:
                 return found.poses, found.activations
             return *found, xp.reshape(logsumexp(found.logits, axis=-2), (-1, s, i))

@@ -58,10 +58,10 @@ class Ladder(SoftmaxRule):
         offset = log_prior + log_peak(variances)
         return offset[..., None] + quadratic(-0.5 * precisions(variances), squares)
 
-    def step(self, children: Children, log_assignments: Array, logits: Array, temperature: float, last: bool) -> Step:
+    def step(self, children: Children, assigned: Array, logits: Array, temperature: float, last: bool) -> Step:
         """M-step; parents that nothing counts for keep the given means."""
         start, _, _, u, a = children.of_parents
-        xp, shares = backends.namespace(logits), share_out(log_assignments, children.activations[..., None, :])
+        xp, shares = backends.namespace(logits), share_out(assigned, children.activations[..., None, :])
         means = shares.mean(children.views, start)
         squares = (children.views - means[..., None]) ** 2
         variances = shares.mean(squares, xp.zeros_like(means)) + self.epsilon

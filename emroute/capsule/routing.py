@@ -87,20 +87,28 @@ class Rule(Protocol):
         ...
 
     def start(self, children: Children) -> tuple[Array, Array]:
-        """Return the logarithms of assignments, and logits, before the first iteration: ``(b, J, I)``, or one J."""
+        """Return assignments and logits before the first iteration: ``(b, J, I)``, or one J that stands for all."""
         ...
 
     def assign(self, logits: Array) -> Array:
-        """Logarithms of assignments from logits."""
+        """Return assignments, or their logarithms, as `step` takes them."""
         ...
 
-    def step(self, children: Children, log_assignments: Array, logits: Array, temperature: float, last: bool) -> Step:
+    def from_logarithms(self, log_assignments: Array) -> Array:
+        """Return what `assign` would from the logarithms of assignments."""
+        ...
+
+    def shares(self, assigned: Array) -> Array:
+        """Return assignments from what `assign` returns."""
+        ...
+
+    def step(self, children: Children, assigned: Array, logits: Array, temperature: float, last: bool) -> Step:
         """Update the parents by assignments, and the logits by the parents."""
         ...
 
 
 class SoftmaxRule:
-    """Children choose among all parents, and start undecided."""
+    """Children choose among all parents, and start undecided. `step` takes the logarithms of assignments."""
 
     n_more = 0
     """Further choices, of no parent."""
@@ -109,11 +117,19 @@ class SoftmaxRule:
         """Return equal assignments, and logits of 0; one J stands for all."""
         first = children.views[..., :1, 0, :]
         xp, n_choices = backends.namespace(first), children.views.shape[-3] + self.n_more
-        return xp.full_like(first, -math.log(n_choices)), xp.zeros_like(first)
+        return self.from_logarithms(xp.full_like(first, -math.log(n_choices))), xp.zeros_like(first)
 
     def assign(self, logits: Array) -> Array:
         """Logarithm of the softmax over parents."""
         return log_softmax(logits, axis=-2)
+
+    def from_logarithms(self, log_assignments: Array) -> Array:
+        """The logarithms themselves."""
+        return log_assignments
+
+    def shares(self, assigned: Array) -> Array:
+        """Exponentials of the logarithms."""
+        return backends.namespace(assigned).exp(assigned)
 
 
 class Options(NamedTuple):
@@ -182,10 +198,10 @@ class _OverSamples:
         return poses, activations, None if logits is None else (self.rule.assign(logits), logits)
 
     def assignments(self, state: tuple[Array, Array]) -> Array:
-        log_assignments, _ = state
-        *batch, n_parents, i = log_assignments.shape
+        shares = self.rule.shares(state[0])
+        *batch, n_parents, i = shares.shape
         n_parents = max(n_parents, self.children.views.shape[-3])  # one may stand for all
-        return broadcast(backends.namespace(log_assignments).exp(log_assignments), (*batch, n_parents, i))
+        return broadcast(shares, (*batch, n_parents, i))
 
 
 def run(options: Options, plan: Plan, samples: tuple[Array, ...], shared: Any = None) -> History:
