@@ -69,7 +69,7 @@ class Diagonal(Covariance):
 
 
 class Spherical(Covariance):
-    """A variance for each component: ``(..., k)``. Monomials are 1, z and |z|²."""
+    """A variance for each component: ``(..., k)``. Monomials are 1, z and z'z."""
 
     rank = 1
     feature_axes = ()
