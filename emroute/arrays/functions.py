@@ -145,16 +145,17 @@ def safe_norm(x: Array, *, axis: int = -1, keepdims: bool = False) -> Array:
 def divide(part: Array | float, whole: Array) -> Array:
     """Quotient whose gradient is in range wherever it is itself: ``-part / whole**2`` has a square that may not be.
 
-    Both are scaled first, by a power of two: a quotient of two quotients compilers turn into one of products, and those
-    are out of range again.
+    Where the square would not be, both are scaled by a power of two. (To divide both by `whole` first is no way out:
+    compilers turn a quotient of two quotients into one of products.)
 
     >>> import numpy as np
     >>> float(divide(np.float32(1e-30), np.asarray(2e-30, dtype=np.float32)))
     0.5
     """
-    xp, most = namespace(whole), -math.log2(tiny(whole))
-    exponent = xp.round(xp.log2(xp.abs(get(whole).detach(whole))))
-    scale = xp.pow(xp.full_like(exponent, 2.0), xp.clip(-exponent, -most, most))
+    xp, size, half = namespace(whole), namespace(whole).abs(whole), -math.log2(tiny(whole)) / 2
+    large, small = size > 2.0 ** (half - 3), size < 2.0 ** (3 - half)
+    scale = xp.where(large, xp.full_like(whole, 2.0 ** -(half + 3)), xp.ones_like(whole))
+    scale = xp.where(small, xp.full_like(whole, 2.0 ** (half + 1)), scale)
     return (part * scale) / (whole * scale)
 
 

@@ -66,7 +66,7 @@ def squash(s: Array, *, axis: int = -1, constant: float = 1.0) -> Array:
     one, long = xp.ones_like(length), length > 1
     # |s| / (c + |s|²) in two forms, each where neither it nor its gradient can overflow
     few, many = xp.where(long, one, length), xp.where(long, length, one)
-    gain = xp.where(long, divide(1.0, divide(constant, many) + many), divide(few, constant + few * few))
+    gain = xp.where(long, 1.0 / (constant / many + many), divide(few, constant + few * few))
     # rounding may not lengthen a vector beyond 1; a factor without gradient leaves the gradient as it is
     most = 1 - max(4 * eps(wide), eps(s) if s.dtype != wide.dtype else 0.0)
     over = backends.get(s).detach(gain * length) / most
