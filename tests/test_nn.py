@@ -1,6 +1,7 @@
 """Networks and their layers: Torch and Flax against `emroute.capsule`, and against each other."""
 
 import copy
+import importlib
 import inspect
 import io
 import re
@@ -18,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from emroute import capsule
 from emroute.nn import CapsuleOutput, capsnet_loss
+from emroute.nn.layer import Layer
 from tests.networks import FLAX, FRAMEWORKS, KINDS, TORCH, Kind, digits
 
 
@@ -84,6 +86,17 @@ def assert_close(found, expected, tolerance):
 
 
 # Texts
+
+
+def test_a_framework_defines_what_a_layer_leaves_open(framework):
+    left_open = [
+        name
+        for name, value in vars(Layer).items()
+        if inspect.isfunction(value) and "raise NotImplementedError" in inspect.getsource(value)
+    ]
+    own = importlib.import_module(f"{framework.nn.__name__}.layers").Layer
+    assert left_open
+    assert [name for name in left_open if name not in vars(own)] == []
 
 
 @pytest.mark.parametrize("name", [name for name in TORCH.nn.__all__ if name[0].isupper()])
