@@ -40,6 +40,7 @@ class Backend(Protocol):
     - ``anchor(device, dtype)``: an array of one zero on the device of that name (None: the default), of dtype
       ``"float32"`` or ``"float64"``; without it, the module's own ``zeros``;
     - ``enable_float64()``: allow float64, where a library leaves it out unless told otherwise;
+    - ``kernels``: a mapping, faster forms of functions that `emroute.arrays.kernels.kernel` marks, by their names;
     - ``layer_product(a, b)``: the matrix product for votes, where a library has automatic precisions for layers;
     - ``gradient(function, *arrays)``: a tuple, the gradients of a function that returns a number, an array each.
     """

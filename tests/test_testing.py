@@ -39,6 +39,7 @@ EXEMPT = {
     "emroute.array.eps": "a number that each dtype has for itself",
     "emroute.array.itemsize": "a number that each dtype has for itself",
     "emroute.array.tiny": "a number that each dtype has for itself",
+    "emroute.arrays.kernels": "which of two forms runs: test_kernels.py",
     "emroute.backend.installed": "names",
     "emroute.capsule.losses.spread_margin": "a number of the host",
     "emroute.cli": "the command line: test_cli.py",

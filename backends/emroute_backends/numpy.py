@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from emroute_backends.kernels.numba import forms
 from emroute_backends.portable import (
     Array,
     blocks,
@@ -35,6 +36,7 @@ __all__ = [
     "eigh",
     "from_numpy",
     "gammaln",
+    "kernels",
     "loop",
     "map_blocks",
     "namespace",
@@ -43,6 +45,7 @@ __all__ = [
 ]
 
 to_numpy = np.asarray
+kernels = forms()
 
 _MATRIX_WORK = 2**17  # the cubes of the sizes of matrices that are decomposed in the time that a thread takes to wake
 

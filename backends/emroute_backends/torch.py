@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial, wraps
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.utils.checkpoint import checkpoint
 
+from emroute_backends.kernels.numba import HostForm, forms
 from emroute_backends.portable import Array, compile, eigh, join, loop, replaced
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "from_numpy",
     "gammaln",
     "gradient",
+    "kernels",
     "layer_product",
     "loop",
     "map_blocks",
@@ -183,6 +186,40 @@ def map_blocks(function: Callable[..., Any], arrays: Sequence[Array], size: int,
         rest = [whole for _, whole in peeled]
         results.append(run(*(block for block, _ in peeled)))
     return join(results)
+
+
+@dataclass(frozen=True)
+class _OnHost:
+    """A form for tensors of the host, which share their memory with NumPy arrays."""
+
+    form: HostForm
+
+    def takes(self, *args: Any) -> bool:
+        plain = all(type(x) in _PLAIN and x.device.type == "cpu" and x.layout == torch.strided for x in args)
+        if not plain or _differentiated(args) or retrieve_all_functorch_interpreters():
+            return False
+        return args[0].dtype in _HOST_DTYPES and self.form.takes(*map(_shared, args))
+
+    def pays(self, *args: Any) -> bool:
+        return self.form.pays(*args)
+
+    def __call__(self, *args: Any) -> Any:
+        return tuple(map(torch.from_numpy, self.form(*map(_shared, args))))
+
+
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+_HOST_DTYPES = (torch.float32, torch.float64)
+
+
+def _differentiated(arrays: Sequence[Array]) -> bool:
+    return torch.is_grad_enabled() and any(x.requires_grad for x in arrays)
+
+
+def _shared(x: Array) -> np.ndarray:
+    return x.detach().numpy()
+
+
+kernels = {name: _OnHost(form) for name, form in forms().items()}
 
 
 def devices() -> tuple[str, ...]:

@@ -89,7 +89,7 @@ def _table(
         rows.append((title if title != above else "", what, *row_cells, _seconds(mine)))
         above = title
     rows.append(("seconds", "", *cells(everything, _seconds), _seconds(everything)))
-    headers = ["", "", *(f"{place.library}\n{place.device}" for place in columns), "seconds"]
+    headers = ["", "", *(f"{place.library}\n{place.where}" for place in columns), "seconds"]
     show(console, "Largest differences from float64 NumPy, relative to the array's largest entry", headers, rows)
 
 

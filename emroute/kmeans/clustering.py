@@ -12,7 +12,6 @@ from emroute import backend as backends
 from emroute._engine.moments import Extent, extent_of
 from emroute._engine.options import Options
 from emroute._engine.problems import align
-from emroute._engine.reduce import e_step_over
 from emroute._engine.restarts import climb_restarts, with_restart_axis
 from emroute._engine.rowwise import each_row
 from emroute._engine.starts import draw_starts
@@ -26,13 +25,11 @@ from emroute.data import Rows, Stream, open_source
 from emroute.em import Fit, Status
 from emroute.errors import InputTypeError, tell
 from emroute.fitting import finite_moments, open_checked
-from emroute.kmeans.model import KMeansModel, Params, Shared, loses_digits
+from emroute.kmeans.model import KMeansModel, Params, Shared
 from emroute.remarks import remarks
 from emroute.validate import as_parameter, check_count, check_floating, check_scored, check_width
 
 __all__ = ["KMeans", "cluster", "fit"]
-
-_MANY = 2**14  # rows for which it pays to ask whether the first E-step needs care
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -194,7 +191,7 @@ def cluster(x: Any, n_clusters: int, options: Options, shift_tol: float = 0.0) -
     if factor is not None:
         extent, options = extent_of(rows), replace(options, tol=length.square_in(options.tol))
     centred, centre, scatter = _about_centre(rows, extent)
-    model = KMeansModel(centred, weighted=options.sample_weight is not None)
+    model = KMeansModel(centred)
     unit = backends.namespace(scatter).ones_like(scatter) if factor is None else factor
     shared = Shared(centre, scatter, shift_tol / unit / unit, unit)
     if options.draws:
@@ -207,8 +204,6 @@ def cluster(x: Any, n_clusters: int, options: Options, shift_tol: float = 0.0) -
         source, shared = with_restart_axis(rows, shared, len(rows.batch))
     (centroids,), shared = align(tuple(shared.unit.shape), [(centroids, 2)], shared)
     start = compiled(backends.get(centre), _start)(centroids, shared)
-    if rows.n > _MANY:
-        start = start._replace(careful=_needs_care(model, start, source.first(rows.n // 16)))
     unit_of_inertia = weight_unit * length * length
     found = climb_restarts(model, start, source, options, unit_of_inertia)
     labels, square = _assigned(model, found, rows)
@@ -237,15 +232,7 @@ def _about_centre(rows: Rows | Stream, extent: Extent) -> tuple[bool, Array, Arr
 
 
 def _start(centroids: Array, shared: Shared) -> Params:
-    one = backends.namespace(centroids).ones_like(centroids[..., 0, 0])
-    return Params(centroids, one, alike(centroids), *shared)
-
-
-def _needs_care(model: KMeansModel, params: Params, rows: Rows) -> Array:
-    """Whether products would lose digits. The inertia of some rows bounds that of all from below."""
-    batch = np.broadcast_shapes(rows.batch, tuple(params.centroids.shape[:-2]))
-    inertia = e_step_over(model, params, rows, batch).inertia  # restarts share the rows, and the start is careful
-    return loses_digits(inertia, params.scatter)
+    return Params(centroids, alike(centroids), *shared)
 
 
 def _assigned(model: KMeansModel, fit: Fit, source: Rows | Stream) -> tuple[Array, Array]:

@@ -11,7 +11,7 @@ from functools import partial
 from emroute.testing.cases import ALGORITHMS, OPERATIONS, Case
 from emroute.testing.compare import Difference
 from emroute.testing.equivalence import DTYPES, Outcome
-from emroute.testing.place import NUMPY, Place
+from emroute.testing.place import NUMPY, Place, with_fused
 
 __all__ = ["run"]
 
@@ -22,7 +22,7 @@ def run(chosen: Sequence[Place], thorough: bool = False) -> Iterator[tuple[Case,
     """Run all cases, and yield how each went.
 
     Algorithms are not run where an operation that they rest on has failed; NumPy, with which the others are compared,
-    comes in even if it was not chosen.
+    comes in even if it was not chosen. Libraries with fused forms run all cases a second time, on these.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def run(chosen: Sequence[Place], thorough: bool = False) -> Iterator[tuple[Case,
     tuple of Case and list of Outcome
         A case, and its outcomes on libraries and devices, in each dtype.
     """
-    standing = list(dict.fromkeys([NUMPY, *chosen]))
+    standing = with_fused(list(dict.fromkeys([NUMPY, *chosen])))
     # most of the time goes into compilers, which leave Python to the others; a few threads more keep all cores at it
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
         for cases in (OPERATIONS, ALGORITHMS):

@@ -13,6 +13,7 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute.arrays.creation import constant
+from emroute.arrays.kernels import fused
 from emroute.backend import Array, is_array
 from emroute.errors import InputError
 from emroute.testing.calls import call_with, contents, copied, is_floating, line_of, put, rounded_to, to_host
@@ -154,7 +155,8 @@ class Trial:
         for dtype in dict.fromkeys(dtype for _, dtype in pairs):
             rounded = self._rounded(dtype)
             arrays, kwargs = change((rounded.arrays, rounded.kwargs), copied)  # a function may write to its arguments
-            expected = (self.expected or self.function)(*arrays, **kwargs)
+            with fused(False):
+                expected = (self.expected or self.function)(*arrays, **kwargs)
             if not (self.expected or any(is_array(x) for _, x in leaves(expected))):
                 kind = type(expected).__name__
                 raise InputError(
@@ -196,7 +198,8 @@ class Trial:
         problem, difference, cause, start = "", Difference(0.0), None, time.perf_counter()
         try:
             anchor = place.anchor(dtype)
-            found = call(anchor)
+            with place.forms:
+                found = call(anchor)
             problem = misplaced(found, anchor) or ""
             difference = difference if problem else compare(found, expected(found))
         except _OverwriteError as error:

@@ -39,7 +39,7 @@ def report(found: Sequence[Outcome]) -> str:
     wrong = [outcome for outcome in found if not outcome.passed]
     rows = [("library", "device", "dtype", "of", "error", "allowed", "where", "found", "expected")]
     for outcome in wrong:
-        row = outcome.place.library, outcome.place.device or "", outcome.dtype, outcome.of, *told(outcome)
+        row = outcome.place.library, outcome.place.where, outcome.dtype, outcome.of, *told(outcome)
         rows.append(row)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
@@ -48,7 +48,7 @@ def report(found: Sequence[Outcome]) -> str:
 
 def _doubt(found: Sequence[Outcome]) -> str:
     """Whether float64 NumPy differs from what it gave before: a line for below the table."""
-    again = [o for o in found if (o.place.library, o.dtype, o.of) == ("numpy", "float64", "values")]
+    again = [o for o in found if (str(o.place), o.dtype, o.of) == ("numpy cpu", "float64", "values")]
     if all(outcome.passed or outcome.problem for outcome in again):
         return ""
     return "\nNumPy differs from itself: does the function draw at random, or change its arguments?"

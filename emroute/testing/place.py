@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 from emroute import backend as backends
+from emroute.arrays.kernels import fused
 from emroute.backend import Array, Backend
 from emroute.errors import BackendError, InputError
 
-__all__ = ["NUMPY", "Place", "places"]
+__all__ = ["NUMPY", "Place", "places", "with_fused"]
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,21 @@ class Place:
 
     library: str
     device: str | None = None
+    fused: bool = False
+    """Whether fused forms run wherever they take the arrays; else where they pay."""
 
     def __str__(self) -> str:
-        return " ".join(filter(None, (self.library, self.device)))
+        return " ".join(filter(None, (self.library, self.where)))
+
+    @property
+    def where(self) -> str:
+        """The device, and whether forms are fused."""
+        return " ".join(filter(None, (self.device, "fused" if self.fused else None)))
+
+    @property
+    def forms(self) -> AbstractContextManager[None]:
+        """In which functions are called as they should be here."""
+        return fused(True) if self.fused else nullcontext()
 
     @property
     def backend(self) -> Backend:
@@ -85,6 +99,19 @@ class Place:
 
 NUMPY = Place("numpy", "cpu")
 """With what the others are compared."""
+
+
+def with_fused(chosen: Sequence[Place]) -> list[Place]:
+    """Return places, and each a second time with fused forms where its library has some for the device.
+
+    >>> [str(place) for place in with_fused([Place("array_api_strict", "cpu")])]
+    ['array_api_strict cpu']
+    """
+    found = []
+    for place in chosen:
+        able = place.device == "cpu" and getattr(place.backend, "kernels", {})
+        found += [place, replace(place, fused=True)] if able else [place]
+    return found
 
 
 def places(libraries: str | Sequence[str] | None = None, devices: str | Sequence[str] | None = None) -> list[Place]:

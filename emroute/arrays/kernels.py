@@ -1,0 +1,85 @@
+"""Fused forms of functions: a function of arrays is its text, and a library's backend may bring a faster form of it.
+
+The text is the definition. It writes each intermediate array to memory; a fused form keeps them in registers. The form
+runs where it takes the arrays and the work is worth it, the text everywhere else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, Protocol
+
+from emroute.arrays.tracing import traced
+from emroute.backend import get
+
+__all__ = ["Form", "fused", "kernel"]
+
+_DEFAULT: bool | None = {"0": False, "1": True}.get(os.environ.get("EMROUTE_FUSED", ""))
+_wanted: ContextVar[bool | None] = ContextVar("fused", default=_DEFAULT)
+"""None: where it pays."""
+
+
+class Form(Protocol):
+    """A fused form of a function: it is called with the same arguments, and its results are the function's."""
+
+    def takes(self, *args: Any) -> bool:
+        """Whether it can work on these arguments: their dtype, device, layout, and whether gradients are wanted."""
+        ...
+
+    def pays(self, *args: Any) -> bool:
+        """Whether there is enough to do."""
+        ...
+
+    def __call__(self, *args: Any) -> Any:
+        """Do what the function does."""
+        ...
+
+
+def _chosen(form: Form, args: tuple[Any, ...]) -> bool:
+    wanted = _wanted.get()
+    return wanted is not False and form.takes(*args) and (wanted or form.pays(*args))
+
+
+@contextmanager
+def fused(wanted: bool | None = True) -> Iterator[None]:
+    """Use fused forms wherever they take the arrays, or nowhere; None, as ever: where they pay.
+
+    The environment variable ``EMROUTE_FUSED`` says so for a whole process: 0 is nowhere, 1 wherever they take the
+    arrays.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from emroute import kmeans
+    >>> x = np.asarray([[0.0], [1.0], [10.0], [11.0]])
+    >>> with fused(False):
+    ...     float(kmeans.fit(x, 2, rng=0).inertia)
+    1.0
+    """
+    token = _wanted.set(wanted)
+    try:
+        yield
+    finally:
+        _wanted.reset(token)
+
+
+def kernel(text: Callable[..., Any]) -> Callable[..., Any]:
+    """Let the form of the same name stand in for a function whose first argument is an array, and which has no options.
+
+    The function itself stays at hand as ``text``.
+    """
+    name = text.__name__
+
+    @wraps(text)
+    def chosen(*args: Any) -> Any:
+        form = getattr(get(args[0]), "kernels", {}).get(name)
+        if form is None or traced(args[0]) or not _chosen(form, args):
+            return text(*args)
+        return form(*args)
+
+    vars(chosen)["text"] = text
+    return chosen

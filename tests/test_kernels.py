@@ -1,0 +1,230 @@
+"""Fused forms give what the text gives, where they say that they can; elsewhere the text runs."""
+
+import importlib
+import os
+import subprocess
+import sys
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import emroute
+from emroute.arrays.kernels import fused
+from emroute.backend import named
+from emroute.testing.cases import ALGORITHMS
+from emroute.testing.check import run
+from emroute.testing.place import NUMPY, Place
+from tests.helpers import library
+
+pytest.importorskip("numba")
+
+KERNELS = named("numpy").kernels
+HOMES = {"assign_rows": "emroute.kmeans.assignment", "label_rows": "emroute.kmeans.assignment"}
+"""The module of each text."""
+
+
+def text(name):
+    return getattr(importlib.import_module(HOMES[name]), name).text
+
+
+def assert_same(found, expected, dtype):
+    tolerance = 1e-11 if dtype == np.float64 else 1e-4
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == b.dtype
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1, np.max(np.abs(b), initial=0)))
+
+
+def test_every_form_has_a_text_of_its_name_and_cases():
+    assert set(HOMES) == set(KERNELS) == set(named("torch").kernels)
+
+
+floating = st.sampled_from([np.float32, np.float64])
+batches = st.sampled_from([((), (), ()), ((), (3,), ()), ((2, 1), (2, 3), (2, 1)), ((2,), (2,), ())])
+
+
+@given(batches, st.integers(1, 150), st.integers(1, 9), st.sampled_from([1, 2, 5, 16, 200]), floating, st.randoms())
+def test_rows_are_assigned_as_by_the_text(batch, n, k, d, dtype, random):
+    rng = np.random.default_rng(random.randrange(1000))
+    of_rows, of_centroids, of_weight = batch
+    z = rng.normal(size=(*of_rows, n, d)).astype(dtype)
+    centroids = rng.normal(size=(*of_centroids, k, d)).astype(dtype)
+    weight = rng.integers(0, 3, size=(*of_weight, n)).astype(dtype)
+    args = z, centroids, np.zeros(of_centroids, dtype), weight
+    assert_same(KERNELS["assign_rows"](*args), text("assign_rows")(*args), dtype)
+    assert_same(KERNELS["label_rows"](z, centroids), text("label_rows")(z, centroids), dtype)
+
+
+@pytest.mark.parametrize("d", [3, 200])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_centroids_that_products_cannot_tell_apart_are_told_apart(dtype, d):
+    # the centroids differ by a thousandth of the rounding of their squares
+    step = 1e4 * np.finfo(dtype).eps
+    centroids = np.full((3, d), 1e3, dtype)
+    centroids[:, 0] += np.asarray([0, 1, 2], dtype) * dtype(step)
+    labels, square = KERNELS["label_rows"](centroids[[2, 0, 1, 1]], centroids)
+    assert labels.tolist() == [2, 0, 1, 1]
+    assert square.tolist() == [0.0] * 4
+
+
+def test_equal_centroids_give_their_rows_to_the_first():
+    labels, _ = KERNELS["label_rows"](np.ones((70, 4)), np.ones((5, 4)))
+    assert not labels.any()
+
+
+def test_rows_that_cannot_be_written_to_and_rows_with_gaps_in_memory_are_taken():
+    x = np.random.default_rng(0).normal(size=(40, 6))
+    read_only = x[:, ::2].copy()
+    read_only.flags.writeable = False
+    for rows in (x[:, ::2], read_only, np.asfortranarray(x[:, ::2])):
+        assert_same(KERNELS["label_rows"](rows, x[:3, ::2]), text("label_rows")(x[:, ::2], x[:3, ::2]), np.float64)
+
+
+# Where the text runs
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """How often each form of NumPy's arrays has run."""
+    form = type(KERNELS["assign_rows"])
+    count = dict.fromkeys(KERNELS, 0)
+
+    def counted(self, *args):
+        count[self.name] += 1
+        return original(self, *args)
+
+    original = form.__call__
+    monkeypatch.setattr(form, "__call__", counted)
+    return count
+
+
+SMALL, LARGE = (np.random.default_rng(0).normal(size=(n, 4)) for n in (50, 20_000))
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+def test_large_fits_are_fused_small_ones_only_if_asked(calls, name):
+    asarray = library(name).asarray
+    emroute.kmeans.fit(asarray(SMALL), 2, rng=0)
+    assert not any(calls.values())
+    with fused():
+        emroute.kmeans.fit(asarray(SMALL), 2, rng=0)
+    assert calls["assign_rows"]
+    calls.update(assign_rows=0)
+    emroute.kmeans.fit(asarray(LARGE), 2, rng=0, max_iter=2)
+    assert calls["assign_rows"]
+    calls.update(assign_rows=0, label_rows=0)
+    with fused(False):
+        emroute.kmeans.fit(asarray(LARGE), 2, rng=0, max_iter=2)
+    assert not any(calls.values())
+
+
+def test_other_dtypes_are_left_to_the_text():
+    form, x = KERNELS["label_rows"], np.ones((5, 2))
+    assert form.takes(x, x)
+    assert not form.takes(x.astype(np.float16), x.astype(np.float16))
+    assert not form.takes(x, x.astype(np.float32))
+
+
+def test_tensors_with_gradients_and_those_of_transforms_are_left_to_the_text():
+    torch = pytest.importorskip("torch")
+    form, x = named("torch").kernels["label_rows"], torch.ones((5, 2))
+    assert form.takes(x, x)
+    assert not form.takes(x, x.clone().requires_grad_())
+    with torch.no_grad():
+        assert form.takes(x, x.clone().requires_grad_())
+    assert not form.takes(x, x.to("meta"))
+    taken = []
+    torch.func.vmap(lambda row: (taken.append(form.takes(row, row)), row)[1])(torch.ones((3, 5, 2)))
+    assert taken == [False]
+
+
+@pytest.mark.parametrize(("setting", "expected"), [("0", False), ("1", True), ("", False)])
+def test_the_environment_turns_forms_off_and_on(setting, expected):
+    code = (
+        "import sys, numpy, emroute; emroute.kmeans.fit(numpy.random.default_rng(0).normal(size=(50, 2)), 2, rng=0); "
+        "print('numba' in sys.modules)"
+    )
+    environment = {**os.environ, "EMROUTE_FUSED": setting}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(expected)
+
+
+def test_a_machine_without_numba_has_no_forms(monkeypatch):
+    from emroute_backends.kernels import numba
+
+    monkeypatch.setattr(numba, "find_spec", lambda name: None)
+    assert numba.forms() == {}
+
+
+def test_a_folder_that_cannot_be_written_to_is_no_error(monkeypatch):
+    from emroute_backends.kernels import compiling
+
+    def refuse(*args, cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return compiled(*args, **options)
+
+    compiled = compiling.njit
+    monkeypatch.setattr(compiling, "njit", refuse)
+    assert compiling.loops(1)(_first)(np.ones(3)) == 1.0
+
+
+def _first(x):
+    return x[0]
+
+
+# Faults are found
+
+
+@pytest.mark.parametrize("name", sorted(KERNELS))
+def test_check_finds_a_fault_in_a_form(monkeypatch, name):
+    form = type(KERNELS[name])
+    original = form.__call__
+
+    def wrong(self, *args):
+        first, *rest = original(self, *args)
+        return (first + 1 if self.name == name else first, *rest)
+
+    monkeypatch.setattr(form, "__call__", wrong)
+    monkeypatch.setattr("emroute.testing.check.OPERATIONS", ())
+    monkeypatch.setattr("emroute.testing.check.ALGORITHMS", tuple(_touched(name)))
+    bad = {o.place for _, outcomes in run([NUMPY]) for o in outcomes if not o.passed}
+    assert bad == {Place("numpy", "cpu", fused=True)}
+
+
+@cache
+def _touched(name):
+    """Cases of the equivalence kit that run a form."""
+    return tuple(case for case in ALGORITHMS if case.name == {"kmeans": "kmeans.fit"}[HOMES[name].split(".")[1]])
+
+
+# Beside threads and forks of the user's
+
+
+_PARALLEL = """
+import multiprocessing, sys, numpy
+from concurrent.futures import ThreadPoolExecutor
+import emroute
+
+x = numpy.random.default_rng(0).normal(size=(20_000, 4))
+
+def inertia(seed):
+    return float(emroute.kmeans.fit(x, 3, rng=seed, max_iter=3).inertia)
+
+if __name__ == "__main__":
+    alone = [inertia(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(inertia, range(4))) == alone
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.map(inertia, range(4)) == alone
+    assert "numba" in sys.modules
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_forms_run_in_threads_and_in_forked_processes_as_alone(tmp_path):
+    (tmp_path / "parallel.py").write_text(_PARALLEL)  # a process without JAX, which does not like forks
+    subprocess.run([sys.executable, tmp_path / "parallel.py"], check=True)
