@@ -46,17 +46,17 @@ class Covariance(ABC):
         """Sums of the monomials weighted by `shares` ``(..., k, n)``, which add up to `weight` ``(..., n)``."""
         return (backends.namespace(shares).matmul(shares, swap(monomials)),)
 
-    def sums_about_means(self, gaps: Array, shares: Array) -> tuple[Array, ...]:
-        """Return the same of differences ``(..., k, d, n)`` in place of z."""
-        return (backends.namespace(gaps).matmul(self.monomials(gaps), shares[..., None])[..., 0],)
+    @abstractmethod
+    def sums_about_means(self, z: Array, means: Array, shares: Array) -> tuple[Array, ...]:
+        """Return the same of the differences to means ``(..., k, d)`` in place of z."""
 
     @abstractmethod
     def unpack(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
         """Weight ``(..., k)``, first moments ``(..., k, d)`` and second moments from sums."""
 
     @abstractmethod
-    def squares(self, spread: Spread, gaps: Array) -> Array:
-        """Squared Mahalanobis lengths ``(..., k, n)`` of differences ``(..., k, d, n)``."""
+    def squares(self, spread: Spread, z: Array, means: Array) -> Array:
+        """Squared Mahalanobis lengths ``(..., k, n)`` of the differences to means ``(..., k, d)``."""
 
     @abstractmethod
     def covariances_from(self, counts: Array, shift: Array, second: Array) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 from emroute import backend as backends
 from emroute.arrays.creation import constant, swap
 from emroute.backend import Array
+from emroute.gmm.differences import full_moments, full_squares
 from emroute.gmm.kind import Covariance, ones_and
 from emroute.gmm.spread import Spread, diagonal, inverse, least, truncated
 
@@ -69,13 +70,12 @@ class Full(Covariance):
         upper = xp.take(form, backend.from_numpy(flat, means), axis=-1)
         return upper * constant(np.where(i == j, 0.5, 1.0), like=means)
 
-    def sums_about_means(self, gaps: Array, shares: Array) -> tuple[Array, ...]:
-        xp, backend = backends.namespace(gaps), backends.get(gaps)
-        first = xp.matmul(gaps, shares[..., None])
-        weighted = gaps * xp.sqrt(shares)[..., None, :]  # of a matrix with itself BLAS computes one triangle
-        top = xp.concat([xp.sum(shares, axis=-1)[..., None, None], swap(first)], axis=-1)
-        square = xp.concat([top, xp.concat([first, xp.matmul(weighted, swap(weighted))], axis=-1)], axis=-2)
-        flat = backend.from_numpy(_pairs(square.shape[-1])[2], gaps)
+    def sums_about_means(self, z: Array, means: Array, shares: Array) -> tuple[Array, ...]:
+        xp, backend = backends.namespace(z), backends.get(z)
+        first, second = full_moments(z, means, shares)
+        top = xp.concat([xp.sum(shares, axis=-1)[..., None], first], axis=-1)
+        square = xp.concat([top[..., None, :], xp.concat([first[..., None], second], axis=-1)], axis=-2)
+        flat = backend.from_numpy(_pairs(square.shape[-1])[2], z)
         return (xp.take(xp.reshape(square, (*square.shape[:-2], -1)), flat, axis=-1),)
 
     def unpack(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
@@ -85,9 +85,8 @@ class Full(Covariance):
         square = xp.reshape(xp.take(packed, place, axis=-1), (*packed.shape[:-1], d + 1, d + 1))
         return packed[..., 0], packed[..., 1 : d + 1], square[..., 1:, 1:]
 
-    def squares(self, spread: Spread, gaps: Array) -> Array:
-        xp = backends.namespace(gaps)
-        return xp.sum(xp.matmul(spread.factors, gaps) ** 2, axis=-2)
+    def squares(self, spread: Spread, z: Array, means: Array) -> Array:
+        return full_squares(z, means, spread.factors)[0]
 
     def covariances_from(self, counts: Array, shift: Array, second: Array) -> Array:
         return second / counts[..., None, None] - _outer(shift, shift)
@@ -144,17 +143,15 @@ class Tied(Covariance):
         scatter = xp.broadcast_to(scatter, (*shares.shape[:-2], *scatter.shape[-2:]))  # restarts share z
         return *super().sums_about_centre(monomials, shares, z, weight), scatter
 
-    def sums_about_means(self, gaps: Array, shares: Array) -> tuple[Array, ...]:
-        xp, weighted = backends.namespace(gaps), gaps * shares[..., None, :]
-        first = xp.concat([xp.sum(shares, axis=-1)[..., None], xp.sum(weighted, axis=-1)], axis=-1)
-        return first, xp.sum(xp.matmul(weighted, swap(gaps)), axis=-3)
+    def sums_about_means(self, z: Array, means: Array, shares: Array) -> tuple[Array, ...]:
+        xp, (first, second) = backends.namespace(z), full_moments(z, means, shares)
+        return xp.concat([xp.sum(shares, axis=-1)[..., None], first], axis=-1), xp.sum(second, axis=-3)
 
     def unpack(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
         return sums[0][..., 0], sums[0][..., 1:], sums[1]
 
-    def squares(self, spread: Spread, gaps: Array) -> Array:
-        xp = backends.namespace(gaps)
-        return xp.sum(xp.matmul(spread.factors[..., None, :, :], gaps) ** 2, axis=-2)
+    def squares(self, spread: Spread, z: Array, means: Array) -> Array:
+        return full_squares(z, means, spread.factors[..., None, :, :])[0]
 
     def covariances_from(self, counts: Array, shift: Array, second: Array) -> Array:
         xp = backends.namespace(shift)

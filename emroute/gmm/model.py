@@ -101,22 +101,21 @@ class GaussianModel:
         return Statistics(sums, xp.sum(sample_weight * log_prob, axis=-1))
 
     def _about_means(self, params: Params, z: Array, sample_weight: Array) -> Statistics:
-        xp, gaps = backends.namespace(z), z[..., None, :, :] - params.means[..., None]
-        shares, log_norm = normalize(self._joint(params, gaps), axis=-2, weight=sample_weight[..., None, :])
-        return self._gather(params, gaps, shares, xp.sum(sample_weight * log_norm[..., 0, :], axis=-1))
+        xp = backends.namespace(z)
+        shares, log_norm = normalize(self._joint(params, z), axis=-2, weight=sample_weight[..., None, :])
+        return self._gather(params, z, shares, xp.sum(sample_weight * log_norm[..., 0, :], axis=-1))
 
-    def _gather(self, params: Params, gaps: Array, shares: Array, log_likelihood: Array) -> Statistics:
-        if not self.plain(params):  # in a batch, other problems may be the narrow ones
-            gaps = gaps + (params.means - self.reference(params))[..., None]
-        return Statistics(self.covariance.sums_about_means(gaps, shares), log_likelihood)
+    def _gather(self, params: Params, z: Array, shares: Array, log_likelihood: Array) -> Statistics:
+        # in a batch, other problems may be the narrow ones
+        return Statistics(self.covariance.sums_about_means(z, self.reference(params), shares), log_likelihood)
 
     def reference(self, params: Params) -> Array:
         """The point about which each component's moments are taken, ``(..., k, d)``."""
         return params.means if self.plain(params) else params.narrow[..., None, None] * params.means
 
-    def _joint(self, params: Params, gaps: Array) -> Array:
-        """log w_k N(x | k) from differences of z to the means, ``(..., k, n)``."""
-        squares = self.covariance.squares(params.spread, gaps)
+    def _joint(self, params: Params, z: Array) -> Array:
+        """log w_k N(x | k), by differences of z to the means, ``(..., k, n)``."""
+        squares = self.covariance.squares(params.spread, z, params.means)
         return offset(params)[..., None] - squares / 2
 
     def maximize(self, statistics: Statistics, params: Params) -> Params:
@@ -180,8 +179,7 @@ class GaussianModel:
 
     def gather(self, params: Params, x: Array, shares: Array, log_likelihood: Array) -> Statistics:
         """Moments under given responsibilities ``(..., k, n)``."""
-        gaps = standardize(params, x)[..., None, :, :] - params.means[..., None]
-        return self._gather(params, gaps, shares, log_likelihood)
+        return self._gather(params, standardize(params, x), shares, log_likelihood)
 
     def points(self, params: Params, x: Array) -> Array:
         """Coordinates of unit variance, ``(..., n, d)``, in which starts are drawn."""
@@ -208,7 +206,7 @@ class GaussianModel:
         return self._joint_of(params._replace(weights=backends.namespace(x).ones_like(params.weights)), x)
 
     def _joint_of(self, params: Params, x: Array) -> Array:
-        return self._joint(params, standardize(params, x)[..., None, :, :] - params.means[..., None])
+        return self._joint(params, standardize(params, x))
 
     def check(self, params: Params, rows: Rows) -> None:
         """Raise an error for data that cannot be scored."""

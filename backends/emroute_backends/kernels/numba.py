@@ -6,6 +6,7 @@ interpreter lock and run on the thread that calls them: blocks of rows are on a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -42,13 +43,21 @@ class HostForm:
         return getattr(import_module(self.module), self.name)(*args)
 
 
-def _pairs(rows: tuple[int, ...], centres: tuple[int, ...], *_: Any) -> int:
-    return int(np.prod(centres)) * rows[-2]
+def _assignment(rows: tuple[int, ...], centroids: tuple[int, ...], *_: Any) -> int:
+    return math.prod(centroids) * rows[-2]
+
+
+def _differences(z: tuple[int, ...], means: tuple[int, ...], *_: Any) -> int:
+    return math.prod(means) * z[-1]
 
 
 _FORMS = (
-    HostForm("assign_rows", "emroute_backends.kernels.kmeans", _pairs),
-    HostForm("label_rows", "emroute_backends.kernels.kmeans", _pairs),
+    HostForm("assign_rows", "emroute_backends.kernels.kmeans", _assignment),
+    HostForm("label_rows", "emroute_backends.kernels.kmeans", _assignment),
+    HostForm("diagonal_squares", "emroute_backends.kernels.gaussians", _differences),
+    HostForm("diagonal_moments", "emroute_backends.kernels.gaussians", _differences),
+    HostForm("full_squares", "emroute_backends.kernels.gaussians", _differences),
+    HostForm("full_moments", "emroute_backends.kernels.gaussians", _differences),
 )
 
 
