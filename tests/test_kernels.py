@@ -22,7 +22,14 @@ from tests.helpers import library
 pytest.importorskip("numba")
 
 KERNELS = named("numpy").kernels
-HOMES = {"assign_rows": "emroute.kmeans.assignment", "label_rows": "emroute.kmeans.assignment"}
+HOMES = {
+    "assign_rows": "emroute.kmeans.assignment",
+    "label_rows": "emroute.kmeans.assignment",
+    "diagonal_squares": "emroute.gmm.differences",
+    "diagonal_moments": "emroute.gmm.differences",
+    "full_squares": "emroute.gmm.differences",
+    "full_moments": "emroute.gmm.differences",
+}
 """The module of each text."""
 
 
@@ -56,6 +63,35 @@ def test_rows_are_assigned_as_by_the_text(batch, n, k, d, dtype, random):
     args = z, centroids, np.zeros(of_centroids, dtype), weight
     assert_same(KERNELS["assign_rows"](*args), text("assign_rows")(*args), dtype)
     assert_same(KERNELS["label_rows"](z, centroids), text("label_rows")(z, centroids), dtype)
+
+
+@pytest.mark.parametrize("kind", ["diagonal", "full"])
+@given(batches, st.integers(1, 150), st.integers(1, 5), st.integers(1, 9), floating, st.randoms())
+def test_lengths_and_moments_are_those_of_the_text(kind, batch, n, k, d, dtype, random):
+    rng = np.random.default_rng(random.randrange(1000))
+    of_rows, of_means, _ = batch
+    joint = np.broadcast_shapes(of_rows, of_means)
+    z = rng.normal(size=(*of_rows, n, d)).astype(dtype).swapaxes(-1, -2)
+    means = rng.normal(size=(*of_means, k, d)).astype(dtype)
+    of_factors = (*of_means, int(rng.choice([1, k])), d, d) if kind == "full" else (*of_means, k, d)
+    factors = rng.normal(size=of_factors).astype(dtype)
+    name = f"{kind}_squares"
+    assert_same(KERNELS[name](z, means, factors), text(name)(z, means, factors), dtype)
+    shares = rng.uniform(size=(*joint, k, n)).astype(dtype)
+    shares[shares < 0.5] = 0  # most shares of a fit are
+    name = f"{kind}_moments"
+    assert_same(KERNELS[name](z, means, shares), text(name)(z, means, shares), dtype)
+
+
+@pytest.mark.parametrize("kind", ["diagonal", "full"])
+def test_moments_of_a_narrow_component_far_away_keep_their_digits(kind):
+    rng = np.random.default_rng(0)
+    gaps = rng.integers(-8, 9, size=(300, 5)) / np.float32(2**10)  # exact in float32 beside 1000
+    z, means, shares = (1000 + gaps).astype(np.float32).T, np.full((1, 5), 1000, np.float32), np.ones((1, 300), "f4")
+    first, second = KERNELS[f"{kind}_moments"](z, means, shares)
+    exact = np.einsum("ni,nj->ij", gaps, gaps, dtype=np.float64)
+    np.testing.assert_allclose(first[0], gaps.sum(axis=0), atol=1e-5)
+    np.testing.assert_allclose(second[0], exact if kind == "full" else np.diag(exact), rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize("d", [3, 200])
@@ -169,11 +205,11 @@ def test_a_folder_that_cannot_be_written_to_is_no_error(monkeypatch):
 
     compiled = compiling.njit
     monkeypatch.setattr(compiling, "njit", refuse)
-    assert compiling.loops(1)(_first)(np.ones(3)) == 1.0
+    assert compiling.loops(2)(_first)(*compiling.flat((), (np.ones(3), 1))) == 1.0
 
 
-def _first(x):
-    return x[0]
+def _first(x, places):
+    return x[places[0, 0], 0]
 
 
 # Faults are found
@@ -186,7 +222,7 @@ def test_check_finds_a_fault_in_a_form(monkeypatch, name):
 
     def wrong(self, *args):
         first, *rest = original(self, *args)
-        return (first + 1 if self.name == name else first, *rest)
+        return (first * 1.5 + 1 if self.name == name else first, *rest)
 
     monkeypatch.setattr(form, "__call__", wrong)
     monkeypatch.setattr("emroute.testing.check.OPERATIONS", ())
@@ -198,7 +234,8 @@ def test_check_finds_a_fault_in_a_form(monkeypatch, name):
 @cache
 def _touched(name):
     """Cases of the equivalence kit that run a form."""
-    return tuple(case for case in ALGORITHMS if case.name == {"kmeans": "kmeans.fit"}[HOMES[name].split(".")[1]])
+    homes = {"kmeans": ("kmeans",), "gmm": ("gmm", "mixture")}[HOMES[name].split(".")[1]]
+    return tuple(case for case in ALGORITHMS if case.name.split(".")[0] in homes)
 
 
 # Beside threads and forks of the user's

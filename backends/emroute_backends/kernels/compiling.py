@@ -19,11 +19,11 @@ piece = njit(nogil=True, fastmath=_MATH, forceinline=True)
 """A part of loops, compiled within those that call it: only there are the sizes of its arrays known."""
 
 
-def loops(*ranks: int, places: int = 0) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile a function of arrays of these ranks and one dtype, and of `places` vectors of indices: all read only."""
+def loops(*ranks: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compile a function of arrays of these ranks and one dtype, and of the places that `flat` gives: all read only."""
 
     def of(function: Callable[..., Any]) -> Callable[..., Any]:
-        compiled = cache(partial(_compile, function, ranks, places))
+        compiled = cache(partial(_compile, function, ranks))
 
         def run(*arrays: np.ndarray) -> Any:
             return compiled(arrays[0].dtype)(*map(np.ascontiguousarray, arrays))
@@ -33,8 +33,8 @@ def loops(*ranks: int, places: int = 0) -> Callable[[Callable[..., Any]], Callab
     return of
 
 
-def _compile(function: Callable[..., Any], ranks: tuple[int, ...], places: int, dtype: np.dtype) -> Callable[..., Any]:
-    kinds = [(from_dtype(dtype), rank) for rank in ranks] + [(types.int64, 1)] * places
+def _compile(function: Callable[..., Any], ranks: tuple[int, ...], dtype: np.dtype) -> Callable[..., Any]:
+    kinds = [*((from_dtype(dtype), rank) for rank in ranks), (types.int64, 2)]
     signature = tuple(types.Array(kind, rank, "C", readonly=True) for kind, rank in kinds)  # takes writable ones too
     options: Any = {"nogil": True, "fastmath": _MATH}
     try:
@@ -43,8 +43,11 @@ def _compile(function: Callable[..., Any], ranks: tuple[int, ...], places: int, 
         return njit([signature], **options)(function)
 
 
-def flat(x: np.ndarray, rank: int, batch: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Return an array whose batch dimensions are one, and which of its problems belongs to each problem of a batch."""
-    own = x.shape[: x.ndim - rank]
-    place = np.broadcast_to(np.arange(math.prod(own)).reshape(own), batch)
-    return x.reshape(-1, *x.shape[x.ndim - rank :]), place.ravel()
+def flat(batch: tuple[int, ...], *arrays: tuple[np.ndarray, int]) -> tuple[np.ndarray, ...]:
+    """Return arrays, each with the rank of one problem of its own, with one axis of problems before that.
+
+    Last come places ``(problems, arrays)``: which problem of each array belongs to each problem of the joint batch.
+    """
+    own = [x.shape[: x.ndim - rank] for x, rank in arrays]
+    places = [np.broadcast_to(np.arange(math.prod(shape)).reshape(shape), batch).ravel() for shape in own]
+    return *(x.reshape(-1, *x.shape[x.ndim - rank :]) for x, rank in arrays), np.stack(places, axis=-1)

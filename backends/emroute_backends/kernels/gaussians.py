@@ -42,29 +42,23 @@ def full_moments(z: Array, means: Array, shares: Array) -> tuple[Array, Array]:
 
 def _squares_of(run: Any, z: Array, means: Array, factors: Array, rank: int) -> tuple[Array]:
     batch = np.broadcast_shapes(z.shape[:-2], means.shape[:-2])
-    (rows, *of_rows), (centres, *of_means), (roots, *of_roots) = (
-        flat(x, r, batch) for x, r in ((z.swapaxes(-1, -2), 2), (means, 2), (factors, rank))
-    )
-    squares = run(rows, centres, roots, *of_rows, *of_means, *of_roots)
+    squares = run(*flat(batch, (z.swapaxes(-1, -2), 2), (means, 2), (factors, rank)))
     return (squares.reshape(*batch, *squares.shape[1:]),)
 
 
 def _moments_of(run: Any, z: Array, means: Array, shares: Array) -> tuple[Array, Array]:
     batch = shares.shape[:-2]
-    (rows, *of_rows), (centres, *of_means), (parts, _) = (
-        flat(x, 2, batch) for x in (z.swapaxes(-1, -2), means, shares)
-    )
-    first, second = run(rows, centres, parts, *of_rows, *of_means)
+    first, second = run(*flat(batch, (z.swapaxes(-1, -2), 2), (means, 2), (shares, 2)))
     return first.reshape(*batch, *first.shape[1:]), second.reshape(*batch, *second.shape[1:])
 
 
-@loops(3, 3, 3, places=3)
-def _diagonal_squares(z, means, factors, of_rows, of_means, of_factors):
+@loops(3, 3, 3)
+def _diagonal_squares(z, means, factors, places):
     (_, n, d), k = z.shape, means.shape[1]
-    squares = np.empty((len(of_rows), k, n), z.dtype)
+    squares = np.empty((len(places), k, n), z.dtype)
     x, total = np.empty((d, _TILE), z.dtype), np.empty((2, _TILE), z.dtype)
-    for p in range(len(of_rows)):
-        rows, m, s = z[of_rows[p]], means[of_means[p]], factors[of_factors[p]]
+    for p in range(len(places)):
+        rows, m, s = z[places[p, 0]], means[places[p, 1]], factors[places[p, 2]]
         for first in range(0, n, _TILE):
             count = min(_TILE, n - first)
             for r in range(count):
@@ -92,14 +86,14 @@ def _diagonal_squares(z, means, factors, of_rows, of_means, of_factors):
     return squares
 
 
-@loops(3, 3, 4, places=3)
-def _full_squares(z, means, factors, of_rows, of_means, of_factors):
+@loops(3, 3, 4)
+def _full_squares(z, means, factors, places):
     (_, n, d), k, e = z.shape, means.shape[1], factors.shape[2]
-    squares = np.empty((len(of_rows), k, n), z.dtype)
+    squares = np.empty((len(places), k, n), z.dtype)
     gaps, total = np.zeros((d, _TILE), z.dtype), np.empty(_TILE, z.dtype)
     x, y = np.zeros((d, _TILE), z.dtype), np.empty((4, _TILE), z.dtype)
-    for p in range(len(of_rows)):
-        rows, m, s = z[of_rows[p]], means[of_means[p]], factors[of_factors[p]]
+    for p in range(len(places)):
+        rows, m, s = z[places[p, 0]], means[places[p, 1]], factors[places[p, 2]]
         for first in range(0, n, _TILE):
             count = min(_TILE, n - first)
             for r in range(count):
@@ -125,7 +119,7 @@ def _full_squares(z, means, factors, of_rows, of_means, of_factors):
 def _whiten(s, i, gaps, y):
     """Four rows of a factor times the differences."""
     e, d = s.shape
-    j, k, l = min(i + 1, e - 1), min(i + 2, e - 1), min(i + 3, e - 1)
+    j, k, m = min(i + 1, e - 1), min(i + 2, e - 1), min(i + 3, e - 1)
     for q in range(4):
         for r in range(_TILE):
             y[q, r] = 0
@@ -133,7 +127,7 @@ def _whiten(s, i, gaps, y):
         a0, a1, a2, a3 = s[i, f], s[i, f + 1], s[i, f + 2], s[i, f + 3]
         b0, b1, b2, b3 = s[j, f], s[j, f + 1], s[j, f + 2], s[j, f + 3]
         c0, c1, c2, c3 = s[k, f], s[k, f + 1], s[k, f + 2], s[k, f + 3]
-        d0, d1, d2, d3 = s[l, f], s[l, f + 1], s[l, f + 2], s[l, f + 3]
+        d0, d1, d2, d3 = s[m, f], s[m, f + 1], s[m, f + 2], s[m, f + 3]
         for r in range(_TILE):
             g0, g1, g2, g3 = gaps[f, r], gaps[f + 1, r], gaps[f + 2, r], gaps[f + 3, r]
             y[0, r] += a0 * g0 + a1 * g1 + a2 * g2 + a3 * g3
@@ -145,19 +139,19 @@ def _whiten(s, i, gaps, y):
             y[0, r] += s[i, f] * gaps[f, r]
             y[1, r] += s[j, f] * gaps[f, r]
             y[2, r] += s[k, f] * gaps[f, r]
-            y[3, r] += s[l, f] * gaps[f, r]
+            y[3, r] += s[m, f] * gaps[f, r]
 
 
-@loops(3, 3, 3, places=2)
-def _diagonal_moments(z, means, shares, of_rows, of_means):
-    (problems, k, n), d = shares.shape, z.shape[2]
+@loops(3, 3, 3)
+def _diagonal_moments(z, means, shares, places):
+    problems, (_, k, n), d = len(places), shares.shape, z.shape[2]
     first, second = np.empty((problems, k, d), z.dtype), np.empty((problems, k, d), z.dtype)
     own, part = np.zeros(n + 3, np.int64), np.zeros(n + 3, z.dtype)
     sums, squares = np.empty(d, z.dtype), np.empty(d, z.dtype)
     for p in range(problems):
-        rows, m = z[of_rows[p]], means[of_means[p]]
+        rows, m, parts = z[places[p, 0]], means[places[p, 1]], shares[places[p, 2]]
         for c in range(k):
-            count = _select(shares[p, c], own, part)
+            count = _select(parts[c], own, part)
             for f in range(d):
                 sums[f] = squares[f] = 0
             for i in range(0, count, 4):
@@ -186,16 +180,16 @@ def _select(shares, own, part):
     return count
 
 
-@loops(3, 3, 3, places=2)
-def _full_moments(z, means, shares, of_rows, of_means):
-    (problems, k, n), d = shares.shape, z.shape[2]
+@loops(3, 3, 3)
+def _full_moments(z, means, shares, places):
+    problems, (_, k, n), d = len(places), shares.shape, z.shape[2]
     first, second = np.zeros((problems, k, d), z.dtype), np.zeros((problems, k, d, d), z.dtype)
     own, part = np.zeros(n + 3, np.int64), np.zeros(n + 3, z.dtype)
     for p in range(problems):
-        rows, m = z[of_rows[p]], means[of_means[p]]
+        rows, m, parts = z[places[p, 0]], means[places[p, 1]], shares[places[p, 2]]
         for c in range(k):
-            count = _select(shares[p, c], own, part)
-            _add_products(rows, m[c], own[:count], part[:count], first[p, c], second[p, c])
+            count = _select(parts[c], own, part)
+            _add_products(rows, m[c], (own[:count], part[:count]), first[p, c], second[p, c])
             for f in range(d):
                 for g in range(f):
                     second[p, c, f, g] = second[p, c, g, f]
@@ -203,9 +197,9 @@ def _full_moments(z, means, shares, of_rows, of_means):
 
 
 @piece
-def _add_products(rows, mean, own, part, first, second):
+def _add_products(rows, mean, chosen, first, second):
     """First moments, and the upper triangle of the second, four features with four at a time."""
-    d = len(mean)
+    d, (own, part) = len(mean), chosen
     gaps, weighted = np.zeros((d + 3, _WIDE), rows.dtype), np.zeros((d + 3, _WIDE), rows.dtype)
     for start in range(0, len(own), _WIDE):
         count = min(_WIDE, len(own) - start)

@@ -25,9 +25,9 @@ _SLACK = 4  # products err by less than this times the features' number of spaci
 def assign_rows(z: Array, centroids: Array, alike: Array, weight: Array) -> tuple[Array, ...]:
     """As `emroute.kmeans.assignment.assign_rows`; whether centroids are alike is found out row by row."""
     batch, (k, d) = centroids.shape[:-2], centroids.shape[-2:]
-    rows, of = flat(z, 2, batch)
-    _, _, sums, counts, inertia, far, distance = _run(z, centroids, weight)
-    farthest = rows[of, far]
+    rows, *rest = flat(batch, (z, 2), (centroids, 2), (weight, 1))
+    _, _, sums, counts, inertia, far, distance = _assign(rows, *rest)
+    farthest = rows[rest[-1][:, 0], far]
     return (
         counts.reshape(*batch, k),
         sums.reshape(*batch, k, d),
@@ -39,27 +39,21 @@ def assign_rows(z: Array, centroids: Array, alike: Array, weight: Array) -> tupl
 
 def label_rows(z: Array, centroids: Array) -> tuple[Array, Array]:
     """As `emroute.kmeans.assignment.label_rows`."""
-    labels, squares, *_ = _run(z, centroids, np.ones(z.shape[-2], z.dtype))
-    shape = (*centroids.shape[:-2], z.shape[-2])
-    return labels.reshape(shape), squares.reshape(shape)
+    batch, one = centroids.shape[:-2], np.ones(z.shape[-2], z.dtype)
+    labels, squares, *_ = _assign(*flat(batch, (z, 2), (centroids, 2), (one, 1)))
+    return labels.reshape(*batch, len(one)), squares.reshape(*batch, len(one))
 
 
-def _run(z: Array, centroids: Array, weight: Array) -> tuple[Array, ...]:
-    batch = centroids.shape[:-2]
-    (rows, of_rows), (shares, of_shares) = flat(z, 2, batch), flat(weight, 1, batch)
-    return _assign(rows, flat(centroids, 2, batch)[0], shares, of_rows, of_shares)
-
-
-@loops(3, 3, 2, places=2)
-def _assign(z: Array, centroids: Array, weight: Array, of_rows: Array, of_weight: Array) -> tuple[Array, ...]:
+@loops(3, 3, 2)
+def _assign(z, centroids, weight, places):
     """Labels, squared distances, sums, counts, inertia, and the farthest row's index and squared distance."""
-    (problems, k, d), n = centroids.shape, z.shape[1]
+    problems, n, (k, d) = len(places), z.shape[1], centroids.shape[1:]
     labels, squares = np.zeros((problems, n), np.int64), np.empty((problems, n), z.dtype)
     sums, counts = np.zeros((problems, k, d), z.dtype), np.zeros((problems, k), z.dtype)
     inertia, far, distance = np.zeros(problems), np.zeros(problems, np.int64), np.zeros(problems)
     half, step = np.empty(k, z.dtype), max(_TILE, _CACHED // d)
     for p in range(problems):
-        rows, own, share = z[of_rows[p]], centroids[p], weight[of_weight[p]]
+        rows, own, share = z[places[p, 0]], centroids[places[p, 1]], weight[places[p, 2]]
         for c in range(k):
             half[c] = _square(own[c]) / 2
         for start in range(0, n, step):
