@@ -13,7 +13,6 @@ from functools import cache, lru_cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-import array_api_compat
 import numpy as np
 
 from emroute._foreign import obstacle
@@ -210,16 +209,17 @@ def get(*arrays: Array) -> Backend:
     present = [x for x in arrays if x is not None]
     if not present:
         raise InputTypeError("got None, expected an array")
-    backend = _of(present[0])
-    for x in present[1:]:
-        if _of(x, present[0]) is not backend:
+    first, *others = present
+    backend = _of(first)
+    for x in others:
+        if _of(x, first) is not backend:
             raise InputTypeError(
-                f"arrays of two libraries: {_name(present[0])} and {_name(x)}; convert one of them, "
-                f"such as with `{_spelled(present[0])}.asarray`: emroute moves nothing itself"
+                f"arrays of two libraries: {_name(first)} and {_name(x)}; convert one of them, "
+                f"such as with `{_spelled(first)}.asarray`: emroute moves nothing itself"
             )
-        here, there = _device(present[0]), _device(x)
+        here, there = _device(first), _device(x)
         if here is not None and there is not None and here != there:
-            if reason := obstacle(present[0]) or obstacle(x):  # sharded: on more than one
+            if reason := obstacle(first) or obstacle(x):  # sharded: on more than one
                 raise InputTypeError(reason)
             raise InputTypeError(f"arrays on two devices: {here} and {there}; move one of them, emroute moves nothing")
     return backend
@@ -227,10 +227,10 @@ def get(*arrays: Array) -> Backend:
 
 def _of(x: Array, other: Array | None = None) -> Backend:
     """The backend of an array, looked up once a type: `get` is called for every few operations."""
-    kind = type(x)
-    if kind not in _backends:
-        _backends[kind] = _load(_name(x, other))
-    return _backends[kind]
+    try:
+        return _backends[type(x)]
+    except KeyError:
+        return _backends.setdefault(type(x), _load(_name(x, other)))
 
 
 _backends: dict[type, Backend] = {}
@@ -240,7 +240,7 @@ _backends: dict[type, Backend] = {}
 def _device(x: Array) -> Any:
     """The device of an array; None where a compiler is tracing and has not placed it."""
     try:
-        return array_api_compat.device(x)
+        return x.device
     except (AttributeError, TypeError):
         return None
 
@@ -272,12 +272,13 @@ def namespace(*arrays: Array) -> Any:
     >>> float(namespace(np.ones(3)).sum(np.ones(3)))
     3.0
     """
-    if len(arrays) > 1:
+    first, *others = arrays
+    if others:
         get(*arrays)
-    first = next((x for x in arrays if x is not None), None)
     try:
         return _spaces[type(first)]
     except KeyError:
+        first = next((x for x in arrays if x is not None), None)
         return _spaces.setdefault(type(first), get(first).namespace(first))
 
 

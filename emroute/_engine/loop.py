@@ -23,6 +23,7 @@ from emroute._engine.reduce import Cut, e_step, expect, problems_at_once, reduce
 from emroute._progress import bar_of
 from emroute.arrays.creation import set_at
 from emroute.arrays.functions import eps
+from emroute.arrays.tracing import concrete
 from emroute.arrays.trees import leaves, map_leaves
 from emroute.backend import Array, compiled, compiles
 from emroute.data import Block, Rows, Stream
@@ -111,10 +112,11 @@ class Steps(NamedTuple):
         accept = running & xp.isfinite(objective)
         change = xp.abs(objective - state.objective)
         resolution = _ULPS * eps(objective) * xp.abs(objective)
-        if self.exact:
-            still = (change <= resolution) & unmoved(params, state.params, objective.ndim, _STILL * eps(objective))
-        else:
-            still = change <= xp.maximum(resolution, xp.zeros_like(objective) + slack)
+        if not self.exact:
+            resolution = xp.maximum(resolution, xp.zeros_like(objective) + slack)
+        still = change <= resolution
+        if self.exact and concrete(xp.any(still)) is not False:
+            still = still & unmoved(params, state.params, objective.ndim, _STILL * eps(objective))
         status = xp.where(still, xp.full_like(state.status, int(Status.CONVERGED)), state.status)
         status = xp.where(accept, status, xp.full_like(status, int(Status.NON_FINITE)))
         return State(

@@ -191,7 +191,7 @@ def _even(n: int, size: int) -> int:
 
 def _rows_per_block(model: Any, params: Any, block: Block, n_batch: int) -> int:
     """Rows that fit the cache, from the bytes a row that the model declares, or an estimate from array sizes."""
-    backend = backends.get(*leaves(params), *leaves(block))
+    backend = backends.get(*leaves(block)[:1])
     if n_batch:  # a row belongs to one problem
         params = map_leaves(lambda x: x[:1, ...], params)
     if hasattr(model, "bytes_per_row"):

@@ -18,7 +18,7 @@ import numpy as np
 from emroute import backend as backends
 from emroute.arrays.creation import constant, full, itemsize, swap
 from emroute.arrays.functions import eps, normalize, safe_log, tiny
-from emroute.arrays.tracing import either
+from emroute.arrays.tracing import concrete, either
 from emroute.backend import Array
 from emroute.data import Rows
 from emroute.family import Statistics, posterior, share
@@ -223,7 +223,10 @@ class GaussianModel:
 
 
 def _keep(held: Array, new: Spread, old: Spread) -> Spread:
+    """`new` where components are held, else `old`."""
     xp = backends.namespace(held)
+    if concrete(xp.all(held)):
+        return new
 
     def choose(a: Array, b: Array) -> Array:
         wide = max(0, a.ndim - held.ndim)
@@ -242,7 +245,7 @@ def offset(params: Params) -> Array:
     xp, d = backends.namespace(params.means), params.means.shape[-1]
     jacobian = xp.sum(xp.log(params.scale), axis=-1)[..., None]
     # the log of 0 is below every density, yet finite: coefficients are multiplied and compared
-    log_weights = xp.clip(safe_log(params.weights), -xp.finfo(params.weights.dtype).max / 8)
+    log_weights = xp.clip(safe_log(params.weights), -xp.finfo(params.weights.dtype).max / 8, None)
     return log_weights + params.spread.log_det / 2 - jacobian - d * np.log(2 * np.pi).item() / 2
 
 

@@ -7,6 +7,8 @@ them within .67 standard deviations of its mean, so its variance cannot honestly
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from emroute import backend as backends
@@ -21,6 +23,7 @@ __all__ = ["root_mean_square", "widths"]
 
 _MOST_ROWS = 2048  # of more, so many tell quantiles to a hundredth
 _STEPS, _WINDOW = 100, 5  # the quantiles are hundredths, and an interval five of them
+_CELLS = 2**17  # numbers that the ranks of some quantiles compare at once
 
 
 def widths(source: Rows | Stream) -> tuple[Array, Array]:
@@ -65,7 +68,8 @@ def _widths(resolution: float, x: Array, weight: Array | None) -> tuple[Array, A
     def rank(mark: Array) -> Array:
         return xp.count_nonzero(below < mark[..., None, :], axis=-2)
 
-    places = map_blocks(rank, xp.moveaxis(marks, -2, 0), 1)
+    some = max(1, _CELLS // math.prod(below.shape))
+    places = map_blocks(rank, xp.moveaxis(marks, -2, 0), some)
     places = xp.moveaxis(places, 0, -2)
     places = xp.minimum(places, constant(x.shape[-2] - 1, like=places))
     places = xp.broadcast_to(places, (*places.shape[:-1], x.shape[-1]))
