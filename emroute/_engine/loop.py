@@ -111,21 +111,14 @@ class Steps(NamedTuple):
         running = state.status == _RUNNING
         accept = running & xp.isfinite(objective)
         change = xp.abs(objective - state.objective)
-        resolution = _ULPS * eps(objective) * xp.abs(objective)
+        still = change <= _ULPS * eps(objective) * xp.abs(objective)
         if not self.exact:
-            resolution = xp.maximum(resolution, xp.zeros_like(objective) + slack)
-        still = change <= resolution
-        if self.exact and concrete(xp.any(still)) is not False:
+            still = still | (change <= slack)
+        elif concrete(xp.any(still)) is not False:
             still = still & unmoved(params, state.params, objective.ndim, _STILL * eps(objective))
-        status = xp.where(still, xp.full_like(state.status, int(Status.CONVERGED)), state.status)
-        status = xp.where(accept, status, xp.full_like(status, int(Status.NON_FINITE)))
-        return State(
-            where_leading(accept, params, state.params),
-            where_leading(accept, statistics, state.statistics),
-            xp.where(accept, objective, state.objective),
-            xp.where(accept, state.n_iter + 1, state.n_iter),
-            xp.where(running, status, state.status),
-        )
+        status = xp.where(accept, xp.where(still, int(Status.CONVERGED), state.status), int(Status.NON_FINITE))
+        step = State(params, statistics, objective, state.n_iter + 1, status)
+        return where_leading(accept, step, state)._replace(status=xp.where(running, status, state.status))
 
 
 def _whole(steps: Steps, room: int, params: Any, block: Block, limits: Limits) -> Fit:
@@ -227,6 +220,8 @@ class _Roster:
 
     def dismiss(self, state: State, running: np.ndarray) -> State:
         """Return the state of the problems that run, and keep that of the others."""
+        if running.all():
+            return state
         n_here = len(self._here)
         stays = running.reshape(n_here, -1).any(axis=1)
         if stays.all():
@@ -265,5 +260,5 @@ def _finish(state: State, trace: Array, problems: Problems) -> Fit:
     """Give every array its batch dimensions back, and call what still runs cut short."""
     params, objective, n_iter, status = problems.restore((state.params, state.objective, state.n_iter, state.status))
     xp = backends.namespace(objective)
-    status = xp.where(status == _RUNNING, xp.full_like(status, int(Status.MAX_ITER)), status)
+    status = xp.where(status == _RUNNING, int(Status.MAX_ITER), status)
     return Fit(params, objective, xp.reshape(trace, (*problems.shape, trace.shape[-1])), n_iter, status)

@@ -50,6 +50,8 @@ def where_leading(mask: Array, new: Any, old: Any) -> Any:
     """
     xp = namespace(mask)
     everywhere = concrete(xp.all(mask))
+    if everywhere and not mask.ndim:
+        return new
 
     def choose(a: Array, b: Array) -> Array:
         if a.shape[: mask.ndim] != mask.shape:

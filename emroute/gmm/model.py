@@ -124,10 +124,9 @@ class GaussianModel:
         counts, first, second = self.covariance.unpack(statistics.sums, params.means.shape[-1])
         xp = backends.namespace(counts)
         held = counts > tiny(counts) / eps(counts)
-        safe = xp.where(held, counts, xp.ones_like(counts))
-        old = self.reference(params)
-        means = xp.where(held[..., None], old + first / safe[..., None], params.means)
-        shift = xp.where(held[..., None], first / safe[..., None], xp.zeros_like(first))
+        safe = xp.where(held, counts, 1.0)
+        shift = xp.where(held[..., None], first / safe[..., None], 0.0)
+        means = xp.where(held[..., None], self.reference(params) + shift, params.means)
         spread = self.decompose(self.covariance.covariances_from(safe, shift, second), params, params.spread.bound)
         if self.covariance_type != "tied":
             spread = _keep(held, spread, params.spread)

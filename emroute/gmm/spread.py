@@ -53,7 +53,7 @@ def inverse(matrices: Array) -> Array:
 def _bound(variances: Array, floor: Array, resolution: float, bound: Array | None = None) -> Array:
     xp, own = backends.namespace(variances), resolution * variances
     own = own if bound is None else xp.maximum(xp.minimum(own, bound), own / 8)  # an eighth is still resolved
-    return xp.maximum(own, xp.zeros_like(own) + floor[..., None])
+    return xp.maximum(own, floor[..., None])
 
 
 def diagonal(variances: Array, floor: Array, resolution: float) -> Spread:
