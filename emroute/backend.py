@@ -206,23 +206,31 @@ def get(*arrays: Array) -> Backend:
     >>> get(np.ones(3)).to_numpy(np.ones(1))
     array([1.])
     """
-    present = [x for x in arrays if x is not None]
-    if not present:
+    first, backend = None, None
+    for x in arrays:
+        if x is None:
+            continue
+        if backend is None:
+            first, backend = x, _of(x)
+        else:
+            _check_together(first, x)
+    if backend is None:
         raise InputTypeError("got None, expected an array")
-    first, *others = present
-    backend = _of(first)
-    for x in others:
-        if _of(x, first) is not backend:
-            raise InputTypeError(
-                f"arrays of two libraries: {_name(first)} and {_name(x)}; convert one of them, "
-                f"such as with `{_spelled(first)}.asarray`: emroute moves nothing itself"
-            )
-        here, there = _device(first), _device(x)
-        if here is not None and there is not None and here != there:
-            if reason := obstacle(first) or obstacle(x):  # sharded: on more than one
-                raise InputTypeError(reason)
-            raise InputTypeError(f"arrays on two devices: {here} and {there}; move one of them, emroute moves nothing")
     return backend
+
+
+def _check_together(x: Array, y: Array) -> None:
+    """Raise `InputTypeError` unless two arrays are of one library, on one device."""
+    if _of(x) is not _of(y, x):
+        raise InputTypeError(
+            f"arrays of two libraries: {_name(x)} and {_name(y)}; convert one of them, "
+            f"such as with `{_spelled(x)}.asarray`: emroute moves nothing itself"
+        )
+    here, there = _device(x), _device(y)
+    if here is not None and there is not None and here != there:
+        if reason := obstacle(x) or obstacle(y):  # sharded: on more than one
+            raise InputTypeError(reason)
+        raise InputTypeError(f"arrays on two devices: {here} and {there}; move one of them, emroute moves nothing")
 
 
 def _of(x: Array, other: Array | None = None) -> Backend:

@@ -174,7 +174,7 @@ def _solve(steps: Steps, room: int, limits: Limits, n_batch: int, given: tuple[A
 
 def _step_by_step(steps: Steps, params: Any, source: Rows | Stream, options: LoopOptions) -> Fit:
     """Fit a step at a time. Problems that have ended leave the batch, unless someone is watching."""
-    backend = backends.get(*leaves(params), *source.arrays)
+    backend = backends.get(source.arrays[0])
     probe = compiled(backend, Steps.objective_of_one_row, steps)
     problems = steps.problems(probe(params, source.first().block))
     params, source = problems.flatten_params(params), problems.flatten(source)

@@ -55,7 +55,7 @@ def e_step_over(model: Any, params: Any, source: Rows | Stream, batch: tuple[int
         Rows a block; by default what fits the cache.
     """
     problems = Problems(tuple(batch), source.batch)
-    run = compiled(backends.get(*leaves(params), *source.arrays), _with_batch, model, problems, size)
+    run = compiled(backends.get(source.arrays[0]), _with_batch, model, problems, size)
     return reduce(model, partial(run, params), source)
 
 

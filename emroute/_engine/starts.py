@@ -165,7 +165,7 @@ def _draw_rows(by_distance: bool, z: Array, sample_weight: Array | None, uniform
     backend, xp = backends.get(z), backends.namespace(z)
     (m, k, _), n = uniforms.shape, z.shape[-2]
     weight = xp.ones_like(z[..., 0]) if sample_weight is None else sample_weight
-    square = xp.sum(z * z, axis=-1)
+    square, rows = xp.sum(z * z, axis=-1), xp.broadcast_to(z, (m, *z.shape[-2:]))
     numbers = constant(np.arange(k), like=xp.argmin(uniforms[:, :, 0]))
 
     def draw(mass: Array, uniform: Array) -> Array:
@@ -173,11 +173,11 @@ def _draw_rows(by_distance: bool, z: Array, sample_weight: Array | None, uniform
         mass = xp.where(xp.sum(mass, axis=-1, keepdims=True) > 0, mass, weight)
         cumulative = xp.cumulative_sum(mass, axis=-1)
         below = cumulative[..., None, :] <= uniform[..., None] * cumulative[..., None, -1:]
-        return xp.minimum(xp.count_nonzero(below, axis=-1), constant(n - 1, like=xp.argmin(mass)))
+        index = xp.count_nonzero(below, axis=-1)
+        return xp.where(index < n, index, n - 1)
 
     def distance(index: Array) -> Array:
         """What of each row's distance the candidates ``(m, L)`` leave: ``(m, L, n)``."""
-        rows = xp.broadcast_to(z, (m, *z.shape[-2:]))
         chosen = xp.take_along_axis(rows, xp.broadcast_to(index[..., None], (*index.shape, z.shape[-1])), axis=-2)
         own = xp.sum(chosen * chosen, axis=-1)[..., None]
         if not by_distance:
@@ -189,7 +189,7 @@ def _draw_rows(by_distance: bool, z: Array, sample_weight: Array | None, uniform
             problem, candidate, row = np.nonzero(gap < _BLUR * size)
             between = chosen[problem, candidate] - rows[problem, row]
             gap[problem, candidate, row] = np.vecdot(between, between)
-        return xp.where(gap > 0, gap, xp.zeros_like(gap))
+        return xp.where(gap > 0, gap, 0.0)
 
     def one_more(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         count, left, found = state

@@ -249,13 +249,16 @@ def offset(params: Params) -> Array:
 
 
 def begin(model: GaussianModel, k: int, centre: Array, scale: Array, floor: Array, reach: Array) -> Params:
-    """Equal weights, means at the centre, covariances of the data's extent: what a component without data keeps."""
+    """Equal weights, means at the centre, covariances of the data's extent: what a component without data keeps.
+
+    What `GaussianModel.complete` derives is missing; it is added with the means of the start.
+    """
     batch, d = tuple(centre.shape[:-1]), centre.shape[-1]
     variances = full((*batch, k, d), 1, like=centre) * reach[..., None, :] ** 2
     spread = model.covariance.uncorrelated(variances, floor, model.resolution(centre, d))
     spread = spread._replace(floored=0 * spread.floored)
     weights, means = full((*batch, k), 1 / k, like=centre), full((*batch, k, d), 0, like=centre)
-    return model.complete(Params(weights, means, spread, weights, floor, centre, scale, floor, reach))
+    return Params(weights, means, spread, weights[..., None], floor, centre, scale, floor, reach)
 
 
 def unit(model: GaussianModel, d: int, *, like: Array) -> Array:
