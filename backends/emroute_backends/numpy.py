@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from functools import cache
+from functools import cache, partial
 from operator import attrgetter
 from types import ModuleType
 from typing import Any
@@ -56,18 +56,10 @@ tracing = bool  # no compiler ever is
 _OWN = ("clip", "finfo", "full_like", "ones_like", "take_along_axis", "zeros_like")
 _REDUCTIONS = {"all": np.logical_and, "any": np.logical_or, "max": np.maximum, "min": np.minimum, "sum": np.add}
 
-
-def _reduction(ufunc: np.ufunc) -> Callable[..., Array]:
-    def reduced(x: Array, /, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Array:
-        return ufunc.reduce(x, axis=axis, keepdims=keepdims)
-
-    return reduced
-
-
 _SPACE = ModuleType(np.__name__)
 vars(_SPACE).update(vars(array_api_compat.numpy), matrix_transpose=attrgetter("mT"))
 vars(_SPACE).update({name: getattr(np, name) for name in _OWN})
-vars(_SPACE).update({name: _reduction(ufunc) for name, ufunc in _REDUCTIONS.items()})
+vars(_SPACE).update({name: partial(ufunc.reduce, axis=None) for name, ufunc in _REDUCTIONS.items()})
 
 _MATRIX_WORK = 2**17  # the cubes of the sizes of matrices that are decomposed in the time that a thread takes to wake
 

@@ -101,7 +101,7 @@ class KMeansModel:
         """Minus the inertia."""
         return -statistics.inertia
 
-    def points(self, params: Params, x: Array) -> Array:
+    def points(self, params: Params | Shared, x: Array) -> Array:
         """Rows about the centre, in the unit."""
         x = x / params.unit[..., None, None] if self.scaled else x
         return x - params.centre[..., None, :] if self.centred else x
