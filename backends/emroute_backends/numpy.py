@@ -53,7 +53,7 @@ tracing = bool  # no compiler ever is
 
 # What NumPy has as the standard says. What array_api_compat and NumPy wrap around it, for arrays of other libraries,
 # takes longer than the work on a small array.
-_OWN = ("clip", "finfo", "full_like", "ones_like", "take_along_axis", "zeros_like")
+_OWN = ("clip", "count_nonzero", "cumulative_sum", "finfo", "full_like", "ones_like", "take_along_axis", "zeros_like")
 _REDUCTIONS = {"all": np.logical_and, "any": np.logical_or, "max": np.maximum, "min": np.minimum, "sum": np.add}
 
 _SPACE = ModuleType(np.__name__)
