@@ -6,6 +6,7 @@ interpreter lock and run on the thread that calls them: blocks of rows are on a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -43,7 +44,7 @@ class HostForm:
 
 
 def _pairs(rows: tuple[int, ...], centres: tuple[int, ...], *_: Any) -> int:
-    return int(np.prod(centres)) * rows[-2]
+    return math.prod(centres) * rows[-2]
 
 
 _FORMS = (
