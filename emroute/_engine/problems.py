@@ -6,6 +6,7 @@ axis, so that restarts broadcast against the same rows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +80,7 @@ class Problems:
     @property
     def n(self) -> int:
         """Length of the axis of problems."""
-        return int(np.prod(self.outer, dtype=int))
+        return math.prod(self.outer)
 
     def flatten_params(self, params: Any) -> Any:
         """Flatten batch dimensions into one axis; of length 1 for shared arrays, absent for a single problem."""

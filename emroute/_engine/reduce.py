@@ -55,7 +55,7 @@ def e_step_over(model: Any, params: Any, source: Rows | Stream, batch: tuple[int
         Rows a block; by default what fits the cache.
     """
     problems = Problems(tuple(batch), source.batch)
-    run = compiled(backends.get(*leaves(params), *source.arrays), _with_batch, model, problems, size)
+    run = compiled(backends.get(source.arrays[0]), _with_batch, model, problems, size)
     return reduce(model, partial(run, params), source)
 
 
@@ -191,7 +191,7 @@ def _even(n: int, size: int) -> int:
 
 def _rows_per_block(model: Any, params: Any, block: Block, n_batch: int) -> int:
     """Rows that fit the cache, from the bytes a row that the model declares, or an estimate from array sizes."""
-    backend = backends.get(*leaves(params), *leaves(block))
+    backend = backends.get(*leaves(block)[:1])
     if n_batch:  # a row belongs to one problem
         params = map_leaves(lambda x: x[:1, ...], params)
     if hasattr(model, "bytes_per_row"):

@@ -163,22 +163,25 @@ def _draw_rows(by_distance: bool, z: Array, sample_weight: Array | None, uniform
     one like it has been drawn. Of the `L` candidates the one that leaves the least total distance is kept.
     """
     backend, xp = backends.get(z), backends.namespace(z)
-    (m, k, _), n = uniforms.shape, z.shape[-2]
+    (m, k, candidates), (n, p) = uniforms.shape, z.shape[-2:]
     weight = xp.ones_like(z[..., 0]) if sample_weight is None else sample_weight
-    square = xp.sum(z * z, axis=-1)
+    square, rows = xp.sum(z * z, axis=-1), xp.broadcast_to(z, (m, n, p))
     numbers = constant(np.arange(k), like=xp.argmin(uniforms[:, :, 0]))
+    problems = constant(np.arange(m), like=numbers)
 
     def draw(mass: Array, uniform: Array) -> Array:
         """Invert the cumulative mass; where nothing is left, that of the weights."""
         mass = xp.where(xp.sum(mass, axis=-1, keepdims=True) > 0, mass, weight)
         cumulative = xp.cumulative_sum(mass, axis=-1)
         below = cumulative[..., None, :] <= uniform[..., None] * cumulative[..., None, -1:]
-        return xp.minimum(xp.count_nonzero(below, axis=-1), constant(n - 1, like=xp.argmin(mass)))
+        index = xp.count_nonzero(below, axis=-1)
+        return xp.where(index < n, index, n - 1)
 
     def distance(index: Array) -> Array:
         """What of each row's distance the candidates ``(m, L)`` leave: ``(m, L, n)``."""
-        rows = xp.broadcast_to(z, (m, *z.shape[-2:]))
-        chosen = xp.take_along_axis(rows, xp.broadcast_to(index[..., None], (*index.shape, z.shape[-1])), axis=-2)
+        place = index + problems[:, None] * n if z.shape[0] > 1 else index
+        chosen = xp.take(xp.reshape(z, (-1, p)), xp.reshape(place, (-1,)), axis=0)
+        chosen = xp.reshape(chosen, (*index.shape, p))
         own = xp.sum(chosen * chosen, axis=-1)[..., None]
         if not by_distance:
             same = xp.all(chosen[..., None, :] == rows[..., None, :, :], axis=-1)
@@ -189,16 +192,16 @@ def _draw_rows(by_distance: bool, z: Array, sample_weight: Array | None, uniform
             problem, candidate, row = np.nonzero(gap < _BLUR * size)
             between = chosen[problem, candidate] - rows[problem, row]
             gap[problem, candidate, row] = np.vecdot(between, between)
-        return xp.where(gap > 0, gap, xp.zeros_like(gap))
+        return xp.where(gap > 0, gap, 0.0)
 
     def one_more(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         count, left, found = state
         index = draw(weight * left, xp.take(uniforms, xp.reshape(count, (1,)), axis=1)[:, 0, :])
         after = xp.minimum(left[..., None, :], distance(index))
-        best = xp.argmin(xp.sum(weight[..., None, :] * after, axis=-1), axis=-1)[..., None]
-        left = xp.take_along_axis(after, xp.broadcast_to(best[..., None], (m, 1, n)), axis=-2)[..., 0, :]
-        kept = xp.take_along_axis(index, best, axis=-1)
-        return count + 1, left, xp.where(numbers == count, kept, found)
+        best = problems * candidates + xp.argmin(xp.sum(weight[..., None, :] * after, axis=-1), axis=-1)
+        left = xp.take(xp.reshape(after, (-1, n)), best, axis=0)
+        kept = xp.take(xp.reshape(index, (-1,)), best, axis=0)
+        return count + 1, left, xp.where(numbers == count, kept[:, None], found)
 
     first = draw(xp.broadcast_to(weight, (m, n)), uniforms[:, 0, :1])
     start = (numbers[1] if k > 1 else numbers[0] + 1, distance(first)[:, 0, :], first + 0 * numbers)

@@ -18,7 +18,7 @@ import numpy as np
 from emroute import backend as backends
 from emroute.arrays.creation import constant, full, itemsize, swap
 from emroute.arrays.functions import eps, normalize, safe_log, tiny
-from emroute.arrays.tracing import either
+from emroute.arrays.tracing import concrete, either
 from emroute.backend import Array
 from emroute.data import Rows
 from emroute.family import Statistics, posterior, share
@@ -123,10 +123,9 @@ class GaussianModel:
         counts, first, second = self.covariance.unpack(statistics.sums, params.means.shape[-1])
         xp = backends.namespace(counts)
         held = counts > tiny(counts) / eps(counts)
-        safe = xp.where(held, counts, xp.ones_like(counts))
-        old = self.reference(params)
-        means = xp.where(held[..., None], old + first / safe[..., None], params.means)
-        shift = xp.where(held[..., None], first / safe[..., None], xp.zeros_like(first))
+        safe = xp.where(held, counts, 1.0)
+        shift = xp.where(held[..., None], first / safe[..., None], 0.0)
+        means = xp.where(held[..., None], self.reference(params) + shift, params.means)
         spread = self.decompose(self.covariance.covariances_from(safe, shift, second), params, params.spread.bound)
         if self.covariance_type != "tied":
             spread = _keep(held, spread, params.spread)
@@ -221,7 +220,10 @@ class GaussianModel:
 
 
 def _keep(held: Array, new: Spread, old: Spread) -> Spread:
+    """`new` where components are held, else `old`."""
     xp = backends.namespace(held)
+    if concrete(xp.all(held)):
+        return new
 
     def choose(a: Array, b: Array) -> Array:
         wide = max(0, a.ndim - held.ndim)
@@ -240,18 +242,21 @@ def offset(params: Params) -> Array:
     xp, d = backends.namespace(params.means), params.means.shape[-1]
     jacobian = xp.sum(xp.log(params.scale), axis=-1)[..., None]
     # the log of 0 is below every density, yet finite: coefficients are multiplied and compared
-    log_weights = xp.clip(safe_log(params.weights), -xp.finfo(params.weights.dtype).max / 8)
+    log_weights = xp.clip(safe_log(params.weights), -xp.finfo(params.weights.dtype).max / 8, None)
     return log_weights + params.spread.log_det / 2 - jacobian - d * np.log(2 * np.pi).item() / 2
 
 
 def begin(model: GaussianModel, k: int, centre: Array, scale: Array, floor: Array, reach: Array) -> Params:
-    """Equal weights, means at the centre, covariances of the data's extent: what a component without data keeps."""
+    """Equal weights, means at the centre, covariances of the data's extent: what a component without data keeps.
+
+    What `GaussianModel.complete` derives is missing; it is added with the means of the start.
+    """
     batch, d = tuple(centre.shape[:-1]), centre.shape[-1]
     variances = full((*batch, k, d), 1, like=centre) * reach[..., None, :] ** 2
     spread = model.covariance.uncorrelated(variances, floor, model.resolution(centre, d))
     spread = spread._replace(floored=0 * spread.floored)
     weights, means = full((*batch, k), 1 / k, like=centre), full((*batch, k, d), 0, like=centre)
-    return model.complete(Params(weights, means, spread, weights, floor, centre, scale, floor, reach))
+    return Params(weights, means, spread, weights[..., None], floor, centre, scale, floor, reach)
 
 
 def unit(model: GaussianModel, d: int, *, like: Array) -> Array:

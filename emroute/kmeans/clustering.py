@@ -195,7 +195,7 @@ def cluster(x: Any, n_clusters: int, options: Options, shift_tol: float = 0.0) -
     unit = backends.namespace(scatter).ones_like(scatter) if factor is None else factor
     shared = Shared(centre, scatter, shift_tol / unit / unit, unit)
     if options.draws:
-        centroids = draw_starts(model, _start(centre[..., None, :], shared), rows, k, options)
+        centroids = draw_starts(model, shared, rows, k, options)
     else:
         centroids = as_parameter("starting centroids", options.init, centre, (k, centre.shape[-1]), rows.batch)
         centroids = centroids / unit[..., None, None] - centre[..., None, :]

@@ -17,7 +17,7 @@ from emroute import backend as backends
 from emroute._engine.nests import map_blocks, where_leading
 from emroute.arrays.creation import itemsize
 from emroute.arrays.distances import alike, distances
-from emroute.arrays.functions import eps, ratio
+from emroute.arrays.functions import eps
 from emroute.arrays.tracing import concrete
 from emroute.backend import Array
 from emroute.kmeans.assignment import Statistics, assign_rows, label_rows
@@ -86,14 +86,14 @@ class KMeansModel:
     def maximize(self, statistics: Statistics, params: Params) -> Params:
         """Move centroids to the means of their rows, and the first that has none to the farthest row."""
         (counts, sums, _, farthest, distance), xp = statistics, backends.namespace(statistics.counts)
-        shift = ratio(sums, counts[..., None], xp.zeros_like(sums))
+        shift = sums / xp.where(counts > 0, counts, 1.0)[..., None]
         # shifts within the rounding of the rows are ignored, or centroids at rest would never stop
         rounding = 16 * eps(sums) * xp.sqrt(params.scatter / xp.sum(counts, axis=-1))
-        shift = xp.where(xp.abs(shift) > rounding[..., None, None], shift, xp.zeros_like(shift))
+        shift = xp.where(xp.abs(shift) > rounding[..., None, None], shift, 0.0)
         empty = xp.astype(counts <= 0, counts.dtype)
         moved = (empty * xp.cumulative_sum(empty, axis=-1) == 1) & (distance > 0)[..., None]
         going = (xp.sum(shift * shift, axis=(-2, -1)) > params.shift_tol) | xp.any(moved, axis=-1)
-        shift = xp.where(going[..., None, None], shift, xp.zeros_like(shift))
+        shift = xp.where(going[..., None, None], shift, 0.0)
         centroids = xp.where(moved[..., None], farthest[..., None, :], params.centroids + shift)
         return params._replace(centroids=centroids, alike=alike(centroids))
 
@@ -101,7 +101,7 @@ class KMeansModel:
         """Minus the inertia."""
         return -statistics.inertia
 
-    def points(self, params: Params, x: Array) -> Array:
+    def points(self, params: Params | Shared, x: Array) -> Array:
         """Rows about the centre, in the unit."""
         x = x / params.unit[..., None, None] if self.scaled else x
         return x - params.centre[..., None, :] if self.centred else x
