@@ -39,7 +39,7 @@ class Form(Protocol):
         ...
 
 
-def _chosen(form: Form, args: tuple[Any, ...]) -> bool:
+def _runs(form: Form, args: tuple[Any, ...]) -> bool:
     wanted = _wanted.get()
     return wanted is not False and form.takes(*args) and (wanted or form.pays(*args))
 
@@ -70,16 +70,17 @@ def fused(wanted: bool | None = True) -> Iterator[None]:
 def kernel(text: Callable[..., Any]) -> Callable[..., Any]:
     """Let the form of the same name stand in for a function whose first argument is an array, and which has no options.
 
-    The function itself stays at hand as ``text``.
+    The function itself stays at hand as ``text``; ``form`` tells which form these arguments have, or None.
     """
     name = text.__name__
 
+    def form(*args: Any) -> Form | None:
+        found = getattr(get(args[0]), "kernels", {}).get(name)
+        return None if found is None or traced(args[0]) or not _runs(found, args) else found
+
     @wraps(text)
     def chosen(*args: Any) -> Any:
-        form = getattr(get(args[0]), "kernels", {}).get(name)
-        if form is None or traced(args[0]) or not _chosen(form, args):
-            return text(*args)
-        return form(*args)
+        return (form(*args) or text)(*args)
 
-    vars(chosen)["text"] = text
+    vars(chosen).update(text=text, form=form)
     return chosen

@@ -30,6 +30,10 @@ class Covariance(ABC):
         """Whether differences to the means cost less than monomials."""
         return False
 
+    def fuses(self, spread: Spread, z: Array, means: Array) -> bool:
+        """Whether a fused form of differences costs less than monomials."""
+        return False
+
     @abstractmethod
     def monomials(self, z: Array) -> Array:
         """The functions of z in which the log-densities are linear; 1 and z come first."""

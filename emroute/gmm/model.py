@@ -82,13 +82,14 @@ class GaussianModel:
 
     def expect(self, params: Params, x: Array, sample_weight: Array) -> Statistics:
         """E-step: about the common centre where that is cheap and loses no digits, else about each component's mean."""
-        if self.plain(params):
-            return self._about_means(params, standardize(params, x), sample_weight)
+        z = standardize(params, x)
+        if self.plain(params) or self.covariance.fuses(params.spread, z, params.means):
+            return self._about_means(params, z, sample_weight)
         return either(
             backends.namespace(x).any(params.narrow > 0),
             lambda z: self._about_means(params, z, sample_weight),
             lambda z: self._about_centre(params, z, sample_weight),
-            standardize(params, x),
+            z,
         )
 
     def _about_centre(self, params: Params, z: Array, sample_weight: Array) -> Statistics:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,11 @@ def flat(batch: tuple[int, ...], *arrays: tuple[np.ndarray, int]) -> tuple[np.nd
 
     Last come places ``(problems, arrays)``: which problem of each array belongs to each problem of the joint batch.
     """
-    own = [x.shape[: x.ndim - rank] for x, rank in arrays]
-    places = [np.broadcast_to(np.arange(math.prod(shape)).reshape(shape), batch).ravel() for shape in own]
-    return *(x.reshape(-1, *x.shape[x.ndim - rank :]) for x, rank in arrays), np.stack(places, axis=-1)
+    own = tuple(x.shape[: x.ndim - rank] for x, rank in arrays)
+    return *(x.reshape(-1, *x.shape[x.ndim - rank :]) for x, rank in arrays), _places(batch, own)
+
+
+@lru_cache(maxsize=256)
+def _places(batch: tuple[int, ...], own: tuple[tuple[int, ...], ...]) -> np.ndarray:
+    numbers = (np.arange(math.prod(shape)).reshape(shape) for shape in own)
+    return np.stack([np.broadcast_to(each, batch).ravel() for each in numbers], axis=-1)

@@ -1,7 +1,7 @@
 """Squared Mahalanobis lengths and moments of Gaussians, from differences of rows to means that are never all held.
 
-Lengths have rows side by side in vectors, moments features. A component's moments pass over the rows that it has no
-share in.
+Lengths have rows side by side in vectors, moments features. A component's moments pass over the rows that count for
+nothing in them.
 """
 
 from __future__ import annotations
@@ -169,10 +169,14 @@ def _diagonal_moments(z, means, shares, places):
 
 @piece
 def _select(shares, own, part):
-    """The rows that a component has a share in, their shares followed by three of 0, and how many they are."""
+    """The rows that count for a component, their shares followed by three of 0, and how many they are.
+
+    What is less than the square of a rounding beside the largest share counts for nothing.
+    """
+    least = np.finfo(shares.dtype).eps ** 2 * shares.max()
     count = 0
     for i in range(len(shares)):
-        if shares[i] != 0:
+        if shares[i] > least:
             own[count], part[count] = i, shares[i]
             count += 1
     for i in range(count, count + 3):

@@ -17,6 +17,7 @@ import numpy as np
 
 __all__ = ["forms"]
 
+_LOOPS = 80  # features up to which loops multiply matrices as fast as BLAS does
 _WORTH = 2**13  # multiplications for which it pays to import numba
 
 
@@ -51,13 +52,17 @@ def _differences(z: tuple[int, ...], means: tuple[int, ...], *_: Any) -> int:
     return math.prod(means) * z[-1]
 
 
+def _matrices(z: tuple[int, ...], means: tuple[int, ...], *_: Any) -> int:
+    return _differences(z, means) * means[-1] if means[-1] <= _LOOPS else 0
+
+
 _FORMS = (
     HostForm("assign_rows", "emroute_backends.kernels.kmeans", _assignment),
     HostForm("label_rows", "emroute_backends.kernels.kmeans", _assignment),
     HostForm("diagonal_squares", "emroute_backends.kernels.gaussians", _differences),
     HostForm("diagonal_moments", "emroute_backends.kernels.gaussians", _differences),
-    HostForm("full_squares", "emroute_backends.kernels.gaussians", _differences),
-    HostForm("full_moments", "emroute_backends.kernels.gaussians", _differences),
+    HostForm("full_squares", "emroute_backends.kernels.gaussians", _matrices),
+    HostForm("full_moments", "emroute_backends.kernels.gaussians", _matrices),
 )
 
 
