@@ -10,13 +10,13 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import wraps
+from functools import update_wrapper
 from typing import Any, Protocol
 
 from emroute.arrays.tracing import traced
 from emroute.backend import get
 
-__all__ = ["Form", "fused", "kernel"]
+__all__ = ["Form", "Kernel", "fused", "kernel"]
 
 _DEFAULT: bool | None = {"0": False, "1": True}.get(os.environ.get("EMROUTE_FUSED", ""))
 _wanted: ContextVar[bool | None] = ContextVar("fused", default=_DEFAULT)
@@ -67,20 +67,24 @@ def fused(wanted: bool | None = True) -> Iterator[None]:
         _wanted.reset(token)
 
 
-def kernel(text: Callable[..., Any]) -> Callable[..., Any]:
-    """Let the form of the same name stand in for a function whose first argument is an array, and which has no options.
+class Kernel:
+    """A function that may have forms."""
 
-    The function itself stays at hand as ``text``; ``form`` tells which form these arguments have, or None.
-    """
-    name = text.__name__
+    def __init__(self, text: Callable[..., Any]) -> None:
+        self.text = text
+        """The function itself."""
+        update_wrapper(self, text)
 
-    def form(*args: Any) -> Form | None:
-        found = getattr(get(args[0]), "kernels", {}).get(name)
-        return None if found is None or traced(args[0]) or not _runs(found, args) else found
+    def form(self, *args: Any) -> Form | None:
+        """Return the form that stands in for the function with these arguments, or None."""
+        form = getattr(get(args[0]), "kernels", {}).get(self.text.__name__)
+        return None if form is None or traced(args[0]) or not _runs(form, args) else form
 
-    @wraps(text)
-    def chosen(*args: Any) -> Any:
-        return (form(*args) or text)(*args)
+    def __call__(self, *args: Any) -> Any:
+        """Do what the function does, in the form that there is."""
+        return (self.form(*args) or self.text)(*args)
 
-    vars(chosen).update(text=text, form=form)
-    return chosen
+
+def kernel(text: Callable[..., Any]) -> Kernel:
+    """Let the form of its name stand in for a function whose first argument is an array, and which has no options."""
+    return Kernel(text)
