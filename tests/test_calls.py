@@ -36,9 +36,9 @@ def calls(function: Callable[[], object]) -> int:
     ("fit", "start", "step"),
     [
         (lambda max_iter: gmm.fit(ROWS, 3, rng=0, tol=0, max_iter=max_iter), 1900, 320),
-        (lambda max_iter: gmm.fit(ROWS, 3, covariance_type="diag", rng=0, tol=0, max_iter=max_iter), 1900, 270),
-        (lambda max_iter: kmeans.fit(ROWS, 9, rng=0, max_iter=max_iter), 2200, 200),
-        (lambda max_iter: poisson.fit(COUNTS, 2, rng=0, tol=0, max_iter=max_iter), 2000, 240),
+        (lambda max_iter: gmm.fit(ROWS, 3, covariance_type="diag", rng=0, tol=0, max_iter=max_iter), 1800, 240),
+        (lambda max_iter: kmeans.fit(ROWS, 9, rng=0, max_iter=max_iter), 1800, 200),
+        (lambda max_iter: poisson.fit(COUNTS, 2, rng=0, tol=0, max_iter=max_iter), 1500, 240),
     ],
     ids=["gmm full", "gmm diag", "kmeans", "poisson"],
 )

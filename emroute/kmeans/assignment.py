@@ -34,7 +34,7 @@ def assign_rows(z: Array, centroids: Array, alike: Array, weight: Array) -> tupl
     labels, gaps = _differences(z, centroids, xp.any(alike > 0))
     square = xp.vecdot(gaps, gaps)
     share = broadcast(weight, square.shape)
-    present = xp.where(share > 0, square, xp.zeros_like(square))
+    present = xp.where(share > 0, square, 0.0)
     far = xp.argmax(present, axis=-1, keepdims=True)[..., None]
     rows = broadcast(z, gaps.shape)
     farthest = xp.take_along_axis(rows, broadcast(far, (*far.shape[:-1], z.shape[-1])), axis=-2)[..., 0, :]
