@@ -41,9 +41,10 @@ def open_checked(x: Any, sample_weight: Any, k: int, name: str) -> tuple[Rows | 
     Return them with weights of ordinary size, and the unit of weight.
     """
     source = open_source(x, sample_weight, (1,)).detached()
+    check_floating("x", *source.arrays)
+    source = source.filled()
     (first,) = source.arrays
-    check_floating("x", first)
-    check_weights("sample_weight", sample_weight, first)
+    check_weights("sample_weight", source.weight, first)
     if not first.shape[-1]:
         raise InputError(f"x has shape {tuple(first.shape)}; expected at least one feature")
     check_total(source.n, k, name, math.prod(source.batch))
@@ -154,7 +155,8 @@ def fit_counts(mixture: type[Any], family: Any, data: Any, n_components: int, op
     check_real("the data", *source.arrays)
     like = backends.get(*source.arrays).from_numpy(np.zeros(()), source.arrays[0])
     check_floating("the data", like)
-    check_weights("sample_weight", options.sample_weight, like)
+    source = source.filled()
+    check_weights("sample_weight", source.weight, like)
     source, unit = in_unit_of_weight(source)
     params = family.from_neutral(like, source.batch, k, *source.arrays)
     model, params = _counted(family, params, source, fixed_weights=options.weights is not None)

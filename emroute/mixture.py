@@ -168,7 +168,7 @@ class Mixture:
         return safe_log(backends.namespace(shares).max(shares, axis=-1))
 
     def _rows(self, data: Any) -> Rows:
-        rows = open_source(self.data(*data), None, self.model.ranks)
+        rows = open_source(self.data(*data), None, self.model.ranks).filled()
         if isinstance(rows, Stream):
             raise InputTypeError("got a source of chunks, expected arrays; call this for each chunk")
         backends.get(self.weights, *rows.arrays)

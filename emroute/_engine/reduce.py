@@ -62,10 +62,10 @@ def e_step_over(model: Any, params: Any, source: Rows | Stream, batch: tuple[int
 def reduce(model: Any, statistics_of: Callable[[Block], Any], source: Rows | Stream) -> Any:
     """Statistics of a source, from a function that gives those of rows in memory."""
     if isinstance(source, Rows):
-        return statistics_of(source.block)
+        return statistics_of(source.counted)
     total = Cascade(model)
     for rows in source:
-        total.add(statistics_of(rows.block))
+        total.add(statistics_of(rows.counted))
     return total.total()
 
 

@@ -92,7 +92,7 @@ def _draw_indices(model: Any, params: Any, rows: Rows, uniforms: np.ndarray, by_
     backend, host = backends.get(*rows.arrays), rows.on_host()
     if host is None:
         z = model.points(params, rows.block.data)
-        return _draw_all(by_distance, z, rows.weight, backend.from_numpy(uniforms, z))
+        return _draw_all(by_distance, z, rows.counted.weight, backend.from_numpy(uniforms, z))
     z = model.points(map_leaves(_coarse, map_leaves(backend.to_numpy, params)), host.block.data)
     index = _draw_all(by_distance, z, host.weight, uniforms)
     return backend.from_numpy(index, rows.arrays[0])
@@ -139,7 +139,7 @@ def _representatives(source: Rows | Stream, most: int, rng: np.random.Generator)
     weight = source.weight
     if weight is None or concrete(backends.namespace(weight).all(weight >= 0)) is None:
         return sample_rows(source, np.sort(rng.choice(source.n, most, replace=False, shuffle=False)))
-    host = backends.get(weight).to_numpy(weight).astype(np.float64).reshape(-1, source.n)
+    host = backends.get(weight).to_numpy(weight)[..., : source.n].astype(np.float64).reshape(-1, source.n)
     part = np.mean(host / host.sum(axis=-1, keepdims=True), axis=0)
     counting = part > 0
     chance = np.where(counting, np.minimum(1, most / 2 * (1 / np.count_nonzero(counting) + part)), 0)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from emroute import backend as backends
 from emroute._engine.reduce import e_step_over
+from emroute._engine.rows import cut
 from emroute.arrays.creation import one_hot, swap
 from emroute.arrays.functions import eps
 from emroute.backend import Array, compiled
@@ -62,7 +63,8 @@ def one_step(
 ) -> GaussianMixture:
     """Return the mixture that an M-step makes of rows ``(n, d)`` and labels ``(n,)`` or responsibilities ``(n, k)``."""
     rows, params, _ = prepare(model, x, n_components, sample_weight, 0.0)
-    source = open_source((x, known), rows.weight, (1, known.ndim - 1))
+    weight = None if rows.weight is None else cut(rows.weight, rows.n, 0)
+    source = open_source((x, known), weight, (1, known.ndim - 1)).filled()
     statistics = e_step_over(_Assigned(model), params, source, ())
     maximize = compiled(backends.get(x), type(model).maximize, model)
     return GaussianMixture.unfitted(model, maximize(statistics, params))
