@@ -14,7 +14,7 @@ from emroute.arrays.tracing import on_host
 from emroute.arrays.trees import leaves, map_leaves
 from emroute.backend import Array, compiles
 
-__all__ = ["Block", "Rows", "bucket", "cut", "outside"]
+__all__ = ["Block", "Rows", "bucket", "cut", "joined", "outside"]
 
 _COARSE, _FINE = 2**12, 16  # rows that cost less than a program of their own, and steps from a half of more to all
 _MOST = 2**23  # numbers; an array of more is not copied
@@ -54,11 +54,6 @@ class Rows:
         return self.arrays[0].shape[len(self.batch)] - (self.surplus or 0)
 
     @property
-    def weighted(self) -> bool:
-        """Whether some row may count other than one."""
-        return self.weight is not None or self.surplus is not None
-
-    @property
     def counted(self) -> Block:
         """The block as an E-step takes it: where it is filled, with weights, which are 0 for surplus rows."""
         if self.surplus is None or self.weight is not None:
@@ -73,7 +68,8 @@ class Rows:
         That is done on the host: on the device it would be a program for each number too.
         """
         n, size = self.n, bucket(self.n)
-        if not compiles(backend.get(*self.arrays)) or any(size * math.prod(x.shape) > n * _MOST for x in self.arrays):
+        many = any(size * math.prod(x.shape) > n * _MOST for x in self.arrays)
+        if self.surplus is not None or many or not compiles(backend.get(*self.arrays)):
             return self
         if any(on_host(x) is None for x in leaves(self.block)):
             return self
@@ -152,9 +148,21 @@ def cut(tree: Any, n: int, axis: int) -> Any:
     """Return the first `n` entries along an axis of results for filled rows."""
 
     def shorten(x: Array) -> Array:
+        part, host = (slice(None),) * axis + (slice(n), ...), None
         if x.shape[axis] == n:
             return x
-        part, host = (slice(None),) * axis + (slice(n), ...), on_host(x)  # each length would be a program on the device
+        host = on_host(x)  # on the device each length would be a program
         return x[part] if host is None else backend.get(x).from_numpy(host[part], x)
 
     return map_leaves(shorten, tree)
+
+
+def joined(parts: list[Array], axis: int) -> Array:
+    """Join arrays along an axis, on the host where every length would be a program."""
+    here = backend.get(*parts)
+    if len(parts) == 1:
+        return parts[0]
+    host = [on_host(x) for x in parts] if compiles(here) else [None]
+    if any(x is None for x in host):
+        return here.namespace(parts[0]).concat(parts, axis=axis)
+    return here.from_numpy(np.concatenate(host, axis=axis), parts[0])

@@ -16,6 +16,7 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute._engine.nests import map_blocks
+from emroute._engine.rows import joined
 from emroute.arrays.creation import constant, itemsize, swap
 from emroute.arrays.tracing import concrete
 from emroute.arrays.trees import map_leaves
@@ -56,6 +57,7 @@ def draw_starts(model: Any, params: Any, source: Rows | Stream, n_components: in
     width = sum(math.prod(x.shape[len(source.batch) + 1 :]) for x in source.arrays)
     most = max(16 * n_components, min(_MOST_ROWS, _MOST_NUMBERS // max(1, width)))
     rows = _representatives(source, most, rng) if source.n > most else sample_rows(source, np.arange(source.n))
+    rows = rows.filled()
     by_distance = options.init == "k-means++"
     candidates = 2 + int(np.log(n_components)) if by_distance else 1
     restarts = (options.n_init,) if options.n_init > 1 else ()
@@ -76,7 +78,7 @@ def sample_rows(source: Rows | Stream, index: np.ndarray) -> Rows:
         start += rows.n
         if len(inside):
             parts.append(rows.taken(inside).block)
-    return Rows(map_leaves(lambda *pieces: backends.namespace(pieces[0]).concat(list(pieces), axis=0), *parts))
+    return Rows(map_leaves(lambda *pieces: joined(list(pieces), 0), *parts))
 
 
 def _pick(n_batch: int, z: Array, index: Array) -> Array:

@@ -101,11 +101,6 @@ class Stream:
         """Return the stream whose chunks fill buckets, as `Rows.filled`."""
         return replace(self, fills=compiles(backend.get(*self.arrays)))
 
-    @property
-    def weighted(self) -> bool:
-        """Whether some row may count other than one."""
-        return self.weight is not None or self.fills
-
     def with_restarts(self) -> Stream:
         """Return the same stream: it has no batch to extend."""
         return self

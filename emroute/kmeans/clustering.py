@@ -13,7 +13,7 @@ from emroute._engine.moments import Extent, extent_of
 from emroute._engine.options import Options
 from emroute._engine.problems import align
 from emroute._engine.restarts import climb_restarts, with_restart_axis
-from emroute._engine.rows import cut
+from emroute._engine.rows import cut, joined
 from emroute._engine.rowwise import each_filled_row, each_row
 from emroute._engine.starts import draw_starts
 from emroute._engine.units import in_unit_of_length, out_of_range
@@ -242,7 +242,7 @@ def _assigned(model: KMeansModel, fit: Fit, source: Rows | Stream) -> tuple[Arra
         labels.append(cut(found, rows.n, len(batch)))
         inertias.append(compiled(backends.get(square), _sum)(square, rows.counted.weight))
     inertia = inertias[0] if len(inertias) == 1 else xp.sum(xp.stack(inertias), axis=0)
-    return labels[0] if len(labels) == 1 else xp.concat(labels, axis=-1), inertia
+    return joined(labels, -1), inertia
 
 
 def _sum(square: Array, weight: Array | None) -> Array:
