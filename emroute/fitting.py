@@ -10,6 +10,7 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute._engine.moments import Moments, moments_of
+from emroute._engine.once import once
 from emroute._engine.options import Options
 from emroute._engine.problems import lead_ones
 from emroute._engine.reduce import e_step_over
@@ -19,7 +20,7 @@ from emroute._engine.units import Unit, in_unit_of_weight
 from emroute.arrays.creation import as_real
 from emroute.arrays.tracing import concrete
 from emroute.arrays.trees import map_leaves
-from emroute.backend import Array, compiled
+from emroute.backend import Array
 from emroute.data import Rows, Stream, open_source
 from emroute.errors import InputError, tell
 from emroute.family import FamilyModel, Nearest
@@ -104,10 +105,10 @@ def at_points(
     params = lead_ones(params, len(batch) - n_batch)
     points = backend.namespace(points).broadcast_to(points, (*batch, *points.shape[-2:]))
     if hasattr(model, "around"):
-        params = compiled(backend, type(model).around, model)(params, points)
+        params = once(backend, type(model).around, model)(params, points)
     nearest = Nearest(model)
     statistics = e_step_over(nearest, (params, points), source, batch, options.chunk_size)
-    return source, compiled(backend, Nearest.maximize, nearest)(statistics, params)
+    return source, once(backend, Nearest.maximize, nearest)(statistics, params)
 
 
 class _Tally(NamedTuple):

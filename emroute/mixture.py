@@ -13,6 +13,7 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute import em
+from emroute._engine.rows import cut
 from emroute._engine.rowwise import each_filled_row, each_row
 from emroute.arrays.creation import full
 from emroute.arrays.functions import safe_log
@@ -128,7 +129,8 @@ class Mixture:
     @Capabilities(gradients=True, jit=True, batch=True, integers=True)
     def responsibilities(self, *data: Array) -> Array:
         """Probability of each component given each observation, ``(..., n, k)``."""
-        return self._each(type(self.model).responsibilities, data)
+        shares = self._each(type(self.model).responsibilities, data)
+        return cut(shares, self.n_components, shares.ndim - 1)
 
     @Capabilities(jit=True, batch=True, integers=True)
     def predict(self, *data: Array) -> Array:
@@ -172,15 +174,20 @@ class Mixture:
         self.model.check(self.params, rows)
         return rows
 
+    def _ready(self, rows: Rows) -> Any:
+        """Return the parameters as programs for these rows take them."""
+        return self.params
+
     def _each(self, method: Callable[..., Array], data: tuple[Array, ...]) -> Array:
-        return each_row(method, self.model, self.params, self._rows(data), tuple(self.weights.shape[:-1]))
+        rows = self._rows(data)
+        return each_row(method, self.model, self._ready(rows), rows, tuple(self.weights.shape[:-1]))
 
     def _total(
         self, data: tuple[Array, ...], sample_weight: Array | None, method: Callable[..., Array] | None = None
     ) -> tuple[Array, Array]:
         """Weighted sum of what a method of the model, `log_prob`, gives for the rows, and the sum of the weights."""
         rows, method = self._rows(data, sample_weight), method or type(self.model).log_prob
-        value = each_filled_row(method, self.model, self.params, rows, tuple(self.weights.shape[:-1]))
+        value = each_filled_row(method, self.model, self._ready(rows), rows, tuple(self.weights.shape[:-1]))
         check_weights("sample_weight", rows.weight, value)
         return compiled(backends.get(value), _weighted)(value, rows.counted.weight)
 

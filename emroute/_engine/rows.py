@@ -162,7 +162,7 @@ def joined(parts: list[Array], axis: int) -> Array:
     here = backend.get(*parts)
     if len(parts) == 1:
         return parts[0]
-    host = [on_host(x) for x in parts] if compiles(here) else [None]
-    if any(x is None for x in host):
+    host = [x for x in map(on_host, parts) if x is not None] if compiles(here) else []
+    if len(host) < len(parts):
         return here.namespace(parts[0]).concat(parts, axis=axis)
     return here.from_numpy(np.concatenate(host, axis=axis), parts[0])

@@ -16,11 +16,12 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute._engine.nests import map_blocks
+from emroute._engine.once import once
 from emroute._engine.rows import joined
 from emroute.arrays.creation import constant, itemsize, swap
 from emroute.arrays.tracing import concrete
 from emroute.arrays.trees import map_leaves
-from emroute.backend import Array, compiled
+from emroute.backend import Array
 from emroute.data import Rows, Stream
 from emroute.validate import as_generator
 
@@ -63,9 +64,7 @@ def draw_starts(model: Any, params: Any, source: Rows | Stream, n_components: in
     restarts = (options.n_init,) if options.n_init > 1 else ()
     uniforms = rng.random((*rows.batch, *restarts, n_components, candidates))
     index = _draw_indices(model, params, rows, uniforms, by_distance)
-    backend = backends.get(*rows.arrays)
-    z = compiled(backend, type(model).points, model)(params, rows.block.data)
-    return compiled(backend, _pick, len(rows.batch))(z, index)
+    return once(backends.get(*rows.arrays), _picked, model, len(rows.batch))(params, rows.block.data, index)
 
 
 def sample_rows(source: Rows | Stream, index: np.ndarray) -> Rows:
@@ -81,8 +80,9 @@ def sample_rows(source: Rows | Stream, index: np.ndarray) -> Rows:
     return Rows(map_leaves(lambda *pieces: joined(list(pieces), 0), *parts))
 
 
-def _pick(n_batch: int, z: Array, index: Array) -> Array:
-    """Rows ``(..., R, k, p)`` of each problem's `z` ``(..., n, p)`` at the indices ``(..., R, k)``."""
+def _picked(model: Any, n_batch: int, params: Any, data: Any, index: Array) -> Array:
+    """Points ``(..., R, k, p)`` of each problem's rows at the indices ``(..., R, k)``."""
+    z = model.points(params, data)
     xp, batch, last = backends.namespace(z), tuple(z.shape[:n_batch]), tuple(index.shape[n_batch:])
     flat = xp.reshape(index, (*batch, math.prod(last)))
     wide = xp.broadcast_to(flat[..., None], (*flat.shape, z.shape[-1]))

@@ -10,6 +10,7 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute._engine.moments import Extent, extent_of
+from emroute._engine.once import once
 from emroute._engine.options import Options
 from emroute._engine.problems import align
 from emroute._engine.restarts import climb_restarts, with_restart_axis
@@ -195,7 +196,8 @@ def cluster(x: Any, n_clusters: int, options: Options, shift_tol: float = 0.0) -
     unit = backends.namespace(scatter).ones_like(scatter) if factor is None else factor
     shared = Shared(centre, scatter, shift_tol / unit / unit, unit)
     if options.draws:
-        centroids = draw_starts(model, _start(centre[..., None, :], shared), rows, k, options)
+        about = once(backends.get(centre), _start)(centre[..., None, :], shared)
+        centroids = draw_starts(model, about, rows, k, options)
     else:
         centroids = as_parameter("starting centroids", options.init, centre, (k, centre.shape[-1]), rows.batch)
         centroids = centroids / unit[..., None, None] - centre[..., None, :]
@@ -203,7 +205,7 @@ def cluster(x: Any, n_clusters: int, options: Options, shift_tol: float = 0.0) -
     if options.n_init > 1:
         source, shared = with_restart_axis(rows, shared, len(rows.batch))
     (centroids,), shared = align(tuple(shared.unit.shape), [(centroids, 2)], shared)
-    start = compiled(backends.get(centre), _start)(centroids, shared)
+    start = once(backends.get(centre), _start)(centroids, shared)
     unit_of_inertia = weight_unit * length * length
     found = climb_restarts(model, start, source, options, unit_of_inertia)
     labels, inertia = _assigned(model, found, rows)
