@@ -64,7 +64,7 @@ def climb(model: Model, source: Rows | Stream, params: Any, options: LoopOptions
     if compiles(backend) and isinstance(source, Rows) and not options.watched:
         room = max(_ROOM, 1 << int(options.max_iter).bit_length())
         limits = Limits(float(options.tol), int(options.max_iter))
-        return compiled(backend, _whole, steps, room)(params, source.block, limits)
+        return compiled(backend, _whole, steps, room)(params, source.counted, limits)
     return _step_by_step(steps, params, source, options)
 
 

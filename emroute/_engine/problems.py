@@ -116,7 +116,7 @@ class Problems:
         if isinstance(source, Stream):
             return source
         batch = (self.n, *self.wide[self.n_outer :]) if self.own_rows else ()
-        return Rows(self.flatten_rows(source.block), batch)
+        return Rows(self.flatten_rows(source.counted), batch, source.surplus)
 
     def restore(self, tree: Any) -> Any:
         """Give arrays that begin with the axis of problems their batch dimensions back."""

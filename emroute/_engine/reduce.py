@@ -15,9 +15,10 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute._engine.nests import first, map_blocks, stacked
+from emroute._engine.once import once
 from emroute._engine.problems import Problems
 from emroute.arrays.trees import leaves, map_leaves
-from emroute.backend import Array, compiled, namespace
+from emroute.backend import Array, namespace
 from emroute.data import Block, Rows, Stream
 from emroute.errors import InputError
 
@@ -55,17 +56,17 @@ def e_step_over(model: Any, params: Any, source: Rows | Stream, batch: tuple[int
         Rows a block; by default what fits the cache.
     """
     problems = Problems(tuple(batch), source.batch)
-    run = compiled(backends.get(source.arrays[0]), _with_batch, model, problems, size)
+    run = once(backends.get(source.arrays[0]), _with_batch, model, problems, size)
     return reduce(model, partial(run, params), source)
 
 
 def reduce(model: Any, statistics_of: Callable[[Block], Any], source: Rows | Stream) -> Any:
     """Statistics of a source, from a function that gives those of rows in memory."""
     if isinstance(source, Rows):
-        return statistics_of(source.block)
+        return statistics_of(source.counted)
     total = Cascade(model)
     for rows in source:
-        total.add(statistics_of(rows.block))
+        total.add(statistics_of(rows.counted))
     return total.total()
 
 

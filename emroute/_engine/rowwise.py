@@ -10,12 +10,13 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute._engine.nests import first, map_blocks, stacked
+from emroute._engine.rows import cut
 from emroute.arrays.trees import leaves, map_leaves
 from emroute.backend import Array, compiled, namespace
 from emroute.data import Rows
 from emroute.errors import InputError
 
-__all__ = ["each_row"]
+__all__ = ["each_filled_row", "each_row"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,12 @@ def each_row(method: Callable[..., Any], model: Any, params: Any, rows: Rows, ba
     Array or nest of Array
         As the method's, in the joint batch dimensions.
     """
+    joint = _Joint(tuple(batch), rows.batch)
+    return cut(each_filled_row(method, model, params, rows, batch), rows.n, len(joint.shape))
+
+
+def each_filled_row(method: Callable[..., Any], model: Any, params: Any, rows: Rows, batch: tuple[int, ...]) -> Any:
+    """As `each_row`, with a result for surplus rows too."""
     backend, joint = backends.get(*leaves(params), *rows.arrays), _Joint(tuple(batch), rows.batch)
     try:
         np.broadcast_shapes(batch, rows.batch)

@@ -16,10 +16,12 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute._engine.nests import map_blocks
+from emroute._engine.once import once
+from emroute._engine.rows import joined
 from emroute.arrays.creation import constant, itemsize, swap
 from emroute.arrays.tracing import concrete
 from emroute.arrays.trees import map_leaves
-from emroute.backend import Array, compiled
+from emroute.backend import Array
 from emroute.data import Rows, Stream
 from emroute.validate import as_generator
 
@@ -56,14 +58,13 @@ def draw_starts(model: Any, params: Any, source: Rows | Stream, n_components: in
     width = sum(math.prod(x.shape[len(source.batch) + 1 :]) for x in source.arrays)
     most = max(16 * n_components, min(_MOST_ROWS, _MOST_NUMBERS // max(1, width)))
     rows = _representatives(source, most, rng) if source.n > most else sample_rows(source, np.arange(source.n))
+    rows = rows.filled()
     by_distance = options.init == "k-means++"
     candidates = 2 + int(np.log(n_components)) if by_distance else 1
     restarts = (options.n_init,) if options.n_init > 1 else ()
     uniforms = rng.random((*rows.batch, *restarts, n_components, candidates))
     index = _draw_indices(model, params, rows, uniforms, by_distance)
-    backend = backends.get(*rows.arrays)
-    z = compiled(backend, type(model).points, model)(params, rows.block.data)
-    return compiled(backend, _pick, len(rows.batch))(z, index)
+    return once(backends.get(*rows.arrays), _picked, model, len(rows.batch))(params, rows.block.data, index)
 
 
 def sample_rows(source: Rows | Stream, index: np.ndarray) -> Rows:
@@ -76,11 +77,12 @@ def sample_rows(source: Rows | Stream, index: np.ndarray) -> Rows:
         start += rows.n
         if len(inside):
             parts.append(rows.taken(inside).block)
-    return Rows(map_leaves(lambda *pieces: backends.namespace(pieces[0]).concat(list(pieces), axis=0), *parts))
+    return Rows(map_leaves(lambda *pieces: joined(list(pieces), 0), *parts))
 
 
-def _pick(n_batch: int, z: Array, index: Array) -> Array:
-    """Rows ``(..., R, k, p)`` of each problem's `z` ``(..., n, p)`` at the indices ``(..., R, k)``."""
+def _picked(model: Any, n_batch: int, params: Any, data: Any, index: Array) -> Array:
+    """Points ``(..., R, k, p)`` of each problem's rows at the indices ``(..., R, k)``."""
+    z = model.points(params, data)
     xp, batch, last = backends.namespace(z), tuple(z.shape[:n_batch]), tuple(index.shape[n_batch:])
     flat = xp.reshape(index, (*batch, math.prod(last)))
     wide = xp.broadcast_to(flat[..., None], (*flat.shape, z.shape[-1]))
@@ -92,7 +94,7 @@ def _draw_indices(model: Any, params: Any, rows: Rows, uniforms: np.ndarray, by_
     backend, host = backends.get(*rows.arrays), rows.on_host()
     if host is None:
         z = model.points(params, rows.block.data)
-        return _draw_all(by_distance, z, rows.weight, backend.from_numpy(uniforms, z))
+        return _draw_all(by_distance, z, rows.counted.weight, backend.from_numpy(uniforms, z))
     z = model.points(map_leaves(_coarse, map_leaves(backend.to_numpy, params)), host.block.data)
     index = _draw_all(by_distance, z, host.weight, uniforms)
     return backend.from_numpy(index, rows.arrays[0])
@@ -139,7 +141,7 @@ def _representatives(source: Rows | Stream, most: int, rng: np.random.Generator)
     weight = source.weight
     if weight is None or concrete(backends.namespace(weight).all(weight >= 0)) is None:
         return sample_rows(source, np.sort(rng.choice(source.n, most, replace=False, shuffle=False)))
-    host = backends.get(weight).to_numpy(weight).astype(np.float64).reshape(-1, source.n)
+    host = backends.get(weight).to_numpy(weight)[..., : source.n].astype(np.float64).reshape(-1, source.n)
     part = np.mean(host / host.sum(axis=-1, keepdims=True), axis=0)
     counting = part > 0
     chance = np.where(counting, np.minimum(1, most / 2 * (1 / np.count_nonzero(counting) + part)), 0)

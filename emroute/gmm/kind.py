@@ -64,7 +64,10 @@ class Covariance(ABC):
 
     @abstractmethod
     def covariances_from(self, counts: Array, shift: Array, second: Array) -> Array:
-        """Covariances about the means, `shift` from where the second moments are taken; `counts` are positive."""
+        """Covariances about the means, `shift` from where the second moments are taken.
+
+        `counts` are positive, but where one covariance is shared.
+        """
 
     @abstractmethod
     def decompose(

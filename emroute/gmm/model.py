@@ -127,8 +127,10 @@ class GaussianModel:
         safe = xp.where(held, counts, 1.0)
         shift = xp.where(held[..., None], first / safe[..., None], 0.0)
         means = xp.where(held[..., None], self.reference(params) + shift, params.means)
-        spread = self.decompose(self.covariance.covariances_from(safe, shift, second), params, params.spread.bound)
-        if self.covariance_type != "tied":
+        shared = self.covariance_type == "tied"  # by all rows, whose number is no more for a component without any
+        covariances = self.covariance.covariances_from(counts if shared else safe, shift, second)
+        spread = self.decompose(covariances, params, params.spread.bound)
+        if not shared:
             spread = _keep(held, spread, params.spread)
         return self.complete(params._replace(weights=share(counts), means=means, spread=spread))
 

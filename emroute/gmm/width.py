@@ -38,7 +38,7 @@ def widths(source: Rows | Stream) -> tuple[Array, Array]:
     rows = _sample(source)
     (x,), host = rows.arrays, rows.on_host()
     if host is None:
-        return _widths(eps(x), x, rows.weight)
+        return _widths(eps(x), x, rows.counted.weight)
     found = _widths(eps(x), host.arrays[0], host.weight)
     return tuple(backends.get(x).from_numpy(part, x) for part in found)
 

@@ -10,15 +10,16 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute._engine.moments import Extent, extent_of
+from emroute._engine.once import once
 from emroute._engine.options import Options
 from emroute._engine.problems import align
 from emroute._engine.restarts import climb_restarts, with_restart_axis
-from emroute._engine.rowwise import each_row
+from emroute._engine.rows import cut, joined
+from emroute._engine.rowwise import each_filled_row, each_row
 from emroute._engine.starts import draw_starts
 from emroute._engine.units import in_unit_of_length, out_of_range
 from emroute.arrays.distances import alike
 from emroute.arrays.tracing import concrete
-from emroute.arrays.trees import map_leaves
 from emroute.backend import Array, compiled
 from emroute.capability import Capabilities
 from emroute.data import Rows, Stream, open_source
@@ -96,7 +97,7 @@ class KMeans:
         return self._each(KMeansModel.distances, x)
 
     def _each(self, method: Callable[..., Any], x: Array) -> Any:
-        rows = open_source(x, None, (1,))
+        rows = open_source(x, None, (1,)).filled()
         if isinstance(rows, Stream):
             raise InputTypeError("got a source of chunks, expected an array; call this for each chunk")
         check_floating("x", self.params.centroids, *rows.arrays)
@@ -203,12 +204,10 @@ def cluster(x: Any, n_clusters: int, options: Options, shift_tol: float = 0.0) -
     if options.n_init > 1:
         source, shared = with_restart_axis(rows, shared, len(rows.batch))
     (centroids,), shared = align(tuple(shared.unit.shape), [(centroids, 2)], shared)
-    start = compiled(backends.get(centre), _start)(centroids, shared)
+    start = once(backends.get(centre), _start)(centroids, shared)
     unit_of_inertia = weight_unit * length * length
     found = climb_restarts(model, start, source, options, unit_of_inertia)
-    labels, square = _assigned(model, found, rows)
-    weighted = square if rows.weight is None else square * rows.weight
-    inertia = backends.namespace(square).sum(weighted, axis=-1)
+    labels, inertia = _assigned(model, found, rows)
     told = unit_of_inertia.restore(inertia)
     tell(out_of_range(told, inertia))
     model = replace(model, scaled=factor is not None)
@@ -236,10 +235,16 @@ def _start(centroids: Array, shared: Shared) -> Params:
 
 
 def _assigned(model: KMeansModel, fit: Fit, source: Rows | Stream) -> tuple[Array, Array]:
-    """Labels and squared distances of all rows."""
-    batch = tuple(fit.objective.shape)
-    if isinstance(source, Rows):
-        return each_row(KMeansModel.assign, model, fit.params, source, batch)
-    parts = [each_row(KMeansModel.assign, model, fit.params, rows, batch) for rows in source]
-    xp = backends.namespace(fit.objective)
-    return map_leaves(lambda *pieces: xp.concat(list(pieces), axis=-1), *parts)
+    """Labels of all rows, and the inertia."""
+    batch, xp = tuple(fit.objective.shape), backends.namespace(fit.objective)
+    labels, inertias = [], []
+    for rows in [source] if isinstance(source, Rows) else source:
+        found, square = each_filled_row(KMeansModel.assign, model, fit.params, rows, batch)
+        labels.append(cut(found, rows.n, len(batch)))
+        inertias.append(compiled(backends.get(square), _sum)(square, rows.counted.weight))
+    inertia = inertias[0] if len(inertias) == 1 else xp.sum(xp.stack(inertias), axis=0)
+    return joined(labels, -1), inertia
+
+
+def _sum(square: Array, weight: Array | None) -> Array:
+    return backends.namespace(square).sum(square if weight is None else square * weight, axis=-1)
