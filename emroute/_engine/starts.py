@@ -83,10 +83,18 @@ def sample_rows(source: Rows | Stream, index: np.ndarray) -> Rows:
 def _picked(model: Any, n_batch: int, params: Any, data: Any, index: Array) -> Array:
     """Points ``(..., R, k, p)`` of each problem's rows at the indices ``(..., R, k)``."""
     z = model.points(params, data)
-    xp, batch, last = backends.namespace(z), tuple(z.shape[:n_batch]), tuple(index.shape[n_batch:])
-    flat = xp.reshape(index, (*batch, math.prod(last)))
-    wide = xp.broadcast_to(flat[..., None], (*flat.shape, z.shape[-1]))
-    return xp.reshape(xp.take_along_axis(z, wide, axis=-2), (*batch, *last, z.shape[-1]))
+    xp, (n, p), problems = backends.namespace(z), z.shape[-2:], math.prod(z.shape[:n_batch])
+    last = math.prod(index.shape[n_batch:])
+    rows = _rows_at(xp.reshape(z, (problems, n, p)), xp.reshape(index, (problems, last)))
+    return xp.reshape(rows, (*index.shape, p))
+
+
+def _rows_at(z: Array, index: Array) -> Array:
+    """Rows ``(m, L, p)`` of ``z (m, n, p)``, or of one for all, at the indices ``(m, L)``."""
+    xp, (problems, n, p) = backends.namespace(z), z.shape
+    place = index if problems == 1 else index + constant(np.arange(problems)[:, None] * n, like=index)
+    rows = xp.take(xp.reshape(z, (-1, p)), xp.reshape(place, (-1,)), axis=0)
+    return xp.reshape(rows, (*index.shape, p))
 
 
 def _draw_indices(model: Any, params: Any, rows: Rows, uniforms: np.ndarray, by_distance: bool) -> Array:
@@ -165,11 +173,11 @@ def _draw_rows(by_distance: bool, z: Array, sample_weight: Array | None, uniform
     one like it has been drawn. Of the `L` candidates the one that leaves the least total distance is kept.
     """
     backend, xp = backends.get(z), backends.namespace(z)
-    (m, k, candidates), (n, p) = uniforms.shape, z.shape[-2:]
+    (m, k, candidates), n = uniforms.shape, z.shape[-2]
     weight = xp.ones_like(z[..., 0]) if sample_weight is None else sample_weight
-    square, rows = xp.sum(z * z, axis=-1), xp.broadcast_to(z, (m, n, p))
+    square, rows = xp.sum(z * z, axis=-1), xp.broadcast_to(z, (m, *z.shape[-2:]))
     numbers = constant(np.arange(k), like=xp.argmin(uniforms[:, :, 0]))
-    problems = constant(np.arange(m), like=numbers)
+    first_candidates = constant(np.arange(m) * candidates, like=numbers)
 
     def draw(mass: Array, uniform: Array) -> Array:
         """Invert the cumulative mass; where nothing is left, that of the weights."""
@@ -181,9 +189,7 @@ def _draw_rows(by_distance: bool, z: Array, sample_weight: Array | None, uniform
 
     def distance(index: Array) -> Array:
         """What of each row's distance the candidates ``(m, L)`` leave: ``(m, L, n)``."""
-        place = index + problems[:, None] * n if z.shape[0] > 1 else index
-        chosen = xp.take(xp.reshape(z, (-1, p)), xp.reshape(place, (-1,)), axis=0)
-        chosen = xp.reshape(chosen, (*index.shape, p))
+        chosen = _rows_at(z, index)
         own = xp.sum(chosen * chosen, axis=-1)[..., None]
         if not by_distance:
             same = xp.all(chosen[..., None, :] == rows[..., None, :, :], axis=-1)
@@ -200,7 +206,7 @@ def _draw_rows(by_distance: bool, z: Array, sample_weight: Array | None, uniform
         count, left, found = state
         index = draw(weight * left, xp.take(uniforms, xp.reshape(count, (1,)), axis=1)[:, 0, :])
         after = xp.minimum(left[..., None, :], distance(index))
-        best = problems * candidates + xp.argmin(xp.sum(weight[..., None, :] * after, axis=-1), axis=-1)
+        best = first_candidates + xp.argmin(xp.sum(weight[..., None, :] * after, axis=-1), axis=-1)
         left = xp.take(xp.reshape(after, (-1, n)), best, axis=0)
         kept = xp.take(xp.reshape(index, (-1,)), best, axis=0)
         return count + 1, left, xp.where(numbers == count, kept[:, None], found)
