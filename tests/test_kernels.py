@@ -23,6 +23,7 @@ pytest.importorskip("numba")
 
 KERNELS = named("numpy").kernels
 HOMES = {
+    "assign_again": "emroute.kmeans.assignment",
     "assign_rows": "emroute.kmeans.assignment",
     "label_rows": "emroute.kmeans.assignment",
     "diagonal_squares": "emroute.gmm.differences",
@@ -63,6 +64,32 @@ def test_rows_are_assigned_as_by_the_text(batch, n, k, d, dtype, random):
     args = z, centroids, np.zeros(of_centroids, dtype), weight
     assert_same(KERNELS["assign_rows"](*args), text("assign_rows")(*args), dtype)
     assert_same(KERNELS["label_rows"](z, centroids), text("label_rows")(z, centroids), dtype)
+
+
+@given(st.integers(1, 200), st.integers(1, 9), st.sampled_from([1, 2, 5, 16, 200]), floating, st.randoms())
+def test_rows_that_are_assigned_again_are_assigned_as_at_first(n, k, d, dtype, random):
+    rng = np.random.default_rng(random.randrange(1000))
+    centres = rng.normal(size=(k, d)) * 3
+    z = (centres[rng.integers(k, size=n)] + rng.normal(size=(n, d))).astype(dtype)
+    weight, centroids = rng.integers(0, 3, size=n).astype(dtype), z[rng.integers(n, size=k)]
+    labels, bounds, way = np.zeros(n, np.int64), np.zeros(n, dtype), dtype(0)
+    for step in (1.0, 0.1, 0.01, 1e-3, 0.0):
+        found = KERNELS["assign_again"](z, centroids, way, weight, labels, bounds)
+        assert_same(found, KERNELS["assign_rows"](z, centroids, way, weight), dtype)
+        np.testing.assert_array_equal(labels, KERNELS["label_rows"](z, centroids)[0])
+        moved = centroids + (rng.normal(size=(k, d)) * step).astype(dtype)
+        way += np.sqrt(np.max(np.sum((moved - centroids) ** 2, axis=-1)))
+        centroids = moved
+
+
+def test_few_rows_are_compared_again_once_centroids_come_to_rest():
+    x = np.random.default_rng(0).normal(size=(20_000, 8)) + 6 * np.arange(20_000)[:, None] % 5
+    labels, bounds, far = np.zeros(len(x), np.int64), np.zeros(len(x)), np.float64(1.0)
+    centroids, weight = np.stack([x[i::5].mean(axis=0) for i in range(5)]), np.ones(len(x))
+    KERNELS["assign_again"](x, centroids, 0 * far, weight, labels, bounds)
+    before = bounds.copy()
+    KERNELS["assign_again"](x, centroids + 1e-3, 1e-3 * np.sqrt(8) * far, weight, labels, bounds)
+    assert np.mean(bounds != before) < 0.01
 
 
 @pytest.mark.parametrize("kind", ["diagonal", "full"])
@@ -147,11 +174,11 @@ def test_large_fits_are_fused_small_ones_only_if_asked(calls, name):
     assert not any(calls.values())
     with fused():
         emroute.kmeans.fit(asarray(SMALL), 2, rng=0)
-    assert calls["assign_rows"]
-    calls.update(assign_rows=0)
+    assert calls["assign_again"]
+    calls.update(assign_again=0)
     emroute.kmeans.fit(asarray(LARGE), 2, rng=0, max_iter=2)
-    assert calls["assign_rows"]
-    calls.update(assign_rows=0, label_rows=0)
+    assert calls["assign_again"]
+    calls.update(assign_again=0)
     with fused(False):
         emroute.kmeans.fit(asarray(LARGE), 2, rng=0, max_iter=2)
     assert not any(calls.values())
@@ -205,7 +232,7 @@ def test_a_folder_that_cannot_be_written_to_is_no_error(monkeypatch):
 
     compiled = compiling.njit
     monkeypatch.setattr(compiling, "njit", refuse)
-    assert compiling.loops(2)(_first)(*compiling.flat((), (np.ones(3), 1))) == 1.0
+    assert compiling.loops("f2", "i2")(_first)(*compiling.flat((), (np.ones(3), 1))) == 1.0
 
 
 def _first(x, places):
@@ -221,8 +248,8 @@ def test_check_finds_a_fault_in_a_form(monkeypatch, name):
     original = form.__call__
 
     def wrong(self, *args):
-        first, *rest = original(self, *args)
-        return (first * 1.5 + 1 if self.name == name else first, *rest)
+        found = original(self, *args)
+        return tuple(x * 1.5 + 1 for x in found) if self.name == name else found
 
     monkeypatch.setattr(form, "__call__", wrong)
     monkeypatch.setattr("emroute.testing.check.OPERATIONS", ())

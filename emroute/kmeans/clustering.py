@@ -14,7 +14,7 @@ from emroute._engine.once import once
 from emroute._engine.options import Options
 from emroute._engine.problems import align
 from emroute._engine.restarts import climb_restarts, with_restart_axis
-from emroute._engine.rows import cut, joined
+from emroute._engine.rows import Block, cut, joined
 from emroute._engine.rowwise import each_filled_row, each_row
 from emroute._engine.starts import draw_starts
 from emroute._engine.units import in_unit_of_length, out_of_range
@@ -26,7 +26,8 @@ from emroute.data import Rows, Stream, open_source
 from emroute.em import Fit, Status
 from emroute.errors import InputTypeError, tell
 from emroute.fitting import finite_moments, open_checked
-from emroute.kmeans.model import KMeansModel, Params, Shared
+from emroute.kmeans.assignment import assign_again
+from emroute.kmeans.model import KMeansModel, Params, RememberingModel, Shared
 from emroute.remarks import remarks
 from emroute.validate import as_parameter, check_count, check_floating, check_scored, check_width
 
@@ -206,12 +207,27 @@ def cluster(x: Any, n_clusters: int, options: Options, shift_tol: float = 0.0) -
     (centroids,), shared = align(tuple(shared.unit.shape), [(centroids, 2)], shared)
     start = once(backends.get(centre), _start)(centroids, shared)
     unit_of_inertia = weight_unit * length * length
+    if unit_of_inertia.exponent is None and (memory := _memory(start, source)):
+        source = replace(rows, block=Block((*rows.arrays, *memory), rows.weight))
+        found = climb_restarts(RememberingModel(centred), start, source, options, unit_of_inertia)
+        return KMeans(model, found.params, memory[0], -found.objective, found.trace, found.n_iter, found.status)
     found = climb_restarts(model, start, source, options, unit_of_inertia)
     labels, inertia = _assigned(model, found, rows)
     told = unit_of_inertia.restore(inertia)
     tell(out_of_range(told, inertia))
     model = replace(model, scaled=factor is not None)
     return KMeans(model, found.params, labels, told, found.trace, found.n_iter, found.status)
+
+
+def _memory(start: Params, source: Rows | Stream) -> tuple[Array, Array] | None:
+    """Labels and bounds for rows to be assigned again and again; None where there is no form to use them."""
+    if isinstance(source, Stream) or start.way.ndim:
+        return None
+    (x,), xp = source.arrays, backends.namespace(start.way)
+    bounds = xp.zeros_like(x[:, 0])
+    memory = xp.astype(bounds, xp.int64), bounds
+    form = assign_again.form(x, start.centroids, start.way, bounds, *memory)
+    return None if form is None else memory
 
 
 def _about_centre(rows: Rows | Stream, extent: Extent) -> tuple[bool, Array, Array]:
@@ -231,7 +247,7 @@ def _about_centre(rows: Rows | Stream, extent: Extent) -> tuple[bool, Array, Arr
 
 
 def _start(centroids: Array, shared: Shared) -> Params:
-    return Params(centroids, alike(centroids), *shared)
+    return Params(centroids, 0 * centroids[..., 0, 0], alike(centroids), *shared)
 
 
 def _assigned(model: KMeansModel, fit: Fit, source: Rows | Stream) -> tuple[Array, Array]:

@@ -19,11 +19,11 @@ piece = njit(nogil=True, fastmath=_MATH, forceinline=True)
 """A part of loops, compiled within those that call it: only there are the sizes of its arrays known."""
 
 
-def loops(*ranks: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile a function of arrays of these ranks and one dtype, and of the places that `flat` gives: all read only."""
+def loops(*kinds: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compile a function of arrays that it only reads: ``"f2"`` is a matrix of the first's dtype, ``"i1"`` integers."""
 
     def of(function: Callable[..., Any]) -> Callable[..., Any]:
-        compiled = cache(partial(_compile, function, ranks))
+        compiled = cache(partial(_compile, function, kinds))
 
         def run(*arrays: np.ndarray) -> Any:
             return compiled(arrays[0].dtype)(*map(np.ascontiguousarray, arrays))
@@ -33,9 +33,10 @@ def loops(*ranks: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return of
 
 
-def _compile(function: Callable[..., Any], ranks: tuple[int, ...], dtype: np.dtype) -> Callable[..., Any]:
-    kinds = [*((from_dtype(dtype), rank) for rank in ranks), (types.int64, 2)]
-    signature = tuple(types.Array(kind, rank, "C", readonly=True) for kind, rank in kinds)  # takes writable ones too
+def _compile(function: Callable[..., Any], kinds: tuple[str, ...], dtype: np.dtype) -> Callable[..., Any]:
+    numbers = {"f": from_dtype(dtype), "i": types.int64}
+    # readonly takes arrays that can be written to as well
+    signature = tuple(types.Array(numbers[kind[0]], int(kind[1]), "C", readonly=True) for kind in kinds)
     options: Any = {"nogil": True, "fastmath": _MATH}
     try:
         return njit([signature], cache=True, **options)(function)

@@ -52,7 +52,7 @@ def _moments_of(run: Any, z: Array, means: Array, shares: Array) -> tuple[Array,
     return first.reshape(*batch, *first.shape[1:]), second.reshape(*batch, *second.shape[1:])
 
 
-@loops(3, 3, 3)
+@loops("f3", "f3", "f3", "i2")
 def _diagonal_squares(z, means, factors, places):
     (_, n, d), k = z.shape, means.shape[1]
     squares = np.empty((len(places), k, n), z.dtype)
@@ -86,7 +86,7 @@ def _diagonal_squares(z, means, factors, places):
     return squares
 
 
-@loops(3, 3, 4)
+@loops("f3", "f3", "f4", "i2")
 def _full_squares(z, means, factors, places):
     (_, n, d), k, e = z.shape, means.shape[1], factors.shape[2]
     squares = np.empty((len(places), k, n), z.dtype)
@@ -142,7 +142,7 @@ def _whiten(s, i, gaps, y):
             y[3, r] += s[m, f] * gaps[f, r]
 
 
-@loops(3, 3, 3)
+@loops("f3", "f3", "f3", "i2")
 def _diagonal_moments(z, means, shares, places):
     problems, (_, k, n), d = len(places), shares.shape, z.shape[2]
     first, second = np.empty((problems, k, d), z.dtype), np.empty((problems, k, d), z.dtype)
@@ -184,7 +184,7 @@ def _select(shares, own, part):
     return count
 
 
-@loops(3, 3, 3)
+@loops("f3", "f3", "f3", "i2")
 def _full_moments(z, means, shares, places):
     problems, (_, k, n), d = len(places), shares.shape, z.shape[2]
     first, second = np.zeros((problems, k, d), z.dtype), np.zeros((problems, k, d, d), z.dtype)

@@ -33,7 +33,7 @@ class HostForm:
     def takes(self, *args: Any) -> bool:
         """Whether all arguments are arrays of one dtype that is compiled for."""
         dtype = args[0].dtype
-        return dtype in (np.float32, np.float64) and all(x.dtype == dtype for x in args)
+        return dtype in (np.float32, np.float64) and all(x.dtype in (dtype, np.int64) for x in args)
 
     def pays(self, *args: Any) -> bool:
         """Whether there is enough to do."""
@@ -58,6 +58,7 @@ def _matrices(z: tuple[int, ...], means: tuple[int, ...], *_: Any) -> int:
 
 _FORMS = (
     HostForm("assign_rows", "emroute_backends.kernels.kmeans", _assignment),
+    HostForm("assign_again", "emroute_backends.kernels.kmeans", _assignment),
     HostForm("label_rows", "emroute_backends.kernels.kmeans", _assignment),
     HostForm("diagonal_squares", "emroute_backends.kernels.gaussians", _differences),
     HostForm("diagonal_moments", "emroute_backends.kernels.gaussians", _differences),
