@@ -13,13 +13,13 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute import em
-from emroute._engine.rows import cut
-from emroute._engine.rowwise import each_filled_row, each_row
+from emroute._engine.once import once
+from emroute._engine.rowwise import each_row, each_row_once
 from emroute.arrays.creation import full
 from emroute.arrays.functions import safe_log
 from emroute.arrays.tracing import concrete
 from emroute.arrays.trees import map_leaves
-from emroute.backend import Array, compiled
+from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.data import Rows, Stream, open_source, real_weight
 from emroute.errors import InputError, InputTypeError
@@ -129,8 +129,7 @@ class Mixture:
     @Capabilities(gradients=True, jit=True, batch=True, integers=True)
     def responsibilities(self, *data: Array) -> Array:
         """Probability of each component given each observation, ``(..., n, k)``."""
-        shares = self._each(type(self.model).responsibilities, data)
-        return cut(shares, self.n_components, shares.ndim - 1)
+        return self._each(type(self.model).responsibilities, data)
 
     @Capabilities(jit=True, batch=True, integers=True)
     def predict(self, *data: Array) -> Array:
@@ -174,22 +173,17 @@ class Mixture:
         self.model.check(self.params, rows)
         return rows
 
-    def _ready(self, rows: Rows) -> Any:
-        """Return the parameters as programs for these rows take them."""
-        return self.params
-
     def _each(self, method: Callable[..., Array], data: tuple[Array, ...]) -> Array:
-        rows = self._rows(data)
-        return each_row(method, self.model, self._ready(rows), rows, tuple(self.weights.shape[:-1]))
+        return each_row(method, self.model, self.params, self._rows(data), tuple(self.weights.shape[:-1]))
 
     def _total(
         self, data: tuple[Array, ...], sample_weight: Array | None, method: Callable[..., Array] | None = None
     ) -> tuple[Array, Array]:
         """Weighted sum of what a method of the model, `log_prob`, gives for the rows, and the sum of the weights."""
         rows, method = self._rows(data, sample_weight), method or type(self.model).log_prob
-        value = each_filled_row(method, self.model, self._ready(rows), rows, tuple(self.weights.shape[:-1]))
+        value = each_row_once(method, self.model, self.params, rows, tuple(self.weights.shape[:-1]))
         check_weights("sample_weight", rows.weight, value)
-        return compiled(backends.get(value), _weighted)(value, rows.counted.weight)
+        return once(backends.get(value), _weighted)(value, rows.counted.weight)
 
     def _sample(self, n: int, rng: Any, *extra: Any) -> tuple[Array, Array]:
         """Draw labels and observations on the host, then carry them to the parameters' device."""

@@ -122,7 +122,7 @@ def _of_rows(model: Any, params: Any, block: Block, size: int) -> Any:
         return expect(model, params, block, 0)
     per_block = size * math.ceil(n / (size * _FAN))
     stack = map_blocks(lambda some: stacked(_of_rows(model, params, some, size)), block, per_block)
-    return _merge_stack(model, stack, math.ceil(n / per_block))
+    return _merge_stack(model, stack, leaves(stack)[0].shape[0])
 
 
 def _merge_stack(model: Any, stack: Any, count: int) -> Any:
@@ -186,8 +186,14 @@ def _ones(params: Any, data: Any, n_batch: int) -> Array:
 
 
 def _even(n: int, size: int) -> int:
-    """Round the block size so that the number of equal blocks is a multiple of 8, which keeps threads evenly loaded."""
-    return size if n <= size else math.ceil(n / (8 * math.ceil(n / (8 * size))))
+    """Round the block size so that the number of equal blocks is a multiple of 8, which keeps threads evenly loaded.
+
+    Where it can be, none is shorter than the others: a compiler would trace it for itself.
+    """
+    if n <= size:
+        return size
+    fewest = 8 * math.ceil(n / (8 * size))
+    return math.ceil(n / next((count for count in range(fewest, 2 * fewest, 8) if n % count == 0), fewest))
 
 
 def _rows_per_block(model: Any, params: Any, block: Block, n_batch: int) -> int:

@@ -30,7 +30,6 @@ def concrete(flag: Array) -> bool | None:
         return None
 
 
-@Capabilities(jit=True, half=True)
 def on_host(x: Array) -> np.ndarray | None:
     """Return an array on the host, or None where a compiler is tracing and there are no values yet."""
     try:

@@ -57,12 +57,12 @@ class GaussianMixture(Mixture):
     @property
     def means(self) -> Array:
         """``(..., k, d)``: the components' means."""
-        return self.params.means * self.params.scale[..., None, :] + self.params.centre[..., None, :]
+        return once(backends.get(self.weights), GaussianModel.means, self.model)(self.params)
 
     @property
     def covariances(self) -> Array:
         """Full ``(..., k, d, d)``, tied ``(..., d, d)``, diag ``(..., k, d)``, spherical ``(..., k)``."""
-        return self.model.covariance.scaled(self.params.spread.covariances, self.params.scale)
+        return once(backends.get(self.weights), GaussianModel.covariances, self.model)(self.params)
 
     @property
     def floored(self) -> Array:
@@ -87,9 +87,6 @@ class GaussianMixture(Mixture):
         """
         params = once(backends.get(self.weights), GaussianModel.widen, self.model)(self.params)
         return replace(self, params=params)
-
-    def _ready(self, rows: Rows) -> Params:
-        return with_spare(self.model, self.params, rows)
 
     @property
     def n_parameters(self) -> int:

@@ -155,6 +155,14 @@ class GaussianModel:
         narrow = xp.astype(error > _TOLERATED[itemsize(far)], far.dtype)
         return params._replace(natural=natural, narrow=narrow)
 
+    def means(self, params: Params) -> Array:
+        """Means, in the users' coordinates."""
+        return params.means * params.scale[..., None, :] + params.centre[..., None, :]
+
+    def covariances(self, params: Params) -> Array:
+        """Covariances, in the users' coordinates."""
+        return self.covariance.scaled(params.spread.covariances, params.scale)
+
     def widen(self, params: Params) -> Params:
         """Give floored components no variance below D, the floor's unit."""
         floor, d = params.floor * 0 + 1, params.means.shape[-1]

@@ -83,8 +83,12 @@ def triangular(mixture: GaussianMixture) -> Array:
     The factors F of the precisions F'F are there already: U' is the triangle of F = Q U', which exists where a
     Cholesky factor of the covariances fails.
     """
-    factors, scale, covariance = mixture.params.spread.factors, mixture.params.scale, mixture.model.covariance
-    if mixture.model.covariance_type not in ("full", "tied"):
+    return once(backends.get(mixture.weights), _triangular, mixture.model)(mixture.params)
+
+
+def _triangular(model: GaussianModel, params: Params) -> Array:
+    factors, scale, covariance = params.spread.factors, params.scale, model.covariance
+    if model.covariance_type not in ("full", "tied"):
         return covariance.scaled(factors**2, 1 / scale) ** 0.5
     xp = backends.namespace(factors)
     rows = scale if covariance.rank == 2 else scale[..., None, :]

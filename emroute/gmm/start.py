@@ -59,7 +59,7 @@ def from_init(model: GaussianModel, params: Params, init: tuple[Any, ...]) -> Pa
     means = as_parameter("means", init[1], like, (k, d), batch)
     covariances = as_parameter("covariances", init[2], like, covariance.shape(k, d), batch)
     if covariance.rank > 1 and covariances.shape[-1] == covariances.shape[-2] and model.covariance_type != "diag":
-        require(symmetric(covariances), lambda: "covariances must be symmetric")
+        require(once(backends.get(covariances), symmetric)(covariances), lambda: "covariances must be symmetric")
     own = (weights, 1), (means, 2), (covariances, covariance.rank)
     own, shared = align(batch, own, (params.centre, params.scale, params.floor, params.reach))
     params, positive = once(backends.get(like), _start, model)(params, tuple(own), shared)

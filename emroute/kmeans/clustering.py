@@ -15,12 +15,12 @@ from emroute._engine.options import Options
 from emroute._engine.problems import align
 from emroute._engine.restarts import climb_restarts, with_restart_axis
 from emroute._engine.rows import Block, cut, joined
-from emroute._engine.rowwise import each_filled_row, each_row
+from emroute._engine.rowwise import each_row, each_row_once
 from emroute._engine.starts import draw_starts
 from emroute._engine.units import in_unit_of_length, out_of_range
 from emroute.arrays.distances import alike
 from emroute.arrays.tracing import concrete
-from emroute.backend import Array, compiled
+from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.data import Rows, Stream, open_source
 from emroute.em import Fit, Status
@@ -255,9 +255,9 @@ def _assigned(model: KMeansModel, fit: Fit, source: Rows | Stream) -> tuple[Arra
     batch, xp = tuple(fit.objective.shape), backends.namespace(fit.objective)
     labels, inertias = [], []
     for rows in [source] if isinstance(source, Rows) else source:
-        found, square = each_filled_row(KMeansModel.assign, model, fit.params, rows, batch)
+        found, square = each_row_once(KMeansModel.assign, model, fit.params, rows, batch)
         labels.append(cut(found, rows.n, len(batch)))
-        inertias.append(compiled(backends.get(square), _sum)(square, rows.counted.weight))
+        inertias.append(once(backends.get(square), _sum)(square, rows.counted.weight))
     inertia = inertias[0] if len(inertias) == 1 else xp.sum(xp.stack(inertias), axis=0)
     return joined(labels, -1), inertia
 
