@@ -29,13 +29,13 @@ class HostForm:
     """Multiplications, from the shapes of the arguments."""
 
     def takes(self, *args: Any) -> bool:
-        """Whether all arguments are arrays of one dtype that is compiled for."""
+        """Whether all arrays among the arguments are of one dtype that is compiled for."""
         dtype = args[0].dtype
-        return dtype in (np.float32, np.float64) and all(x.dtype == dtype for x in args)
+        return dtype in (np.float32, np.float64) and all(x.dtype == dtype for x in args if hasattr(x, "dtype"))
 
     def pays(self, *args: Any) -> bool:
         """Whether there is enough to do."""
-        return self.work(*(x.shape for x in args)) >= _WORTH
+        return self.work(*(x.shape for x in args if hasattr(x, "shape"))) >= _WORTH
 
     def __call__(self, *args: Any) -> Any:
         """Do what the function of this name does."""
@@ -46,9 +46,14 @@ def _pairs(rows: tuple[int, ...], centres: tuple[int, ...], *_: Any) -> int:
     return int(np.prod(centres)) * rows[-2]
 
 
+def _numbers(votes: tuple[int, ...], *_: Any) -> int:
+    return int(np.prod(votes))
+
+
 _FORMS = (
     HostForm("assign_rows", "emroute_backends.kernels.kmeans", _pairs),
     HostForm("label_rows", "emroute_backends.kernels.kmeans", _pairs),
+    HostForm("route_votes", "emroute_backends.kernels.routing", _numbers),
 )
 
 
