@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import emroute
 from emroute.arrays.kernels import fused
 from emroute.backend import named
+from emroute.capsule.gaussians import em_options
 from emroute.testing.cases import ALGORITHMS
 from emroute.testing.check import run
 from emroute.testing.place import NUMPY, Place
@@ -30,8 +31,15 @@ HOMES = {
     "diagonal_moments": "emroute.gmm.differences",
     "full_squares": "emroute.gmm.differences",
     "full_moments": "emroute.gmm.differences",
+    "route_votes": "emroute.capsule.gaussians",
 }
 """The module of each text."""
+CASES = {
+    "emroute.kmeans.assignment": ("kmeans",),
+    "emroute.gmm.differences": ("gmm", "mixture"),
+    "emroute.capsule.gaussians": ("capsule.em_routing",),
+}
+"""How names of cases of the equivalence kit begin that run the forms of a module."""
 
 
 def text(name):
@@ -119,6 +127,48 @@ def test_moments_of_a_narrow_component_far_away_keep_their_digits(kind):
     exact = np.einsum("ni,nj->ij", gaps, gaps, dtype=np.float64)
     np.testing.assert_allclose(first[0], gaps.sum(axis=0), atol=1e-5)
     np.testing.assert_allclose(second[0], exact if kind == "full" else np.diag(exact), rtol=1e-5, atol=1e-8)
+
+
+def _samples(rng, sizes, dtype):
+    """Votes, activations of which some are 0, and costs."""
+    b, i, j, _ = sizes
+    activations = rng.uniform(size=(b, i)) * (rng.uniform(size=(b, i)) > 0.3)
+    arrays = rng.normal(size=sizes), activations, *rng.normal(size=(2, b, j))
+    return tuple(x.astype(dtype) for x in arrays)
+
+
+def _options(cost="hinton", n_iter=3):
+    return em_options(cost, 1e-2, [0.5] * n_iter, n_iter, recompute=True, return_path=False)._replace(size=2)
+
+
+sizes = st.tuples(st.integers(1, 3), st.integers(1, 9), st.sampled_from([1, 3, 16, 17]), st.sampled_from([1, 4, 6, 16]))
+
+
+@given(sizes, st.sampled_from(["hinton", "normalized"]), st.integers(1, 3), floating, st.randoms())
+def test_votes_are_routed_as_by_the_text(sizes, cost, n_iter, dtype, random):
+    args = *_samples(np.random.default_rng(random.randrange(1000)), sizes, dtype), _options(cost, n_iter)
+    assert_same(KERNELS["route_votes"](*args), text("route_votes")(*args), dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("faint", [0.0, 1e-30])
+def test_parents_that_get_next_to_nothing_have_the_mean_of_the_text(dtype, faint):
+    # all children agree on one parent: for the other, logarithms of shares are about -1e5
+    rng = np.random.default_rng(0)
+    votes = np.stack([1e-3 * rng.normal(size=(2, 5, 16)), 3 + rng.normal(size=(2, 5, 16))], axis=2).astype(dtype)
+    activations = np.asarray([[0.2, 0.0, 1.0, 0.5, faint], [faint] * 5], dtype)
+    args = votes, activations, np.zeros((2, 2), dtype), np.zeros((2, 2), dtype), _options()
+    assert_same(KERNELS["route_votes"](*args), text("route_votes")(*args), dtype)
+
+
+@pytest.mark.parametrize("offset", [0, 1e3])
+def test_votes_that_agree_lose_no_digits(offset):
+    # each half of the children agrees to the last digits about one parent; its variance is epsilon alone
+    votes = np.random.default_rng(0).normal(size=(1, 8, 2, 4)).astype(np.float32) + np.float32(offset)
+    votes[:, :4, 0] = votes[:, 4:, 1] = np.float32(offset) + np.float32(0.123)
+    args = votes, np.ones((1, 8), np.float32), *np.zeros((2, 1, 2), np.float32)
+    wide = text("route_votes")(*(x.astype(np.float64) for x in args), _options())
+    assert_same(KERNELS["route_votes"](*args, _options()), [x.astype(np.float32) for x in wide], np.float32)
 
 
 @pytest.mark.parametrize("d", [3, 200])
@@ -261,8 +311,7 @@ def test_check_finds_a_fault_in_a_form(monkeypatch, name):
 @cache
 def _touched(name):
     """Cases of the equivalence kit that run a form."""
-    homes = {"kmeans": ("kmeans",), "gmm": ("gmm", "mixture")}[HOMES[name].split(".")[1]]
-    return tuple(case for case in ALGORITHMS if case.name.split(".")[0] in homes)
+    return tuple(case for case in ALGORITHMS if case.name.startswith(CASES[HOMES[name]]))
 
 
 # Beside threads and forks of the user's

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
 from functools import cache, partial
 from operator import attrgetter
 from types import ModuleType
@@ -38,11 +39,13 @@ __all__ = [
     "eigh",
     "from_numpy",
     "gammaln",
+    "holding_threads",
     "kernels",
     "loop",
     "map_blocks",
     "namespace",
     "segment_sum",
+    "threads",
     "to_numpy",
     "tracing",
 ]
@@ -64,6 +67,7 @@ vars(_SPACE).update({name: partial(ufunc.reduce, axis=None) for name, ufunc in _
 _MATRIX_WORK = 2**17  # the cubes of the sizes of matrices that are decomposed in the time that a thread takes to wake
 
 _inside = threading.local()
+_held: ContextVar[int | None] = ContextVar("held", default=None)
 
 
 @cache
@@ -110,6 +114,24 @@ def namespace(x: Array, /) -> ModuleType:
     return _SPACE
 
 
+@contextmanager
+def holding_threads(threads: int) -> Iterator[None]:
+    """Run blocks on as many threads as another library would use, whatever BLAS would."""
+    token = _held.set(threads)
+    try:
+        yield
+    finally:
+        _held.reset(token)
+
+
+def threads() -> int:
+    """On how many threads blocks run; inside of one, on its own."""
+    if getattr(_inside, "worker", False):
+        return 1
+    with _one_blas_thread as available:
+        return _held.get() or available
+
+
 def map_blocks(function: Callable[..., Any], arrays: Sequence[Array], size: int, recompute: bool = False) -> Any:
     n = arrays[0].shape[0]
     if n <= size:
@@ -123,8 +145,10 @@ def map_blocks(function: Callable[..., Any], arrays: Sequence[Array], size: int,
         return function(*part)
 
     contexts = [copy_context() for _ in parts]  # numpy.errstate holds in the threads too
-    with _one_blas_thread as threads:
-        return _gather(_pool(threads).map(lambda context, part: context.run(work, part), contexts, parts), n, size)
+    with _one_blas_thread as available:
+        return _gather(
+            _pool(_held.get() or available).map(lambda context, part: context.run(work, part), contexts, parts), n, size
+        )
 
 
 def _gather(results: Iterable[tuple[Array, ...]], n: int, size: int) -> tuple[Array, ...]:

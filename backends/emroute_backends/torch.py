@@ -16,6 +16,7 @@ from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.utils.checkpoint import checkpoint
 
 from emroute_backends.kernels.numba import HostForm, forms
+from emroute_backends.numpy import holding_threads
 from emroute_backends.portable import Array, compile, eigh, join, loop, replaced
 
 __all__ = [
@@ -195,8 +196,9 @@ class _OnHost:
     form: HostForm
 
     def takes(self, *args: Any) -> bool:
-        plain = all(type(x) in _PLAIN and x.device.type == "cpu" and x.layout == torch.strided for x in args)
-        if not plain or _differentiated(args) or retrieve_all_functorch_interpreters():
+        tensors = [x for x in args if isinstance(x, torch.Tensor)]
+        plain = all(type(x) in _PLAIN and x.device.type == "cpu" and x.layout == torch.strided for x in tensors)
+        if not plain or _differentiated(tensors) or retrieve_all_functorch_interpreters():
             return False
         return args[0].dtype in _HOST_DTYPES and self.form.takes(*map(_shared, args))
 
@@ -204,7 +206,8 @@ class _OnHost:
         return self.form.pays(*args)
 
     def __call__(self, *args: Any) -> Any:
-        return tuple(map(torch.from_numpy, self.form(*map(_shared, args))))
+        with holding_threads(torch.get_num_threads()):
+            return tuple(map(torch.from_numpy, self.form(*map(_shared, args))))
 
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -215,8 +218,8 @@ def _differentiated(arrays: Sequence[Array]) -> bool:
     return torch.is_grad_enabled() and any(x.requires_grad for x in arrays)
 
 
-def _shared(x: Array) -> np.ndarray:
-    return x.detach().numpy()
+def _shared(x: Any) -> Any:
+    return x.detach().numpy() if isinstance(x, torch.Tensor) else x
 
 
 kernels = {name: _OnHost(form) for name, form in forms().items()}

@@ -16,15 +16,16 @@ from typing import Any, NamedTuple
 from emroute import backend as backends
 from emroute.arrays.diagonal import log_peak, quadratic
 from emroute.arrays.functions import divide, eps, log_sigmoid, safe_norm
+from emroute.arrays.kernels import kernel
 from emroute.backend import Array
 from emroute.capsule.checks import check_floats, for_statistics, widen
-from emroute.capsule.routing import Children, Options, SoftmaxRule, Step, as_views
+from emroute.capsule.routing import Children, Options, Routing, SoftmaxRule, Step, as_views, in_blocks
 from emroute.capsule.schedules import temperatures
 from emroute.capsule.shares import Shares, precisions, share_out
 from emroute.capsule.votes import vote_views
 from emroute.validate import check_choice, check_count, check_number
 
-__all__ = ["COSTS", "Betas", "FromPoses", "Gaussians", "em_options", "widen_betas"]
+__all__ = ["COSTS", "Betas", "FromPoses", "Gaussians", "em_options", "route_votes", "widen_betas"]
 
 COSTS = ("hinton", "normalized")
 """The costs of a parent, by name: the paper's, and the tutorials'."""
@@ -61,6 +62,10 @@ class Gaussians(SoftmaxRule):
         votes, activations, *betas = for_statistics(samples[0], as_views(samples[0]), *samples[1:])
         return Children(votes, activations, tuple(betas))
 
+    def route(self, options: Options, samples: tuple[Array, ...], shared: None) -> Routing:
+        """Route votes, by a fused form where there is one."""
+        return Routing(*route_votes(*samples, options))
+
     def step(self, children: Children, assigned: Array, logits: Array, temperature: float, last: bool) -> Step:
         """Fit Gaussians, then ask how well each explains each vote."""
         shares = share_out(assigned, children.activations[..., None, :])
@@ -96,6 +101,12 @@ class Gaussians(SoftmaxRule):
         return offset[..., None] + quadratic(-0.5 * precisions(parents.variances), squares)
 
 
+@kernel
+def route_votes(votes: Array, activations: Array, beta_u: Array, beta_a: Array, options: Options) -> tuple[Array, ...]:
+    """Route votes ``(b, I, J, H)`` from children ``(b, I)`` to parents of costs ``(b, J)``; return a `Routing`."""
+    return in_blocks(options, (votes, activations, beta_u, beta_a), None)[-1]
+
+
 @dataclass(frozen=True)
 class FromPoses(Gaussians):
     """The same of votes that are cast in each block from poses ``(b, I, P, P)``."""
@@ -108,6 +119,10 @@ class FromPoses(Gaussians):
         if shift is not None:
             views = views + for_statistics(samples[0], shift)[0]
         return Children(views, activations, tuple(betas))
+
+    def route(self, options: Options, samples: tuple[Array, ...], shared: Any) -> Routing:
+        """Route poses."""
+        return in_blocks(options, samples, shared)[-1]
 
 
 def _standardized(costs: Array) -> Array:

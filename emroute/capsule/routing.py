@@ -36,6 +36,7 @@ __all__ = [
     "check_finite",
     "finish",
     "follow",
+    "in_blocks",
     "run",
 ]
 
@@ -106,6 +107,10 @@ class Rule(Protocol):
         """Update the parents by assignments, and the logits by the parents."""
         ...
 
+    def route(self, options: Options, samples: tuple[Array, ...], shared: Any) -> Routing:
+        """As `in_blocks`, the last routing alone."""
+        ...
+
 
 class SoftmaxRule:
     """Children choose among all parents, and start undecided. `step` takes the logarithms of assignments."""
@@ -131,6 +136,10 @@ class SoftmaxRule:
         """Exponentials of the logarithms."""
         return backends.namespace(assigned).exp(assigned)
 
+    def route(self, options: Options, samples: tuple[Array, ...], shared: Any) -> Routing:
+        """By the loop as it is written."""
+        return in_blocks(options, samples, shared)[-1]
+
 
 class Options(NamedTuple):
     """What a user asks of a routing."""
@@ -142,6 +151,8 @@ class Options(NamedTuple):
     """Whether the backward pass runs blocks again instead of keeping what they computed."""
     return_path: bool
     """Whether to keep the routing after each iteration, or that after the last alone."""
+    size: int = 1
+    """How many samples are a block."""
 
 
 class Plan(NamedTuple):
@@ -227,20 +238,28 @@ def run(options: Options, plan: Plan, samples: tuple[Array, ...], shared: Any = 
     xp, n = backend.namespace(samples[0]), math.prod(plan.batch)
     size = max(1, backend.chunk_size(plan.bytes_per_child) // plan.n_children)
     flat = tuple(xp.reshape(x, (n, *x.shape[len(plan.batch) :])) for x in samples)
-    static, schedule = options._replace(schedule=()), options.schedule  # other temperatures compile nothing
-    history = compiled(backend, _in_blocks, static, size)(flat, shared, schedule)
+    static = options._replace(schedule=(), size=size)  # other temperatures compile nothing
+    history = compiled(backend, _route, static)(flat, shared, options.schedule)
     return map_leaves(lambda x: xp.reshape(x, (*plan.batch, *x.shape[1:])), history)
 
 
-def _in_blocks(options: Options, size: int, samples: tuple[Array, ...], shared: Any, schedule: Any) -> History:
+def _route(static: Options, samples: tuple[Array, ...], shared: Any, schedule: Any) -> History:
+    options = static._replace(schedule=schedule)
+    if options.return_path:
+        return in_blocks(options, samples, shared)
+    return (options.rule.route(options, samples, shared),)
+
+
+def in_blocks(options: Options, samples: tuple[Array, ...], shared: Any) -> History:
+    """Route samples a block at a time; assignments as views, ``(b, J, I)``."""
     rule = options.rule
 
     def block(*some: Array) -> tuple[Array, ...]:
         children = rule.children(some, shared)
-        history = follow(_OverSamples(rule, children), rule.start(children), schedule, options.return_path)
-        return tuple(leaves(history))
+        start = rule.start(children)
+        return tuple(leaves(follow(_OverSamples(rule, children), start, options.schedule, options.return_path)))
 
-    parts = backends.get(*samples).map_blocks(block, list(samples), size, options.recompute)
+    parts = backends.get(*samples).map_blocks(block, list(samples), options.size, options.recompute)
     return tuple(Routing(*parts[start : start + 3]) for start in range(0, len(parts), 3))
 
 

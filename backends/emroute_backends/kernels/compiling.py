@@ -10,13 +10,20 @@ from typing import Any
 import numpy as np
 from numba import from_dtype, njit, types
 
-__all__ = ["flat", "loops", "piece"]
+__all__ = ["exact", "flat", "loops", "piece"]
 
 # sums may be taken in another order, so that they run in vectors; infinities and NaN stay what they are
 _MATH = {"reassoc", "contract", "arcp", "nsz"}
 
-piece = njit(nogil=True, fastmath=_MATH, forceinline=True)
+_OPTIONS: Any = {"nogil": True, "fastmath": _MATH, "error_model": "numpy"}
+_INSIDE: Any = {**_OPTIONS, "forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_EXACT: Any = {**_INSIDE, "fastmath": False}
+
+piece = njit(**_INSIDE)
 """A part of loops, compiled within those that call it: only there are the sizes of its arrays known."""
+
+exact = njit(**_EXACT)
+"""A piece that rounds as it is written: there the difference of two equal products is 0."""
 
 
 def loops(*kinds: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -37,11 +44,10 @@ def _compile(function: Callable[..., Any], kinds: tuple[str, ...], dtype: np.dty
     numbers = {"f": from_dtype(dtype), "i": types.int64}
     # readonly takes arrays that can be written to as well
     signature = tuple(types.Array(numbers[kind[0]], int(kind[1]), "C", readonly=True) for kind in kinds)
-    options: Any = {"nogil": True, "fastmath": _MATH}
     try:
-        return njit([signature], cache=True, **options)(function)
+        return njit([signature], cache=True, **_OPTIONS)(function)
     except (RuntimeError, OSError):  # no folder that can be written to: compile in every process
-        return njit([signature], **options)(function)
+        return njit([signature], **_OPTIONS)(function)
 
 
 def flat(batch: tuple[int, ...], *arrays: tuple[np.ndarray, int]) -> tuple[np.ndarray, ...]:

@@ -41,7 +41,7 @@ def assign_again(
     z: Array, centroids: Array, way: Array, weight: Array, labels: Array, bounds: Array
 ) -> tuple[Array, ...]:
     """As `emroute.kmeans.assignment.assign_again`."""
-    found = _assign(*flat((), (z, 2), (centroids, 2), (weight, 1), (np.asarray(way), 0), (bounds, 1), (labels, 1)))
+    found = assign(*flat((), (z, 2), (centroids, 2), (weight, 1), (np.asarray(way), 0), (bounds, 1), (labels, 1)))
     labels[...], bounds[...] = found[0][0], found[1][0]
     return _statistics(z, found, ())
 
@@ -50,7 +50,7 @@ def _search(z: Array, centroids: Array, weight: Array) -> tuple[Array, ...]:
     n, unknown = z.shape[-2], np.zeros(z.shape[-2:-1], z.dtype)
     way, labels = np.zeros((), z.dtype), np.zeros(n, np.int64)
     given = (z, 2), (centroids, 2), (weight, 1), (way, 0), (unknown, 1), (labels, 1)
-    return _assign(*flat(centroids.shape[:-2], *given))
+    return assign(*flat(centroids.shape[:-2], *given))
 
 
 def _statistics(z: Array, found: tuple[Array, ...], batch: tuple[int, ...]) -> tuple[Array, ...]:
@@ -62,7 +62,7 @@ def _statistics(z: Array, found: tuple[Array, ...], batch: tuple[int, ...]) -> t
 
 
 @loops("f3", "f3", "f2", "f1", "f2", "i2", "i2")
-def _assign(z, centroids, weight, ways, bounds, labels, places):
+def assign(z, centroids, weight, ways, bounds, labels, places):
     """Labels, bounds and squared distances of rows; counts, sums, inertia, and the farthest row of each problem."""
     problems, (_, n, d), k = len(places), z.shape, centroids.shape[1]
     new, lower = np.empty((problems, n), np.int64), np.empty((problems, n), z.dtype)

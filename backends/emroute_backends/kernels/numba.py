@@ -31,13 +31,14 @@ class HostForm:
     """Multiplications, from the shapes of the arguments."""
 
     def takes(self, *args: Any) -> bool:
-        """Whether all arguments are arrays of one dtype that is compiled for."""
+        """Whether all arrays among the arguments are of one dtype that is compiled for."""
         dtype = args[0].dtype
-        return dtype in (np.float32, np.float64) and all(x.dtype in (dtype, np.int64) for x in args)
+        arrays = (x for x in args if hasattr(x, "dtype"))
+        return dtype in (np.float32, np.float64) and all(x.dtype in (dtype, np.int64) for x in arrays)
 
     def pays(self, *args: Any) -> bool:
         """Whether there is enough to do."""
-        return self.work(*(x.shape for x in args)) >= _WORTH
+        return self.work(*(x.shape for x in args if hasattr(x, "shape"))) >= _WORTH
 
     def __call__(self, *args: Any) -> Any:
         """Do what the function of this name does."""
@@ -56,6 +57,10 @@ def _matrices(z: tuple[int, ...], means: tuple[int, ...], *_: Any) -> int:
     return _differences(z, means) * means[-1] if means[-1] <= _LOOPS else 0
 
 
+def _numbers(votes: tuple[int, ...], *_: Any) -> int:
+    return math.prod(votes)
+
+
 _FORMS = (
     HostForm("assign_rows", "emroute_backends.kernels.kmeans", _assignment),
     HostForm("assign_again", "emroute_backends.kernels.kmeans", _assignment),
@@ -64,6 +69,7 @@ _FORMS = (
     HostForm("diagonal_moments", "emroute_backends.kernels.gaussians", _differences),
     HostForm("full_squares", "emroute_backends.kernels.gaussians", _matrices),
     HostForm("full_moments", "emroute_backends.kernels.gaussians", _matrices),
+    HostForm("route_votes", "emroute_backends.kernels.routing", _numbers),
 )
 
 
