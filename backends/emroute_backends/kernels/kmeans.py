@@ -113,7 +113,7 @@ def assign(z, centroids, weight, ways, bounds, labels, places):
 def _by_lanes(rows, who, centroids, half, found):
     """Labels and bounds of some rows, side by side in vectors; four centroids and four features at a time."""
     n, (k, d), (labels, lower) = len(who), centroids.shape, found
-    slack, longest = _SLACK * (d + 4) * np.finfo(rows.dtype).eps, 2 * half.max()
+    slack, longest = _SLACK * (d + 4) * np.finfo(rows.dtype).eps, 2 * _largest(half)
     x, gain, length = np.zeros((d, _TILE), rows.dtype), np.empty((4, _TILE), rows.dtype), np.empty(_TILE, rows.dtype)
     best, second, nearest = np.empty(_TILE, rows.dtype), np.empty(_TILE, rows.dtype), np.empty(_TILE, np.int32)
     for first in range(0, n, _TILE):
@@ -168,7 +168,7 @@ def _by_lanes(rows, who, centroids, half, found):
 def _by_features(rows, who, centroids, half, found):
     """The same, features side by side in vectors; four rows and four centroids at a time."""
     n, (k, d), (labels, lower) = len(who), centroids.shape, found
-    slack, longest = _SLACK * (d + 4) * np.finfo(rows.dtype).eps, 2 * half.max()
+    slack, longest = _SLACK * (d + 4) * np.finfo(rows.dtype).eps, 2 * _largest(half)
     gain = np.empty((4, k + 3), rows.dtype)
     for first in range(0, n, 4):
         x0, x1 = rows[who[first]], rows[who[min(first + 1, n - 1)]]
@@ -212,6 +212,14 @@ def _by_differences(row, centroids):
         if square < best:
             best, nearest = square, c
     return nearest
+
+
+@piece
+def _largest(numbers):
+    most = numbers[0]
+    for c in range(len(numbers)):
+        most = max(most, numbers[c])
+    return most
 
 
 @piece
