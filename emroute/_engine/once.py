@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from emroute.arrays.kernels import fused
 from emroute.arrays.tracing import on_host
 from emroute.arrays.trees import leaves, map_leaves, rebuild
 from emroute.backend import Array, Backend, compiled, compiles, is_array, namespace
@@ -38,7 +39,9 @@ def once(backend: Backend, function: Callable[..., Any], *static: Any) -> Callab
             return compiled(backend, function, *static)(*trees)
         host = [on_host(x) if is_array(x) else x for x in leaves(trees)]
         like = next((x for x in arrays if _is_floating(x)), arrays[0])
-        return map_leaves(lambda x: backend.from_numpy(np.asarray(x), like), function(*static, *rebuild(trees, host)))
+        with fused(False):  # a form may have to be compiled too
+            found = function(*static, *rebuild(trees, host))
+        return map_leaves(lambda x: backend.from_numpy(np.asarray(x), like), found)
 
     return run
 

@@ -20,7 +20,7 @@ from emroute._engine.starts import draw_starts
 from emroute._engine.units import in_unit_of_length, out_of_range
 from emroute.arrays.distances import alike
 from emroute.arrays.tracing import concrete
-from emroute.backend import Array
+from emroute.backend import Array, compiles
 from emroute.capability import Capabilities
 from emroute.data import Rows, Stream, open_source
 from emroute.em import Fit, Status
@@ -221,7 +221,7 @@ def cluster(x: Any, n_clusters: int, options: Options, shift_tol: float = 0.0) -
 
 def _memory(start: Params, source: Rows | Stream) -> tuple[Array, Array] | None:
     """Labels and bounds for rows to be assigned again and again; None where there is no form to use them."""
-    if isinstance(source, Stream) or start.way.ndim:
+    if isinstance(source, Stream) or start.way.ndim or compiles(backends.get(start.way)):
         return None
     (x,), xp = source.arrays, backends.namespace(start.way)
     bounds = xp.zeros_like(x[:, 0])
