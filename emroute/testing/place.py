@@ -14,7 +14,7 @@ from emroute.arrays.kernels import fused
 from emroute.backend import Array, Backend
 from emroute.errors import BackendError, InputError
 
-__all__ = ["NUMPY", "Place", "places", "with_fused"]
+__all__ = ["NUMPY", "Place", "places"]
 
 
 @dataclass(frozen=True)
