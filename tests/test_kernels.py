@@ -341,3 +341,26 @@ if __name__ == "__main__":
 def test_forms_run_in_threads_and_in_forked_processes_as_alone(tmp_path):
     (tmp_path / "parallel.py").write_text(_PARALLEL)  # a process without JAX, which does not like forks
     subprocess.run([sys.executable, tmp_path / "parallel.py"], check=True)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_rows_shared_out_among_threads_give_what_one_thread_gives(threads):
+    torch = pytest.importorskip("torch")
+    rng, before = np.random.default_rng(0), torch.get_num_threads()
+    z, weight = rng.normal(size=(30_001, 8)), rng.uniform(size=30_001)
+    centroids, shares = z[:7].copy(), rng.uniform(size=(7, 30_001))
+    calls = {
+        "assign_rows": (z, centroids, np.zeros(()), weight),
+        "label_rows": (z, centroids),
+        "full_squares": (z.T, centroids, rng.normal(size=(7, 8, 8))),
+        "diagonal_squares": (z.T, centroids, rng.uniform(size=(7, 8))),
+        "full_moments": (z.T, centroids, shares),
+        "diagonal_moments": (z.T, centroids, shares),
+    }
+    try:
+        torch.set_num_threads(threads)
+        for name, args in calls.items():
+            found = named("torch").kernels[name](*map(torch.asarray, args))
+            assert_same([x.numpy() for x in found], text(name)(*args), np.float64)
+    finally:
+        torch.set_num_threads(before)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from emroute_backends.kernels.compiling import flat, loops, piece
+from emroute_backends.kernels.parts import in_parts
 
 __all__ = ["diagonal_moments", "diagonal_squares", "full_moments", "full_squares"]
 
@@ -41,15 +42,28 @@ def full_moments(z: Array, means: Array, shares: Array) -> tuple[Array, Array]:
 
 
 def _squares_of(run: Any, z: Array, means: Array, factors: Array, rank: int) -> tuple[Array]:
-    batch = np.broadcast_shapes(z.shape[:-2], means.shape[:-2])
-    squares = run(*flat(batch, (z.swapaxes(-1, -2), 2), (means, 2), (factors, rank)))
-    return (squares.reshape(*batch, *squares.shape[1:]),)
+    batch, rows = np.broadcast_shapes(z.shape[:-2], means.shape[:-2]), z.swapaxes(-1, -2)
+    if batch:
+        squares = run(*flat(batch, (rows, 2), (means, 2), (factors, rank)))
+        return (squares.reshape(*batch, *squares.shape[1:]),)
+
+    def part(rows: Array) -> tuple[Array]:
+        return (run(*flat((), (rows, 2), (means, 2), (factors, rank)))[0].T,)
+
+    return (in_parts(part, [rows], means.size * (1 if rank == 2 else means.shape[-1]))[0].T,)
 
 
 def _moments_of(run: Any, z: Array, means: Array, shares: Array) -> tuple[Array, Array]:
-    batch = shares.shape[:-2]
-    first, second = run(*flat(batch, (z.swapaxes(-1, -2), 2), (means, 2), (shares, 2)))
-    return first.reshape(*batch, *first.shape[1:]), second.reshape(*batch, *second.shape[1:])
+    batch, rows = shares.shape[:-2], z.swapaxes(-1, -2)
+    if batch:
+        first, second = run(*flat(batch, (rows, 2), (means, 2), (shares, 2)))
+        return first.reshape(*batch, *first.shape[1:]), second.reshape(*batch, *second.shape[1:])
+
+    def part(rows: Array, shares: Array) -> tuple[Array, ...]:
+        return run(*flat((), (rows, 2), (means, 2), (shares.T, 2)))
+
+    first, second = in_parts(part, [rows, shares.T], means.size)
+    return first.sum(axis=0), second.sum(axis=0)
 
 
 @loops("f3", "f3", "f3", "i2")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from emroute_backends.kernels.compiling import flat, loops, piece
+from emroute_backends.kernels.parts import in_parts
 
 __all__ = ["assign_again", "assign_rows", "label_rows"]
 
@@ -27,12 +28,15 @@ _SLACK = 4  # products err by less than this times the features' number of spaci
 
 def assign_rows(z: Array, centroids: Array, alike: Array, weight: Array) -> tuple[Array, ...]:
     """As `emroute.kmeans.assignment.assign_rows`; whether centroids are alike is found out row by row."""
-    return _statistics(z, _search(z, centroids, weight), centroids.shape[:-2])
+    if centroids.ndim == 2:
+        return _alone(z, centroids, weight)[3:]
+    return _statistics(_search(z, centroids, weight), centroids.shape[:-2])
 
 
 def label_rows(z: Array, centroids: Array) -> tuple[Array, Array]:
     """As `emroute.kmeans.assignment.label_rows`."""
-    labels, _, squares, *_ = _search(z, centroids, np.ones(z.shape[-2], z.dtype))
+    one = np.ones(z.shape[-2], z.dtype)
+    labels, _, squares, *_ = _search(z, centroids, one) if centroids.ndim > 2 else _alone(z, centroids, one)
     shape = (*centroids.shape[:-2], z.shape[-2])
     return labels.reshape(shape), squares.reshape(shape)
 
@@ -41,9 +45,8 @@ def assign_again(
     z: Array, centroids: Array, way: Array, weight: Array, labels: Array, bounds: Array
 ) -> tuple[Array, ...]:
     """As `emroute.kmeans.assignment.assign_again`."""
-    found = assign(*flat((), (z, 2), (centroids, 2), (weight, 1), (np.asarray(way), 0), (bounds, 1), (labels, 1)))
-    labels[...], bounds[...] = found[0][0], found[1][0]
-    return _statistics(z, found, ())
+    labels[...], bounds[...], _, *statistics = _alone(z, centroids, weight, way, (labels, bounds))
+    return tuple(statistics)
 
 
 def _search(z: Array, centroids: Array, weight: Array) -> tuple[Array, ...]:
@@ -53,11 +56,29 @@ def _search(z: Array, centroids: Array, weight: Array) -> tuple[Array, ...]:
     return assign(*flat(centroids.shape[:-2], *given))
 
 
-def _statistics(z: Array, found: tuple[Array, ...], batch: tuple[int, ...]) -> tuple[Array, ...]:
+def _alone(
+    z: Array, centroids: Array, weight: Array, way: Any = 0, memory: tuple[Array, Array] | None = None
+) -> tuple[Array, ...]:
+    """Labels, bounds, squared distances and statistics of one problem, its rows shared out among threads."""
+    way = np.asarray(way, z.dtype)
+    labels, bounds = memory or (np.zeros(len(z), np.int64), np.zeros(len(z), z.dtype))
+
+    def part(rows: Array, weight: Array, labels: Array, bounds: Array) -> tuple[Array, ...]:
+        given = (rows, 2), (centroids, 2), (weight, 1), (way, 0), (bounds, 1), (labels, 1)
+        new, lower, squares, *rest = assign(*flat((), *given))
+        return new[0], lower[0], squares[0], *rest
+
+    *of_rows, counts, sums, inertia, distance, farthest = in_parts(part, [z, weight, labels, bounds], centroids.size)
+    far = np.argmax(distance)
+    total = (x.sum(axis=0) for x in (counts, sums))
+    inertia, most = (np.asarray(x, z.dtype) for x in (inertia.sum(), distance[far]))
+    return *of_rows, *total, inertia, farthest[far], most
+
+
+def _statistics(found: tuple[Array, ...], batch: tuple[int, ...]) -> tuple[Array, ...]:
     _, _, _, counts, sums, inertia, distance, farthest = found
-    numbers = (x.astype(z.dtype).reshape(batch) for x in (inertia, distance))
     counts, sums, farthest = (x.reshape(*batch, *x.shape[1:]) for x in (counts, sums, farthest))
-    inertia, distance = numbers
+    inertia, distance = (x.astype(sums.dtype).reshape(batch) for x in (inertia, distance))
     return counts, sums, inertia, farthest, distance
 
 
