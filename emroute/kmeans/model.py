@@ -141,6 +141,10 @@ class RememberingModel(KMeansModel):
 
     ranks = (1, 0, 0)
 
+    def bytes_per_row(self, params: Params) -> int:
+        """The row, if it is moved, and what is remembered of it; a form holds no more."""
+        return itemsize(params.centroids) * (4 + self.centred * params.centroids.shape[-1])
+
     def expect(self, params: Params, x: tuple[Array, Array, Array], sample_weight: Array) -> Statistics:
         """Assign rows to their nearest centroids, and compare only those that may have another than before."""
         rows, *memory = x
