@@ -55,9 +55,10 @@ def room_for_parents(votes: Array, slots: int, n_parents: int) -> Parents:
 
 @piece
 def fit(x, shares, parents, slot):
-    """Means, and mean squared differences to them."""
+    """Means, and mean squared differences to them; what rounding leaves of the mean difference corrects both."""
     n, groups, rows, _ = x.shape
-    wide, sums, inverse = np.empty((4, LANES), x.dtype), np.empty((rows, LANES), x.dtype), np.empty(LANES, x.dtype)
+    wide, inverse = np.empty((4, LANES), x.dtype), np.empty(LANES, x.dtype)
+    sums, squares = np.empty((rows, LANES), x.dtype), np.empty((rows, LANES), x.dtype)
     mean, square = parents.mean[slot], parents.square[slot]
     for g in range(groups):
         for q in range(LANES):
@@ -76,7 +77,7 @@ def fit(x, shares, parents, slot):
         for a in range(rows):
             for q in range(LANES):
                 mean[g, a, q] = sums[a, q] * inverse[q]
-                sums[a, q] = 0
+                sums[a, q] = squares[a, q] = 0
         for t in range(n // 4):
             i = 4 * t
             spread(shares.relative[slot, t, g], shares.active[t], wide)
@@ -85,11 +86,14 @@ def fit(x, shares, parents, slot):
                     m = mean[g, a, q]
                     d0, d1 = x[i, g, a, q] - m, x[i + 1, g, a, q] - m
                     d2, d3 = x[i + 2, g, a, q] - m, x[i + 3, g, a, q] - m
-                    near = wide[0, q] * (d0 * d0) + wide[1, q] * (d1 * d1)
-                    sums[a, q] += near + wide[2, q] * (d2 * d2) + wide[3, q] * (d3 * d3)
+                    w0, w1, w2, w3 = wide[0, q] * d0, wide[1, q] * d1, wide[2, q] * d2, wide[3, q] * d3
+                    sums[a, q] += (w0 + w1) + (w2 + w3)
+                    squares[a, q] += (w0 * d0 + w1 * d1) + (w2 * d2 + w3 * d3)
         for a in range(rows):
             for q in range(LANES):
-                square[g, a, q] = sums[a, q] * inverse[q]
+                gap = sums[a, q] * inverse[q]
+                mean[g, a, q] += gap
+                square[g, a, q] = max(squares[a, q] * inverse[q] - gap * gap, 0)
 
 
 @exact
