@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import emroute
 from emroute.arrays.kernels import fused
 from emroute.backend import named
-from emroute.capsule.gaussians import em_options
+from emroute.capsule.gaussians import FromPoses, em_options
 from emroute.testing.cases import ALGORITHMS
 from emroute.testing.check import run
 from emroute.testing.place import NUMPY, Place
@@ -26,11 +26,17 @@ KERNELS = named("numpy").kernels
 HOMES = {
     "assign_rows": "emroute.kmeans.assignment",
     "label_rows": "emroute.kmeans.assignment",
+    "route_poses": "emroute.capsule.gaussians",
     "route_votes": "emroute.capsule.gaussians",
 }
 """The module of each text."""
-CASES = {"emroute.kmeans.assignment": "kmeans.fit", "emroute.capsule.gaussians": "capsule.em_routing"}
-"""A case of the equivalence kit that runs the forms of a module."""
+CASES = {
+    "assign_rows": "kmeans.fit",
+    "label_rows": "kmeans.fit",
+    "route_poses": "capsule.em_routing_from_poses",
+    "route_votes": "capsule.em_routing",
+}
+"""A case of the equivalence kit that runs each form."""
 
 
 def text(name):
@@ -84,6 +90,17 @@ sizes = st.tuples(st.integers(1, 3), st.integers(1, 9), st.sampled_from([1, 3, 1
 def test_votes_are_routed_as_by_the_text(sizes, cost, n_iter, dtype, random):
     args = *_samples(np.random.default_rng(random.randrange(1000)), sizes, dtype), _options(cost, n_iter)
     assert_same(KERNELS["route_votes"](*args), text("route_votes")(*args), dtype)
+
+
+@given(sizes, st.integers(1, 5), st.booleans(), floating, st.randoms())
+def test_poses_are_routed_as_by_the_text(sizes, p, moved, dtype, random):
+    rng = np.random.default_rng(random.randrange(1000))
+    b, i, j, _ = sizes
+    _, *rest = _samples(rng, sizes, dtype)
+    poses, transforms = rng.normal(size=(b, i, p, p)).astype(dtype), rng.normal(size=(i, j, p, p)).astype(dtype)
+    shift = rng.normal(size=(p * p, i)).astype(dtype) if moved else None
+    args = poses, *rest, transforms, shift, _options()._replace(rule=FromPoses(epsilon=1e-2))
+    assert_same(KERNELS["route_poses"](*args), text("route_poses")(*args), dtype)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -247,7 +264,7 @@ def test_check_finds_a_fault_in_a_form(monkeypatch, name):
 @cache
 def _touched(name):
     """Cases of the equivalence kit that run a form."""
-    return tuple(case for case in ALGORITHMS if case.name == CASES[HOMES[name]])
+    return tuple(case for case in ALGORITHMS if case.name == CASES[name])
 
 
 # Beside threads and forks of the user's

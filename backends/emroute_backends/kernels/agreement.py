@@ -1,4 +1,4 @@
-"""EM routing of one sample: what `emroute.capsule.gaussians` does, in the layout of `lanes`.
+"""EM routing: what `emroute.capsule.gaussians` does, one sample after another, in the layout of `lanes`.
 
 Moments are of differences to the mean just found. Sums that must be equal for parents of equal votes, however they are
 rounded, are in parts that round as they are written.
@@ -11,15 +11,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from emroute_backends.kernels.compiling import exact, piece
-from emroute_backends.kernels.lanes import GROUP, LANES
-from emroute_backends.kernels.shares import Shares, brighten, choose, of_four, share_out, spread
+from emroute_backends.kernels.compiling import exact, loops, piece
+from emroute_backends.kernels.lanes import GROUP, LANES, place
+from emroute_backends.kernels.shares import Shares, begin, brighten, choose, of_four, room_for_shares, share_out, spread
 
-__all__ = ["Parents", "iterate", "room_for_parents"]
+__all__ = ["FIXED", "LEAST_VARIANCE", "ROUNDING", "TINY", "Parents", "explain", "iterate", "room_for_parents", "route", "settings_of"]
 
 Array = Any
 
-_LEAST_VARIANCE, _TINY, _ROUNDING = 1e-8, 1e-9, 16  # as the text has them
+FIXED = 4  # settings before the temperatures
+LEAST_VARIANCE, TINY, ROUNDING = 1e-8, 1e-9, 16  # as the text has them
 
 
 class Parents(NamedTuple):
@@ -98,8 +99,8 @@ def fit(x, shares, parents, slot):
 
 @exact
 def weigh(shares, parents, slot, betas, temperature, settings):
-    """Variances, costs, and how active parents are; betas are ``(2, J)``, settings `epsilon` and which cost."""
-    epsilon, normalized, entries = settings[0], settings[1] > 0, int(settings[2])
+    """Variances, costs, and how active parents are; betas are ``(2, J)``."""
+    epsilon, normalized, entries, entries_a_row = settings[0], settings[1] > 0, int(settings[2]), int(settings[3])
     square, variance, cost, logit = parents.square[slot], parents.variance, parents.cost, parents.logit[slot]
     dtype, size = square.dtype, square.dtype.type(0)
     for j in range(len(cost)):
@@ -107,10 +108,11 @@ def weigh(shares, parents, slot, betas, temperature, settings):
         u, total = betas[0, j], shares.total[slot, g, r]
         width = absolute = dtype.type(0)
         for h in range(entries):
-            a, q = h // 4, 4 * r + h % 4
+            a, s = place(h, entries_a_row)
+            q = 4 * r + s
             if normalized:
-                variance[g, a, q] = max(square[g, a, q], dtype.type(_LEAST_VARIANCE))
-                spread_of = math.log(math.sqrt(variance[g, a, q]) + dtype.type(_TINY))
+                variance[g, a, q] = max(square[g, a, q], dtype.type(LEAST_VARIANCE))
+                spread_of = math.log(math.sqrt(variance[g, a, q]) + dtype.type(TINY))
             else:
                 variance[g, a, q] = square[g, a, q] + epsilon
                 spread_of = math.log(variance[g, a, q]) / 2
@@ -126,7 +128,7 @@ def weigh(shares, parents, slot, betas, temperature, settings):
         logit[j] = temperature * (betas[1, j] - cost[j])
         log_active = min(logit[j], dtype.type(0)) - math.log1p(math.exp(-abs(logit[j])))
         if normalized:
-            parents.offset[g, r] += math.log(math.exp(log_active) + dtype.type(_TINY))
+            parents.offset[g, r] += math.log(math.exp(log_active) + dtype.type(TINY))
         else:
             parents.offset[g, r] += log_active - dtype.type(entries * math.log(2 * math.pi) / 2)
 
@@ -143,23 +145,24 @@ def standardize(cost, size):
         cost[j] -= mean
         square += cost[j] * cost[j]
     deviation = math.sqrt(square / n)
-    whole = deviation + _TINY
-    if deviation <= _ROUNDING * np.finfo(dtype).eps * size:
+    whole = deviation + TINY
+    if deviation <= ROUNDING * np.finfo(dtype).eps * size:
         whole = max(size, dtype.type(1))
     for j in range(n):
         cost[j] /= whole
 
 
 @piece
-def explain(x, parents, slot, entries, logits):
+def explain(x, parents, slot, settings, logits):
     """Logits ``(tiles, groups, 64)``: log-activations and log-densities of votes."""
     n, groups, rows, _ = x.shape
     quarter, factor = np.empty((4, LANES), x.dtype), np.zeros((rows, LANES), x.dtype)
     mean, n_parents = parents.mean[slot], len(parents.cost)
     for g in range(groups):
         for j in range(min(GROUP, n_parents - g * GROUP)):
-            for h in range(entries):
-                factor[h // 4, 4 * j + h % 4] = -0.5 / parents.variance[g, h // 4, 4 * j + h % 4]
+            for h in range(int(settings[2])):
+                a, s = place(h, int(settings[3]))
+                factor[a, 4 * j + s] = -0.5 / parents.variance[g, a, 4 * j + s]
         for t in range(n // 4):
             i = 4 * t
             for s in range(4):
@@ -183,23 +186,75 @@ def explain(x, parents, slot, entries, logits):
 
 @piece
 def iterate(
-    x: Array, activations: Array, betas: Array, temperatures: Array, settings: Array, shares: Shares, parents: Parents
+    x: Array, activations: Array, betas: Array, first: Array, settings: Array, shares: Shares, parents: Parents
 ) -> float:
     """Route one sample; return its brightest activation. What has room for one iteration keeps the last."""
-    tiles, groups, _ = shares.gaps.shape
-    slots, n_parents, last = len(shares.some), len(parents.cost), len(temperatures) - 1
+    slots, last = len(shares.some), len(settings) - FIXED - 1
     brightest = brighten(activations, shares.active)
-    for g in range(groups):
-        for q in range(LANES):
-            share = 1 / n_parents if g * GROUP + q // 4 < n_parents else 0
-            for t in range(tiles):
-                shares.assigned[0, t, g, q] = share
+    begin(first, shares, len(parents.cost))
     for number in range(last + 1):
         slot = min(number, slots - 1)
         share_out(shares, slot, brightest)
         fit(x, shares, parents, slot)
-        weigh(shares, parents, slot, betas, temperatures[number], settings)
+        weigh(shares, parents, slot, betas, settings[FIXED + number], settings)
         if number < last:
-            explain(x, parents, slot, int(settings[2]), shares.gaps)
+            explain(x, parents, slot, settings, shares.gaps)
             choose(shares, min(number + 1, slots - 1))
     return brightest
+
+
+def settings_of(options: Any, entries: int, entries_a_row: int, dtype: Any) -> Array:
+    """What is not an array, as one: epsilon, whether costs are normalized, sizes of poses, temperatures."""
+    rule = options.rule
+    fixed = rule.epsilon, rule.cost == "normalized", entries, entries_a_row
+    return np.asarray([*fixed, *options.schedule], dtype)
+
+
+@loops(5, 2, 3, 3, 1)
+def route(x: Array, activations: Array, betas: Array, first: Array, settings: Array) -> tuple[Array, ...]:
+    """Route samples.
+
+    Parameters
+    ----------
+    x
+        Votes in lanes.
+    activations
+        ``(b, I)``.
+    betas
+        ``(b, 2, J)``.
+    first
+        Logarithms of assignments ``(b, I, J)`` for the one iteration that is then made; or, of no child, equal ones.
+    settings
+        As `settings_of` has them.
+
+    Returns
+    -------
+    tuple of Array
+        Poses ``(b, J, H)``, activations ``(b, J)``, and ``(b, I, J)``: assignments, or, where there were some first,
+        the logits that follow; then also their logsumexps ``(b, I)``.
+    """
+    (b, n), k, d = activations.shape, betas.shape[2], int(settings[2])
+    shares, parents = room_for_shares(x[0], 1), room_for_parents(x[0], 1, k)
+    poses, active = np.empty((b, k, d), x.dtype), np.empty((b, k), x.dtype)
+    assigned, norms = np.empty((b, n, k), x.dtype), np.empty((b, n), x.dtype)
+    for p in range(b):
+        iterate(x[p], activations[p], betas[p], first[p], settings, shares, parents)
+        for j in range(k):
+            g, r, logit = j // GROUP, j % GROUP, parents.logit[0, j]
+            active[p, j] = math.exp(min(logit, x.dtype.type(0)) - math.log1p(math.exp(-abs(logit))))
+            for h in range(d):
+                a, s = place(h, int(settings[3]))
+                poses[p, j, h] = parents.mean[0, g, a, 4 * r + s]
+        if first.shape[1] > 0:
+            explain(x[p], parents, 0, settings, shares.gaps)
+            for i in range(n):
+                for j in range(k):
+                    assigned[p, i, j] = shares.gaps[i // 4, j // GROUP, j % GROUP * 4 + i % 4]
+            choose(shares, 0)
+            for i in range(n):
+                norms[p, i] = assigned[p, i, 0] - shares.gaps[i // 4, 0, i % 4] + math.log(shares.norms[i // 4, i % 4])
+        else:
+            for i in range(n):
+                for j in range(k):
+                    assigned[p, i, j] = shares.assigned[0, i // 4, j // GROUP, j % GROUP * 4 + i % 4]
+    return poses, active, assigned, norms

@@ -46,14 +46,19 @@ def _pairs(rows: tuple[int, ...], centres: tuple[int, ...], *_: Any) -> int:
     return int(np.prod(centres)) * rows[-2]
 
 
-def _numbers(votes: tuple[int, ...], *_: Any) -> int:
+def _votes(votes: tuple[int, ...], *_: Any) -> int:
     return int(np.prod(votes))
+
+
+def _poses(poses: tuple[int, ...], _: Any, costs: tuple[int, ...], *__: Any) -> int:
+    return int(np.prod(poses)) * costs[-1]
 
 
 _FORMS = (
     HostForm("assign_rows", "emroute_backends.kernels.kmeans", _pairs),
     HostForm("label_rows", "emroute_backends.kernels.kmeans", _pairs),
-    HostForm("route_votes", "emroute_backends.kernels.routing", _numbers),
+    HostForm("route_votes", "emroute_backends.kernels.routing", _votes),
+    HostForm("route_poses", "emroute_backends.kernels.routing", _poses),
 )
 
 

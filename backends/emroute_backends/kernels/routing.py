@@ -2,61 +2,67 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from emroute_backends.kernels.agreement import iterate, room_for_parents
-from emroute_backends.kernels.compiling import loops, piece
-from emroute_backends.kernels.lanes import GROUP, empty_votes, lay_out
-from emroute_backends.kernels.shares import room_for_shares
+from emroute_backends.kernels.agreement import route, settings_of
+from emroute_backends.kernels.lanes import cast_poses, from_votes, lay_transforms
 from emroute_backends.numpy import map_blocks, threads
 
-__all__ = ["route_votes"]
+__all__ = ["route_poses", "route_votes"]
 
 Array = Any
+
+_CACHED = 2**17  # numbers of votes that a core's cache holds
 
 
 def route_votes(votes: Array, activations: Array, beta_u: Array, beta_a: Array, options: Any) -> tuple[Array, ...]:
     """As `emroute.capsule.gaussians.route_votes`; samples are shared out among threads."""
-    dtype = votes.dtype
-    settings = np.asarray([options.rule.epsilon, options.rule.cost == "normalized", votes.shape[-1]], dtype)
-    temperatures = np.asarray(options.schedule, dtype)
+    _, n, j, d = votes.shape
+    settings, first = settings_of(options, d, d, votes.dtype), np.empty((len(votes), 0, 0), votes.dtype)
 
-    def route(votes: Array, activations: Array, betas: Array) -> tuple[Array, ...]:
-        return from_votes(votes, activations, betas, temperatures, settings)
+    def block(votes: Array, *rest: Array) -> tuple[Array, ...]:
+        return route(from_votes(votes), *rest, settings)[:3]
 
-    arrays = votes, activations, np.stack([beta_u, beta_a], axis=1)
-    poses, active, assigned = map_blocks(route, arrays, -(-len(votes) // threads()))
+    betas = np.stack([beta_u, beta_a], axis=1)
+    return _turned(_shared_out(block, [votes, activations, betas, first], n * j * d))
+
+
+def route_poses(
+    poses: Array,
+    activations: Array,
+    beta_u: Array,
+    beta_a: Array,
+    transforms: Array,
+    shift: Array | None,
+    options: Any,
+) -> tuple[Array, ...]:
+    """As `emroute.capsule.gaussians.route_poses`."""
+    (_, n, p, _), j, dtype = poses.shape, transforms.shape[1], poses.dtype
+    settings, first = settings_of(options, p * p, p, dtype), np.empty((len(poses), 0, 0), dtype)
+    laid, moved = lay_transforms(transforms), np.empty((0, 0), dtype) if shift is None else shift.T
+
+    def block(poses: Array, *rest: Array) -> tuple[Array, ...]:
+        return route(cast_poses(poses, laid, moved), *rest, settings)[:3]
+
+    betas = np.stack([beta_u, beta_a], axis=1)
+    return _turned(_shared_out(block, [poses, activations, betas, first], n * j * p * p))
+
+
+def _shared_out(block: Callable[..., Any], arrays: list[Array], n_votes: int) -> tuple[Array, ...]:
+    """Run blocks of samples that the cache holds, each thread its own samples."""
+    size, n = max(1, _CACHED // n_votes), len(arrays[0])
+
+    def some(*own: Array) -> tuple[Array, ...]:
+        cuts = range(0, len(own[0]), size)
+        parts = [block(*(x[cut : cut + size] for x in own)) for cut in cuts]
+        return tuple(map(np.concatenate, zip(*parts, strict=True)))
+
+    return map_blocks(some, arrays, -(-n // threads()))
+
+
+def _turned(routing: tuple[Array, ...]) -> tuple[Array, ...]:
+    poses, active, assigned = routing
     return poses, active, np.swapaxes(assigned, -1, -2)
-
-
-@loops(4, 2, 3, 1, 1)
-def from_votes(votes: Array, activations: Array, betas: Array, temperatures: Array, settings: Array) -> Any:
-    """Poses ``(b, J, H)``, activations ``(b, J)`` and assignments ``(b, I, J)`` of votes ``(b, I, J, H)``."""
-    b, n, k, d = votes.shape
-    x = empty_votes(n, k, d, votes)
-    shares, parents = room_for_shares(x, 1), room_for_parents(x, 1, k)
-    poses, active = np.empty((b, k, d), votes.dtype), np.empty((b, k), votes.dtype)
-    assigned = np.empty((b, n, k), votes.dtype)
-    for p in range(b):
-        lay_out(votes[p], x)
-        iterate(x, activations[p], betas[p], temperatures, settings, shares, parents)
-        read_out(shares, parents, poses[p], active[p], assigned[p])
-    return poses, active, assigned
-
-
-@piece
-def read_out(shares, parents, poses, active, assigned):
-    """The routing after the last iteration that was kept."""
-    k, d = poses.shape
-    slot = len(parents.mean) - 1
-    for j in range(k):
-        logit = parents.logit[slot, j]
-        active[j] = math.exp(min(logit, poses.dtype.type(0)) - math.log1p(math.exp(-abs(logit))))
-        for h in range(d):
-            poses[j, h] = parents.mean[slot, j // GROUP, h // 4, j % GROUP * 4 + h % 4]
-    for i in range(len(assigned)):
-        for j in range(k):
-            assigned[i, j] = shares.assigned[slot, i // 4, j // GROUP, j % GROUP * 4 + i % 4]
