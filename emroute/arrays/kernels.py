@@ -34,8 +34,8 @@ class Form(Protocol):
         """Whether there is enough to do."""
         ...
 
-    def __call__(self, *args: Any) -> Any:
-        """Do what the function does."""
+    def run(self, text: Callable[..., Any], *args: Any) -> Any:
+        """Do what the function does; what the form cannot, such as a second derivative, is left to the text."""
         ...
 
 
@@ -79,7 +79,7 @@ def kernel(text: Callable[..., Any]) -> Callable[..., Any]:
         form = getattr(get(args[0]), "kernels", {}).get(name)
         if form is None or traced(args[0]) or not _chosen(form, args):
             return text(*args)
-        return form(*args)
+        return form.run(text, *args)
 
     vars(chosen)["text"] = text
     return chosen

@@ -15,7 +15,7 @@ import numpy as np
 
 from emroute_backends.kernels.compiling import loops, piece
 
-__all__ = ["GROUP", "LANES", "cast_poses", "from_votes", "lay_transforms", "place", "poses_back", "rows_of", "to_votes", "transforms_of"]
+__all__ = ["GROUP", "LANES", "cast_poses", "from_votes", "lay_transforms", "place", "uncast_poses", "rows_of", "to_votes", "transforms_of"]
 
 Array = Any
 
@@ -140,16 +140,16 @@ def cast(poses: Array, transforms: Array, x: Array) -> None:
 
 
 @loops(5, 4, 5)
-def poses_back(lanes: Array, poses: Array, transforms: Array) -> tuple[Array, Array]:
+def uncast_poses(lanes: Array, poses: Array, transforms: Array) -> tuple[Array, Array]:
     """Gradients of poses ``(b, I, P, P)`` and of transforms in lanes from those of votes."""
     of_poses, of_transforms = np.zeros(poses.shape, lanes.dtype), np.zeros(transforms.shape, lanes.dtype)
     for p in range(len(poses)):
-        cast_back(lanes[p], poses[p], transforms, of_poses[p], of_transforms)
+        uncast(lanes[p], poses[p], transforms, of_poses[p], of_transforms)
     return of_poses, of_transforms
 
 
 @piece
-def cast_back(x: Array, poses: Array, transforms: Array, of_poses: Array, of_transforms: Array) -> None:
+def uncast(x: Array, poses: Array, transforms: Array, of_poses: Array, of_transforms: Array) -> None:
     """Add the gradients of one sample."""
     n, width, _ = poses.shape
     _, groups, _, rows, _ = transforms.shape

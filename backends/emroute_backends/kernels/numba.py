@@ -27,19 +27,29 @@ class HostForm:
     module: str
     work: Callable[..., int]
     """Multiplications, from the shapes of the arguments."""
+    back: str = ""
+    """The function of the same module that returns gradients, from the arguments and the gradients of the results."""
 
     def takes(self, *args: Any) -> bool:
-        """Whether all arrays among the arguments are of one dtype that is compiled for."""
-        dtype = args[0].dtype
-        return dtype in (np.float32, np.float64) and all(x.dtype == dtype for x in args if hasattr(x, "dtype"))
+        """Whether all arrays among the arguments are of one dtype that is compiled for, and there is something."""
+        dtype, arrays = args[0].dtype, [x for x in args if isinstance(x, np.ndarray)]
+        return dtype in (np.float32, np.float64) and args[0].size > 0 and all(x.dtype == dtype for x in arrays)
 
     def pays(self, *args: Any) -> bool:
         """Whether there is enough to do."""
-        return self.work(*(x.shape for x in args if hasattr(x, "shape"))) >= _WORTH
+        return self.work(*(tuple(x.shape) for x in args if hasattr(x, "shape"))) >= _WORTH
 
     def __call__(self, *args: Any) -> Any:
         """Do what the function of this name does."""
         return getattr(import_module(self.module), self.name)(*args)
+
+    def run(self, _: Callable[..., Any], *args: Any) -> Any:
+        """The same; NumPy knows no derivatives."""
+        return self(*args)
+
+    def gradients(self, args: tuple[Any, ...], of_results: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Gradients of the arguments, None for those that have none."""
+        return getattr(import_module(self.module), self.back)(args, of_results)
 
 
 def _pairs(rows: tuple[int, ...], centres: tuple[int, ...], *_: Any) -> int:
@@ -57,8 +67,8 @@ def _poses(poses: tuple[int, ...], _: Any, costs: tuple[int, ...], *__: Any) -> 
 _FORMS = (
     HostForm("assign_rows", "emroute_backends.kernels.kmeans", _pairs),
     HostForm("label_rows", "emroute_backends.kernels.kmeans", _pairs),
-    HostForm("route_votes", "emroute_backends.kernels.routing", _votes),
-    HostForm("route_poses", "emroute_backends.kernels.routing", _poses),
+    HostForm("route_votes", "emroute_backends.kernels.routing", _votes, "votes_back"),
+    HostForm("route_poses", "emroute_backends.kernels.routing", _poses, "poses_back"),
 )
 
 

@@ -8,10 +8,18 @@ from typing import Any
 import numpy as np
 
 from emroute_backends.kernels.agreement import route, settings_of
-from emroute_backends.kernels.lanes import cast_poses, from_votes, lay_transforms
+from emroute_backends.kernels.gradients import route_back
+from emroute_backends.kernels.lanes import (
+    cast_poses,
+    from_votes,
+    lay_transforms,
+    to_votes,
+    transforms_of,
+    uncast_poses,
+)
 from emroute_backends.numpy import map_blocks, threads
 
-__all__ = ["route_poses", "route_votes"]
+__all__ = ["poses_back", "route_poses", "route_votes", "votes_back"]
 
 Array = Any
 
@@ -51,16 +59,62 @@ def route_poses(
     return _turned(_shared_out(block, [poses, activations, betas, first], n * j * p * p))
 
 
-def _shared_out(block: Callable[..., Any], arrays: list[Array], n_votes: int) -> tuple[Array, ...]:
-    """Run blocks of samples that the cache holds, each thread its own samples."""
-    size, n = max(1, _CACHED // n_votes), len(arrays[0])
+def votes_back(args: tuple[Any, ...], of_results: tuple[Array, ...]) -> tuple[Array | None, ...]:
+    """Gradients of the arguments of `route_votes`."""
+    votes, activations, beta_u, beta_a, options = args
+    _, n, j, d = votes.shape
+    settings, first = settings_of(options, d, d, votes.dtype), np.empty((len(votes), 0, 0), votes.dtype)
 
-    def some(*own: Array) -> tuple[Array, ...]:
-        cuts = range(0, len(own[0]), size)
-        parts = [block(*(x[cut : cut + size] for x in own)) for cut in cuts]
-        return tuple(map(np.concatenate, zip(*parts, strict=True)))
+    def block(votes: Array, *rest: Array) -> tuple[Array, ...]:
+        *given, of_poses, of_active, of_assigned = rest
+        of_norms = np.empty((len(votes), 0), votes.dtype)
+        x, active, betas, _ = route_back(from_votes(votes), *given, settings, of_poses, of_active, of_assigned, of_norms)
+        return to_votes(x, votes), active, betas
 
-    return map_blocks(some, arrays, -(-n // threads()))
+    betas, of_results = np.stack([beta_u, beta_a], axis=1), _turned(of_results)
+    found = _shared_out(block, [votes, activations, betas, first, *of_results], n * j * d)
+    return found[0], found[1], found[2][:, 0], found[2][:, 1], None
+
+
+def poses_back(args: tuple[Any, ...], of_results: tuple[Array, ...]) -> tuple[Array | None, ...]:
+    """Gradients of the arguments of `route_poses`."""
+    poses, activations, beta_u, beta_a, transforms, shift, options = args
+    (_, n, p, _), j, dtype = poses.shape, transforms.shape[1], poses.dtype
+    settings, first = settings_of(options, p * p, p, dtype), np.empty((len(poses), 0, 0), dtype)
+    laid, moved = lay_transforms(transforms), np.empty((0, 0), dtype) if shift is None else shift.T
+
+    def block(poses: Array, *rest: Array) -> tuple[Array, ...]:
+        *given, of_poses, of_active, of_assigned = rest
+        of_norms = np.empty((len(poses), 0), dtype)
+        x = cast_poses(poses, laid, moved)
+        of_x, active, betas, _ = route_back(x, *given, settings, of_poses, of_active, of_assigned, of_norms)
+        own, of_transforms = uncast_poses(of_x, poses, laid)
+        return own, active, betas, of_transforms
+
+    betas, of_results = np.stack([beta_u, beta_a], axis=1), _turned(of_results)
+    arrays = [poses, activations, betas, first, *of_results]
+    own, active, of_betas, of_laid = _shared_out(block, arrays, n * j * p * p, n_samples=3)
+    return own, active, of_betas[:, 0], of_betas[:, 1], transforms_of(of_laid.sum(axis=0), j), None, None
+
+
+def _shared_out(block: Callable[..., Any], arrays: list[Array], n_votes: int, n_samples: int = 3) -> tuple[Array, ...]:
+    """Run blocks of samples that the cache holds, each thread its own samples.
+
+    Results beyond the first `n_samples` are of all samples together: they are added up, and come once a thread.
+    """
+    size = max(1, _CACHED // n_votes)
+
+    def own(*arrays: Array) -> tuple[Array, ...]:
+        totals: list[Array] = []
+
+        def each(*part: Array) -> tuple[Array, ...]:
+            found = block(*part)
+            totals[:] = map(np.add, totals, found[n_samples:]) if totals else found[n_samples:]
+            return found[:n_samples]
+
+        return *map_blocks(each, arrays, size), *(total[None] for total in totals)
+
+    return map_blocks(own, arrays, -(-len(arrays[0]) // threads()))
 
 
 def _turned(routing: tuple[Array, ...]) -> tuple[Array, ...]:
