@@ -12,14 +12,25 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emroute_backends.kernels.compiling import exact, loops, piece
-from emroute_backends.kernels.lanes import GROUP, LANES, place
+from emroute_backends.kernels.lanes import GROUP, LANES, place, take_pairs
 from emroute_backends.kernels.shares import Shares, begin, brighten, choose, of_four, room_for_shares, share_out, spread
 
-__all__ = ["FIXED", "LEAST_VARIANCE", "ROUNDING", "TINY", "Parents", "explain", "iterate", "room_for_parents", "route", "settings_of"]
+__all__ = [
+    "FIXED",
+    "LEAST_VARIANCE",
+    "ROUNDING",
+    "TINY",
+    "Parents",
+    "explain",
+    "iterate",
+    "room_for_parents",
+    "route",
+    "settings_of",
+]
 
 Array = Any
 
-FIXED = 4  # settings before the temperatures
+FIXED = 5  # settings before the temperatures
 LEAST_VARIANCE, TINY, ROUNDING = 1e-8, 1e-9, 16  # as the text has them
 
 
@@ -55,7 +66,7 @@ def room_for_parents(votes: Array, slots: int, n_parents: int) -> Parents:
 
 
 @piece
-def fit(x, shares, parents, slot):
+def fit(x: Array, shares: Shares, parents: Parents, slot: int) -> None:
     """Means, and mean squared differences to them; what rounding leaves of the mean difference corrects both."""
     n, groups, rows, _ = x.shape
     wide, inverse = np.empty((4, LANES), x.dtype), np.empty(LANES, x.dtype)
@@ -98,7 +109,7 @@ def fit(x, shares, parents, slot):
 
 
 @exact
-def weigh(shares, parents, slot, betas, temperature, settings):
+def weigh(shares: Shares, parents: Parents, slot: int, betas: Array, temperature: float, settings: Array) -> None:
     """Variances, costs, and how active parents are; betas are ``(2, J)``."""
     epsilon, normalized, entries, entries_a_row = settings[0], settings[1] > 0, int(settings[2]), int(settings[3])
     square, variance, cost, logit = parents.square[slot], parents.variance, parents.cost, parents.logit[slot]
@@ -134,7 +145,7 @@ def weigh(shares, parents, slot, betas, temperature, settings):
 
 
 @exact
-def standardize(cost, size):
+def standardize(cost: Array, size: float) -> None:
     """How many deviations each costs more than the mean; where costs tie, how much of their size."""
     n, dtype = len(cost), cost.dtype
     first, mean, square = cost[0], dtype.type(0), dtype.type(0)
@@ -153,7 +164,7 @@ def standardize(cost, size):
 
 
 @piece
-def explain(x, parents, slot, settings, logits):
+def explain(x: Array, parents: Parents, slot: int, settings: Array, logits: Array) -> None:
     """Logits ``(tiles, groups, 64)``: log-activations and log-densities of votes."""
     n, groups, rows, _ = x.shape
     quarter, factor = np.empty((4, LANES), x.dtype), np.zeros((rows, LANES), x.dtype)
@@ -203,10 +214,10 @@ def iterate(
     return brightest
 
 
-def settings_of(options: Any, entries: int, entries_a_row: int, dtype: Any) -> Array:
-    """What is not an array, as one: epsilon, whether costs are normalized, sizes of poses, temperatures."""
+def settings_of(options: Any, entries: int, entries_a_row: int, explained: bool, dtype: Any) -> Array:
+    """As one array: epsilon, which cost, sizes of poses, whether logits follow the last iteration, temperatures."""
     rule = options.rule
-    fixed = rule.epsilon, rule.cost == "normalized", entries, entries_a_row
+    fixed = rule.epsilon, rule.cost == "normalized", entries, entries_a_row, explained
     return np.asarray([*fixed, *options.schedule], dtype)
 
 
@@ -230,8 +241,8 @@ def route(x: Array, activations: Array, betas: Array, first: Array, settings: Ar
     Returns
     -------
     tuple of Array
-        Poses ``(b, J, H)``, activations ``(b, J)``, and ``(b, I, J)``: assignments, or, where there were some first,
-        the logits that follow; then also their logsumexps ``(b, I)``.
+        Poses ``(b, J, H)``, activations ``(b, J)``, and ``(b, I, J)``: assignments, or, where these are wanted, the
+        logits that follow; then also their logsumexps ``(b, I)``.
     """
     (b, n), k, d = activations.shape, betas.shape[2], int(settings[2])
     shares, parents = room_for_shares(x[0], 1), room_for_parents(x[0], 1, k)
@@ -245,16 +256,12 @@ def route(x: Array, activations: Array, betas: Array, first: Array, settings: Ar
             for h in range(d):
                 a, s = place(h, int(settings[3]))
                 poses[p, j, h] = parents.mean[0, g, a, 4 * r + s]
-        if first.shape[1] > 0:
+        if settings[4] > 0:
             explain(x[p], parents, 0, settings, shares.gaps)
-            for i in range(n):
-                for j in range(k):
-                    assigned[p, i, j] = shares.gaps[i // 4, j // GROUP, j % GROUP * 4 + i % 4]
+            take_pairs(shares.gaps, assigned[p])
             choose(shares, 0)
             for i in range(n):
                 norms[p, i] = assigned[p, i, 0] - shares.gaps[i // 4, 0, i % 4] + math.log(shares.norms[i // 4, i % 4])
         else:
-            for i in range(n):
-                for j in range(k):
-                    assigned[p, i, j] = shares.assigned[0, i // 4, j // GROUP, j % GROUP * 4 + i % 4]
+            take_pairs(shares.assigned[0], assigned[p])
     return poses, active, assigned, norms

@@ -2,62 +2,28 @@
 
 Of an iteration with shares ``q = R a / sum(R a)``, mean ``m`` and mean square ``s`` of differences ``d = V - m``,
 
-    V    gets  q (2 s' d + m') - p l' d
-    log R gets q (s' (d² - s) + m' d) + R a n'
+    V     gets  q (2 s' d + m') - p l' d
+    log R gets  q (s' (d² - s) + m' d) + R a n'
 
-where a prime is the gradient of what it follows: ``n`` is the sum of R a, ``l`` the logits, ``p`` one over the variance.
-The logits give ``m' = p sum(l' d)`` and ``p² sum(l' d²) / 2`` to the variance.
+where a prime is the gradient of what it follows: ``n`` is the sum of R a, ``l`` the logits, ``p`` one over the
+variance. The logits give ``p sum(l' d)`` to the mean and ``p² sum(l' d²) / 2`` to the variance.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from emroute_backends.kernels.agreement import FIXED, LEAST_VARIANCE, ROUNDING, TINY, Parents, explain, iterate, room_for_parents
-from emroute_backends.kernels.compiling import exact, loops, piece
-from emroute_backends.kernels.lanes import GROUP, LANES, place
+from emroute_backends.kernels.agreement import FIXED, Parents, explain, iterate, room_for_parents
+from emroute_backends.kernels.compiling import loops, piece
+from emroute_backends.kernels.lanes import GROUP, LANES, lay_pairs, place, take_pairs
 from emroute_backends.kernels.shares import Shares, choose, fold_sum, of_four, room_for_shares, spread
+from emroute_backends.kernels.slopes import Slopes, room_for_slopes, weigh_back
 
 __all__ = ["route_back"]
 
 Array = Any
-
-
-class Slopes(NamedTuple):
-    """Gradients of the parents of one iteration, and of the logits and assignments behind and before it."""
-
-    mean: Array
-    """``(groups, rows, 64)``."""
-    square: Array
-    precision: Array
-    total: Array
-    """``(groups, 16)``: of the sum of R a."""
-    weight: Array
-    """``(groups, 16)``: the sum of the gradients of the logits."""
-    active: Array
-    """``(J,)``: of activations, from outside."""
-    cost: Array
-    logits: Array
-    """``(tiles, groups, 64)``; then of the logarithms of assignments."""
-
-
-@piece
-def room_for_slopes(x: Array, n_parents: int) -> Slopes:
-    """For votes in lanes."""
-    n, groups, rows, _ = x.shape
-    return Slopes(
-        np.zeros((groups, rows, LANES), x.dtype),
-        np.zeros((groups, rows, LANES), x.dtype),
-        np.zeros((groups, rows, LANES), x.dtype),
-        np.zeros((groups, GROUP), x.dtype),
-        np.zeros((groups, GROUP), x.dtype),
-        np.zeros(n_parents, x.dtype),
-        np.zeros(n_parents, x.dtype),
-        np.zeros((n // 4, groups, LANES), x.dtype),
-    )
 
 
 @piece
@@ -93,86 +59,6 @@ def explain_back(x: Array, mean: Array, slopes: Slopes) -> None:
                 slopes.square[g, a, q] = squares[a, q]
 
 
-@exact
-def weigh_back(
-    square: Array, total: Array, logit: Array, betas: Array, slopes: Slopes, of_betas: Array, of_settings: Array
-) -> None:
-    """From the gradients of activations and logits to those of moments and costs; the settings are the temperature's."""
-    temperature, epsilon, normalized = of_settings[0], of_settings[1], of_settings[2] > 0
-    entries, entries_a_row = int(of_settings[3]), int(of_settings[4])
-    dtype, n = square.dtype, len(logit)
-    costs, widths, size = np.empty(n, dtype), np.empty(n, dtype), dtype.type(0)
-    for j in range(n):
-        g, r = j // GROUP, j % GROUP
-        widths[j] = absolute = dtype.type(0)
-        for h in range(entries):
-            a, s = place(h, entries_a_row)
-            if normalized:
-                deviation = math.sqrt(max(square[g, a, 4 * r + s], dtype.type(LEAST_VARIANCE)))
-                width = math.log(deviation + dtype.type(TINY))
-            else:
-                width = math.log(square[g, a, 4 * r + s] + epsilon) / 2
-            widths[j] += width
-            absolute += abs((betas[0, j] + width) * total[g, r])
-        costs[j] = (betas[0, j] * entries + widths[j]) * total[g, r]
-        size = max(size, absolute)
-        rest = math.exp(-abs(logit[j]))
-        active = (1 if logit[j] > 0 else rest) / (1 + rest)
-        inactive = (rest if logit[j] > 0 else 1) / (1 + rest)
-        if normalized:
-            slope = (slopes.active[j] + slopes.weight[g, r] / (active + TINY)) * active * inactive
-        else:
-            slope = (slopes.active[j] * active + slopes.weight[g, r]) * inactive
-        of_betas[1, j] += temperature * slope
-        slopes.cost[j] = -temperature * slope
-    if normalized:
-        standardize_back(costs, size, slopes.cost)
-    for j in range(n):
-        g, r = j // GROUP, j % GROUP
-        of_betas[0, j] += slopes.cost[j] * entries * total[g, r]
-        slopes.total[g, r] = slopes.cost[j] * (betas[0, j] * entries + widths[j])
-        of_width = slopes.cost[j] * total[g, r] - slopes.weight[g, r]
-        for h in range(entries):
-            a, s = place(h, entries_a_row)
-            q = 4 * r + s
-            moves = not normalized or square[g, a, q] > LEAST_VARIANCE
-            variance = max(square[g, a, q], dtype.type(LEAST_VARIANCE)) if normalized else square[g, a, q] + epsilon
-            deviation = math.sqrt(variance)
-            precision = 1 / deviation * (1 / deviation)
-            width = 0.5 / (deviation * (deviation + TINY)) if normalized else 0.5 * precision
-            slope = of_width * width + precision * (precision * slopes.square[g, a, q]) / 2
-            slopes.square[g, a, q] = slope if moves else 0
-            slopes.mean[g, a, q] *= precision
-            slopes.precision[g, a, q] = precision
-
-
-@exact
-def standardize_back(costs: Array, size: float, slopes: Array) -> None:
-    """From the gradients of standardized costs to those of the costs."""
-    n, dtype = len(costs), costs.dtype
-    first, mean, square = costs[0], dtype.type(0), dtype.type(0)
-    for j in range(n):
-        costs[j] -= first
-        mean += costs[j] / n
-    for j in range(n):
-        costs[j] -= mean
-        square += costs[j] * costs[j]
-    deviation = math.sqrt(square / n)
-    if deviation <= ROUNDING * np.finfo(dtype).eps * size:
-        whole, along = dtype.type(max(size, dtype.type(1))), dtype.type(0)
-    else:
-        whole, along = dtype.type(deviation + TINY), dtype.type(0)
-        for j in range(n):
-            along += slopes[j] * costs[j] / (whole * whole)
-        along /= n * deviation
-    mean = dtype.type(0)
-    for j in range(n):
-        slopes[j] = slopes[j] / whole - along * costs[j]
-        mean += slopes[j] / n
-    for j in range(n):
-        slopes[j] -= mean
-
-
 @piece
 def fit_back(x: Array, shares: Shares, parents: Parents, slot: int, slopes: Slopes, of_x: Array) -> None:
     """Add to the gradients of votes; those of logits give way to sums that lack only the shares."""
@@ -198,8 +84,8 @@ def fit_back(x: Array, shares: Shares, parents: Parents, slot: int, slopes: Slop
                         d = x[i + s, g, a, q] - mean[g, a, q]
                         bent, straight = slopes.square[g, a, q] * d, slopes.mean[g, a, q]
                         part[s, q] += d * (bent + straight) - slopes.square[g, a, q] * square[g, a, q]
-                        of_x[i + s, g, a, q] += (
-                            pull[s, q] * (2 * bent + straight) - push[s, q] * (slopes.precision[g, a, q] * d)
+                        of_x[i + s, g, a, q] += pull[s, q] * (2 * bent + straight) - push[s, q] * (
+                            slopes.precision[g, a, q] * d
                         )
             for j in range(GROUP):
                 for s in range(4):
@@ -260,28 +146,25 @@ def route_back(
 ) -> tuple[Array, ...]:
     """Gradients of the arguments of `agreement.route`, votes in lanes, from those of its results."""
     (b, n), k, d, last = activations.shape, betas.shape[2], int(settings[2]), len(settings) - FIXED - 1
-    shares, parents, slopes = room_for_shares(x[0], last + 2), room_for_parents(x[0], last + 1, k), room_for_slopes(x[0], k)
+    shares, parents = room_for_shares(x[0], last + 2), room_for_parents(x[0], last + 1, k)
+    slopes, explained = room_for_slopes(x[0], k), settings[4] > 0
     of_x, of_activations = np.zeros(x.shape, x.dtype), np.zeros(activations.shape, x.dtype)
     of_betas, of_first = np.zeros(betas.shape, x.dtype), np.zeros(first.shape, x.dtype)
     outside, of_settings = np.zeros(slopes.logits.shape, x.dtype), np.empty(5, x.dtype)
     for p in range(b):
         brightest = iterate(x[p], activations[p], betas[p], first[p], settings, shares, parents)
-        explained = first.shape[1] > 0
-        for i in range(n):
-            for j in range(k):
-                outside[i // 4, j // GROUP, j % GROUP * 4 + i % 4] = of_assigned[p, i, j]
+        slopes.logits[:] = 0
+        outside[:] = 0
         if explained:
             explain(x[p], parents, last, settings, shares.gaps)
             choose(shares, last + 1)
-            for t in range(len(outside)):
-                for g in range(outside.shape[1]):
-                    for q in range(LANES):
-                        i = 4 * t + q % 4
-                        norm = of_norms[p, i] if i < n else x.dtype.type(0)
-                        slopes.logits[t, g, q] = outside[t, g, q] + norm * shares.assigned[last + 1, t, g, q]
-                        outside[t, g, q] = 0
+            lay_pairs(of_assigned[p], slopes.logits)
+            for i in range(n):
+                for j in range(k):
+                    t, g, q = i // 4, j // GROUP, j % GROUP * 4 + i % 4
+                    slopes.logits[t, g, q] += of_norms[p, i] * shares.assigned[last + 1, t, g, q]
         else:
-            slopes.logits[:] = 0
+            lay_pairs(of_assigned[p], outside)
         for back in range(last + 1):
             slot = last - back
             if explained or back > 0:
@@ -293,10 +176,9 @@ def route_back(
             for j in range(k):
                 slopes.active[j] = of_active[p, j] if back == 0 else x.dtype.type(0)
             of_settings[0] = settings[FIXED + slot]
-            of_settings[1:] = settings[:FIXED]
-            weigh_back(
-                parents.square[slot], shares.total[slot], parents.logit[slot], betas[p], slopes, of_betas[p], of_settings
-            )
+            of_settings[1:] = settings[:4]
+            square, total, logit = parents.square[slot], shares.total[slot], parents.logit[slot]
+            weigh_back(square, total, logit, betas[p], slopes, of_betas[p], of_settings)
             if back == 0:
                 for j in range(k):
                     for h in range(d):
@@ -307,8 +189,6 @@ def route_back(
             outside[:] = 0
             if slot > 0:
                 choose_back(shares, slot, slopes)
-        if explained:
-            for i in range(n):
-                for j in range(k):
-                    of_first[p, i, j] = slopes.logits[i // 4, j // GROUP, j % GROUP * 4 + i % 4]
+        if first.shape[1] > 0:
+            take_pairs(slopes.logits, of_first[p])
     return of_x, of_activations, of_betas, of_first

@@ -15,7 +15,20 @@ import numpy as np
 
 from emroute_backends.kernels.compiling import loops, piece
 
-__all__ = ["GROUP", "LANES", "cast_poses", "from_votes", "lay_transforms", "place", "uncast_poses", "rows_of", "to_votes", "transforms_of"]
+__all__ = [
+    "GROUP",
+    "LANES",
+    "cast_poses",
+    "from_votes",
+    "lay_pairs",
+    "lay_transforms",
+    "place",
+    "rows_of",
+    "take_pairs",
+    "to_votes",
+    "transforms_of",
+    "uncast_poses",
+]
 
 Array = Any
 
@@ -33,6 +46,24 @@ def rows_of(width: int) -> int:
 def place(entry: int, width: int) -> tuple[int, int]:
     """Row and lane of an entry of a pose, in whose rows there are `width`."""
     return entry // width * rows_of(width) + entry % width // 4, entry % width % 4
+
+
+@piece
+def lay_pairs(pairs: Array, lanes: Array) -> None:
+    """Lay out numbers ``(I, J)`` for each child and parent."""
+    n, k = pairs.shape
+    for i in range(n):
+        for j in range(k):
+            lanes[i // 4, j // GROUP, j % GROUP * 4 + i % 4] = pairs[i, j]
+
+
+@piece
+def take_pairs(lanes: Array, pairs: Array) -> None:
+    """What `lay_pairs` has laid out."""
+    n, k = pairs.shape
+    for i in range(n):
+        for j in range(k):
+            pairs[i, j] = lanes[i // 4, j // GROUP, j % GROUP * 4 + i % 4]
 
 
 @loops(4)
@@ -107,7 +138,7 @@ def transforms_of(lanes: Array, n_parents: int) -> Array:
 
 @loops(4, 5, 2)
 def cast_poses(poses: Array, transforms: Array, shift: Array) -> Array:
-    """Votes of poses ``(b, I, P, P)`` by transforms in lanes, moved by ``(I, P * P)``, or not by an array of length 0."""
+    """Votes of poses ``(b, I, P, P)`` by transforms in lanes, moved by ``(I, P * P)``; not by what has length 0."""
     (b, n, width, _), (_, groups, _, rows, _) = poses.shape, transforms.shape
     x = np.empty((b, rows_of(n) * 4, groups, width * rows, LANES), poses.dtype)
     for p in range(b):

@@ -31,9 +31,11 @@ class HostForm:
     """The function of the same module that returns gradients, from the arguments and the gradients of the results."""
 
     def takes(self, *args: Any) -> bool:
-        """Whether all arrays among the arguments are of one dtype that is compiled for, and there is something."""
+        """Whether all arrays among the arguments are of one dtype that is compiled for, or indices, and not empty."""
         dtype, arrays = args[0].dtype, [x for x in args if isinstance(x, np.ndarray)]
-        return dtype in (np.float32, np.float64) and args[0].size > 0 and all(x.dtype == dtype for x in arrays)
+        return (
+            dtype in (np.float32, np.float64) and args[0].size > 0 and all(x.dtype in (dtype, np.int64) for x in arrays)
+        )
 
     def pays(self, *args: Any) -> bool:
         """Whether there is enough to do."""
@@ -64,10 +66,15 @@ def _poses(poses: tuple[int, ...], _: Any, costs: tuple[int, ...], *__: Any) -> 
     return int(np.prod(poses)) * costs[-1]
 
 
+def _windows(_: Any, __: Any, index: tuple[int, ...], *shapes: tuple[int, ...]) -> int:
+    return index[0] * int(np.prod(shapes[-1]))
+
+
 _FORMS = (
     HostForm("assign_rows", "emroute_backends.kernels.kmeans", _pairs),
     HostForm("label_rows", "emroute_backends.kernels.kmeans", _pairs),
     HostForm("route_votes", "emroute_backends.kernels.routing", _votes, "votes_back"),
+    HostForm("route_windows", "emroute_backends.kernels.windows", _windows, "windows_back"),
     HostForm("route_poses", "emroute_backends.kernels.routing", _poses, "poses_back"),
 )
 

@@ -19,7 +19,7 @@ from emroute_backends.kernels.lanes import (
 )
 from emroute_backends.numpy import map_blocks, threads
 
-__all__ = ["poses_back", "route_poses", "route_votes", "votes_back"]
+__all__ = ["poses_back", "route_poses", "route_votes", "share_out_samples", "votes_back"]
 
 Array = Any
 
@@ -29,13 +29,13 @@ _CACHED = 2**17  # numbers of votes that a core's cache holds
 def route_votes(votes: Array, activations: Array, beta_u: Array, beta_a: Array, options: Any) -> tuple[Array, ...]:
     """As `emroute.capsule.gaussians.route_votes`; samples are shared out among threads."""
     _, n, j, d = votes.shape
-    settings, first = settings_of(options, d, d, votes.dtype), np.empty((len(votes), 0, 0), votes.dtype)
+    settings, first = settings_of(options, d, d, False, votes.dtype), np.empty((len(votes), 0, 0), votes.dtype)
 
     def block(votes: Array, *rest: Array) -> tuple[Array, ...]:
         return route(from_votes(votes), *rest, settings)[:3]
 
     betas = np.stack([beta_u, beta_a], axis=1)
-    return _turned(_shared_out(block, [votes, activations, betas, first], n * j * d))
+    return _turned(share_out_samples(block, [votes, activations, betas, first], n * j * d))
 
 
 def route_poses(
@@ -49,30 +49,32 @@ def route_poses(
 ) -> tuple[Array, ...]:
     """As `emroute.capsule.gaussians.route_poses`."""
     (_, n, p, _), j, dtype = poses.shape, transforms.shape[1], poses.dtype
-    settings, first = settings_of(options, p * p, p, dtype), np.empty((len(poses), 0, 0), dtype)
+    settings, first = settings_of(options, p * p, p, False, dtype), np.empty((len(poses), 0, 0), dtype)
     laid, moved = lay_transforms(transforms), np.empty((0, 0), dtype) if shift is None else shift.T
 
     def block(poses: Array, *rest: Array) -> tuple[Array, ...]:
         return route(cast_poses(poses, laid, moved), *rest, settings)[:3]
 
     betas = np.stack([beta_u, beta_a], axis=1)
-    return _turned(_shared_out(block, [poses, activations, betas, first], n * j * p * p))
+    return _turned(share_out_samples(block, [poses, activations, betas, first], n * j * p * p))
 
 
 def votes_back(args: tuple[Any, ...], of_results: tuple[Array, ...]) -> tuple[Array | None, ...]:
     """Gradients of the arguments of `route_votes`."""
     votes, activations, beta_u, beta_a, options = args
     _, n, j, d = votes.shape
-    settings, first = settings_of(options, d, d, votes.dtype), np.empty((len(votes), 0, 0), votes.dtype)
+    settings, first = settings_of(options, d, d, False, votes.dtype), np.empty((len(votes), 0, 0), votes.dtype)
 
     def block(votes: Array, *rest: Array) -> tuple[Array, ...]:
         *given, of_poses, of_active, of_assigned = rest
         of_norms = np.empty((len(votes), 0), votes.dtype)
-        x, active, betas, _ = route_back(from_votes(votes), *given, settings, of_poses, of_active, of_assigned, of_norms)
+        x, active, betas, _ = route_back(
+            from_votes(votes), *given, settings, of_poses, of_active, of_assigned, of_norms
+        )
         return to_votes(x, votes), active, betas
 
     betas, of_results = np.stack([beta_u, beta_a], axis=1), _turned(of_results)
-    found = _shared_out(block, [votes, activations, betas, first, *of_results], n * j * d)
+    found = share_out_samples(block, [votes, activations, betas, first, *of_results], n * j * d)
     return found[0], found[1], found[2][:, 0], found[2][:, 1], None
 
 
@@ -80,7 +82,7 @@ def poses_back(args: tuple[Any, ...], of_results: tuple[Array, ...]) -> tuple[Ar
     """Gradients of the arguments of `route_poses`."""
     poses, activations, beta_u, beta_a, transforms, shift, options = args
     (_, n, p, _), j, dtype = poses.shape, transforms.shape[1], poses.dtype
-    settings, first = settings_of(options, p * p, p, dtype), np.empty((len(poses), 0, 0), dtype)
+    settings, first = settings_of(options, p * p, p, False, dtype), np.empty((len(poses), 0, 0), dtype)
     laid, moved = lay_transforms(transforms), np.empty((0, 0), dtype) if shift is None else shift.T
 
     def block(poses: Array, *rest: Array) -> tuple[Array, ...]:
@@ -93,11 +95,13 @@ def poses_back(args: tuple[Any, ...], of_results: tuple[Array, ...]) -> tuple[Ar
 
     betas, of_results = np.stack([beta_u, beta_a], axis=1), _turned(of_results)
     arrays = [poses, activations, betas, first, *of_results]
-    own, active, of_betas, of_laid = _shared_out(block, arrays, n * j * p * p, n_samples=3)
+    own, active, of_betas, of_laid = share_out_samples(block, arrays, n * j * p * p, n_samples=3)
     return own, active, of_betas[:, 0], of_betas[:, 1], transforms_of(of_laid.sum(axis=0), j), None, None
 
 
-def _shared_out(block: Callable[..., Any], arrays: list[Array], n_votes: int, n_samples: int = 3) -> tuple[Array, ...]:
+def share_out_samples(
+    block: Callable[..., Any], arrays: list[Array], n_votes: int, n_samples: int = 3
+) -> tuple[Array, ...]:
     """Run blocks of samples that the cache holds, each thread its own samples.
 
     Results beyond the first `n_samples` are of all samples together: they are added up, and come once a thread.

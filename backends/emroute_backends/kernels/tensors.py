@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.autograd.forward_ad import unpack_dual
@@ -31,9 +30,9 @@ class _OnHost:
     def takes(self, *args: Any) -> bool:
         tensors = _tensors(args)
         plain = all(type(x) in _PLAIN and x.device.type == "cpu" and x.layout == torch.strided for x in tensors)
-        if not plain or retrieve_all_functorch_interpreters() or any(unpack_dual(x).tangent is not None for x in tensors):
+        if not plain or retrieve_all_functorch_interpreters() or (_differentiated(args) and not self.form.back):
             return False
-        if _differentiated(args) and not self.form.back:
+        if any(unpack_dual(x).tangent is not None for x in tensors):  # forward mode
             return False
         return args[0].dtype in _DTYPES and self.form.takes(*map(_shared, args))
 
