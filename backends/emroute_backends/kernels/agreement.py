@@ -261,7 +261,10 @@ def route(x: Array, activations: Array, betas: Array, first: Array, settings: Ar
             take_pairs(shares.gaps, assigned[p])
             choose(shares, 0)
             for i in range(n):
-                norms[p, i] = assigned[p, i, 0] - shares.gaps[i // 4, 0, i % 4] + math.log(shares.norms[i // 4, i % 4])
+                top = assigned[p, i, 0]
+                for j in range(1, k):
+                    top = max(top, assigned[p, i, j])
+                norms[p, i] = top + math.log(shares.norms[i // 4, i % 4])
         else:
             take_pairs(shares.assigned[0], assigned[p])
     return poses, active, assigned, norms

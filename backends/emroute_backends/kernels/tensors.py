@@ -69,8 +69,10 @@ class _Differentiated(torch.autograd.Function):
         if not torch.is_grad_enabled():
             found = ctx.form.gradients(args, of_results)
             return None, None, *(x if want else None for x, want in zip(found, wanted, strict=True))
-        sources = [x for x, want in zip(args, wanted, strict=True) if want]
-        results = ctx.text(*args)
+        # one argument may be made of another; aliases are not, so that derivatives are partial
+        own = tuple(x.view_as(x) if isinstance(x, torch.Tensor) else x for x in args)
+        sources = [x for x, want in zip(own, wanted, strict=True) if want]
+        results = ctx.text(*own)
         found = iter(torch.autograd.grad(results, sources, of_results, create_graph=True, materialize_grads=True))
         return None, None, *(next(found) if want else None for want in wanted)
 
