@@ -113,7 +113,7 @@ def weigh(shares: Shares, parents: Parents, slot: int, betas: Array, temperature
     """Variances, costs, and how active parents are; betas are ``(2, J)``."""
     epsilon, normalized, entries, entries_a_row = settings[0], settings[1] > 0, int(settings[2]), int(settings[3])
     square, variance, cost, logit = parents.square[slot], parents.variance, parents.cost, parents.logit[slot]
-    dtype, size = square.dtype, square.dtype.type(0)
+    dtype, size = square.dtype, 0.0
     for j in range(len(cost)):
         g, r = j // GROUP, j % GROUP
         u, total = betas[0, j], shares.total[slot, g, r]
@@ -248,6 +248,7 @@ def route(x: Array, activations: Array, betas: Array, first: Array, settings: Ar
     shares, parents = room_for_shares(x[0], 1), room_for_parents(x[0], 1, k)
     poses, active = np.empty((b, k, d), x.dtype), np.empty((b, k), x.dtype)
     assigned, norms = np.empty((b, n, k), x.dtype), np.empty((b, n), x.dtype)
+    only = len(parents.mean) - 1
     for p in range(b):
         iterate(x[p], activations[p], betas[p], first[p], settings, shares, parents)
         for j in range(k):
@@ -257,9 +258,9 @@ def route(x: Array, activations: Array, betas: Array, first: Array, settings: Ar
                 a, s = place(h, int(settings[3]))
                 poses[p, j, h] = parents.mean[0, g, a, 4 * r + s]
         if settings[4] > 0:
-            explain(x[p], parents, 0, settings, shares.gaps)
+            explain(x[p], parents, only, settings, shares.gaps)
             take_pairs(shares.gaps, assigned[p])
-            choose(shares, 0)
+            choose(shares, only)
             for i in range(n):
                 top = assigned[p, i, 0]
                 for j in range(1, k):

@@ -17,7 +17,7 @@ import numpy as np
 
 from emroute_backends.kernels.agreement import FIXED, Parents, explain, iterate, room_for_parents
 from emroute_backends.kernels.compiling import loops, piece
-from emroute_backends.kernels.lanes import GROUP, LANES, lay_pairs, place, take_pairs
+from emroute_backends.kernels.lanes import GROUP, LANES, clear, lay_pairs, place, take_pairs
 from emroute_backends.kernels.shares import Shares, choose, fold_sum, of_four, room_for_shares, spread
 from emroute_backends.kernels.slopes import Slopes, room_for_slopes, weigh_back
 
@@ -153,8 +153,8 @@ def route_back(
     outside, of_settings = np.zeros(slopes.logits.shape, x.dtype), np.empty(5, x.dtype)
     for p in range(b):
         brightest = iterate(x[p], activations[p], betas[p], first[p], settings, shares, parents)
-        slopes.logits[:] = 0
-        outside[:] = 0
+        clear(slopes.logits)
+        clear(outside)
         if explained:
             explain(x[p], parents, last, settings, shares.gaps)
             choose(shares, last + 1)
@@ -170,13 +170,14 @@ def route_back(
             if explained or back > 0:
                 explain_back(x[p], parents.mean[slot], slopes)
             else:
-                slopes.mean[:] = 0
-                slopes.square[:] = 0
-                slopes.weight[:] = 0
+                clear(slopes.mean)
+                clear(slopes.square)
+                slopes.weight.fill(0)
             for j in range(k):
                 slopes.active[j] = of_active[p, j] if back == 0 else x.dtype.type(0)
             of_settings[0] = settings[FIXED + slot]
-            of_settings[1:] = settings[:4]
+            for number in range(4):
+                of_settings[number + 1] = settings[number]
             square, total, logit = parents.square[slot], shares.total[slot], parents.logit[slot]
             weigh_back(square, total, logit, betas[p], slopes, of_betas[p], of_settings)
             if back == 0:
@@ -186,7 +187,7 @@ def route_back(
                         slopes.mean[j // GROUP, a, j % GROUP * 4 + s] += of_poses[p, j, h]
             fit_back(x[p], shares, parents, slot, slopes, of_x[p])
             share_back(shares, slot, brightest, slopes, outside, of_activations[p])
-            outside[:] = 0
+            clear(outside)
             if slot > 0:
                 choose_back(shares, slot, slopes)
         if first.shape[1] > 0:

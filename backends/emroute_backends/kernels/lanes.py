@@ -19,6 +19,7 @@ __all__ = [
     "GROUP",
     "LANES",
     "cast_poses",
+    "clear",
     "from_votes",
     "lay_pairs",
     "lay_transforms",
@@ -49,6 +50,15 @@ def place(entry: int, width: int) -> tuple[int, int]:
 
 
 @piece
+def clear(x: Array) -> None:
+    """Set ``(t, groups, 64)`` to 0."""
+    for t in range(x.shape[0]):
+        for g in range(x.shape[1]):
+            for q in range(LANES):
+                x[t, g, q] = 0
+
+
+@piece
 def lay_pairs(pairs: Array, lanes: Array) -> None:
     """Lay out numbers ``(I, J)`` for each child and parent."""
     n, k = pairs.shape
@@ -70,9 +80,8 @@ def take_pairs(lanes: Array, pairs: Array) -> None:
 def from_votes(votes: Array) -> Array:
     """Lay out votes ``(b, I, J, H)``."""
     b, n, k, d = votes.shape
-    x = np.empty((b, rows_of(n) * 4, (k + GROUP - 1) // GROUP, rows_of(d), LANES), votes.dtype)
-    if n % 4 or k % GROUP or d % 4:
-        x[:] = 0
+    shape = b, rows_of(n) * 4, (k + GROUP - 1) // GROUP, rows_of(d), LANES
+    x = np.zeros(shape, votes.dtype) if n % 4 or k % GROUP or d % 4 else np.empty(shape, votes.dtype)
     for p in range(b):
         lay_out(votes[p], x[p])
     return x
@@ -140,9 +149,9 @@ def transforms_of(lanes: Array, n_parents: int) -> Array:
 def cast_poses(poses: Array, transforms: Array, shift: Array) -> Array:
     """Votes of poses ``(b, I, P, P)`` by transforms in lanes, moved by ``(I, P * P)``; not by what has length 0."""
     (b, n, width, _), (_, groups, _, rows, _) = poses.shape, transforms.shape
-    x = np.empty((b, rows_of(n) * 4, groups, width * rows, LANES), poses.dtype)
+    shape = b, rows_of(n) * 4, groups, width * rows, LANES
+    x = np.zeros(shape, poses.dtype) if n % 4 else np.empty(shape, poses.dtype)
     for p in range(b):
-        x[p, n:] = 0
         cast(poses[p], transforms, x[p])
         for i in range(len(shift)):
             for h in range(width * width):

@@ -58,7 +58,7 @@ def weigh_back(
     temperature, epsilon, normalized = of_settings[0], of_settings[1], of_settings[2] > 0
     entries, entries_a_row = int(of_settings[3]), int(of_settings[4])
     dtype, n = square.dtype, len(logit)
-    costs, widths, size = np.empty(n, dtype), np.empty(n, dtype), dtype.type(0)
+    costs, widths, size = np.empty(n, dtype), np.empty(n, dtype), 0.0
     for j in range(n):
         g, r = j // GROUP, j % GROUP
         widths[j] = absolute = dtype.type(0)
