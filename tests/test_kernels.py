@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import emroute
 from emroute.arrays.kernels import fused
 from emroute.backend import named
-from emroute.capsule.gaussians import em_options
+from emroute.capsule import em_routing
+from emroute.capsule.gaussians import FromPoses, em_options
 from emroute.testing.cases import ALGORITHMS
 from emroute.testing.check import run
 from emroute.testing.place import NUMPY, Place
@@ -31,13 +32,16 @@ HOMES = {
     "diagonal_moments": "emroute.gmm.differences",
     "full_squares": "emroute.gmm.differences",
     "full_moments": "emroute.gmm.differences",
+    "route_poses": "emroute.capsule.gaussians",
     "route_votes": "emroute.capsule.gaussians",
+    "route_windows": "emroute.capsule.grids",
 }
 """The module of each text."""
 CASES = {
     "emroute.kmeans.assignment": ("kmeans",),
     "emroute.gmm.differences": ("gmm", "mixture"),
     "emroute.capsule.gaussians": ("capsule.em_routing",),
+    "emroute.capsule.grids": ("capsule.conv_em_routing",),
 }
 """How names of cases of the equivalence kit begin that run the forms of a module."""
 
@@ -148,6 +152,97 @@ sizes = st.tuples(st.integers(1, 3), st.integers(1, 9), st.sampled_from([1, 3, 1
 def test_votes_are_routed_as_by_the_text(sizes, cost, n_iter, dtype, random):
     args = *_samples(np.random.default_rng(random.randrange(1000)), sizes, dtype), _options(cost, n_iter)
     assert_same(KERNELS["route_votes"](*args), text("route_votes")(*args), dtype)
+
+
+def _poses(rng, sizes, p, moved, dtype):
+    """Poses and the rest of what they are routed with."""
+    b, i, j, _ = sizes
+    _, *rest = _samples(rng, sizes, dtype)
+    poses, transforms = rng.normal(size=(b, i, p, p)).astype(dtype), rng.normal(size=(i, j, p, p)).astype(dtype)
+    shift = rng.normal(size=(p * p, i)).astype(dtype) if moved else None
+    return poses, *rest, transforms, shift, _options()._replace(rule=FromPoses(epsilon=1e-2))
+
+
+def _windows(rng, sizes, p, last, dtype):
+    """Three windows of two places each, of one of which the second is padding."""
+    b, i, j, _ = sizes
+    c = 2 * i
+    poses, activations = rng.normal(size=(b + 1, i, p, p)), rng.uniform(size=(b + 1, i))
+    poses[-1] = activations[-1] = 0
+    index = rng.permuted(np.tile(np.arange(b), (3, 3)), axis=1)[:, :2]
+    index[:, 1], index[1, 1] = (index[:, 0] + 1) % (b + 1), b
+    logits, norm = rng.normal(size=(3, j, c)), rng.uniform(3, 4, size=(3, 1, c))
+    norm[index.repeat(i, axis=1)[:, None] == b] = np.inf
+    transforms, betas = rng.normal(size=(c, j, p, p)), rng.normal(size=(2, 3, j))
+    poses, activations, logits, norm, transforms, *betas = (
+        x.astype(dtype) for x in (poses, activations, logits, norm, transforms, *betas)
+    )
+    return poses, activations, index, logits, norm, *betas, transforms, _options(n_iter=1), last
+
+
+@given(sizes, st.integers(1, 5), st.booleans(), floating, st.randoms())
+def test_poses_and_windows_are_routed_as_by_the_text(sizes, p, flag, dtype, random):
+    rng = np.random.default_rng(random.randrange(1000))
+    for name, args in (
+        ("route_poses", _poses(rng, sizes, p, flag, dtype)),
+        ("route_windows", _windows(rng, sizes, p, flag, dtype)),
+    ):
+        assert_same(KERNELS[name](*args), text(name)(*args), dtype)
+
+
+def _routed(rng, name, flag):
+    """Arguments for each form that has a way back."""
+    sizes = (3, 5, 17 if flag else 3, 6)
+    if name == "route_votes":
+        return *_samples(rng, sizes, np.float64), _options("normalized" if flag else "hinton")
+    draw = _poses if name == "route_poses" else _windows
+    return draw(rng, sizes, 3, flag, np.float64)
+
+
+BACK = sorted(name for name, form in KERNELS.items() if form.back)
+
+
+@pytest.mark.parametrize("cached", [1, 2**17])
+@pytest.mark.parametrize("flag", [False, True])
+@pytest.mark.parametrize("name", BACK)
+def test_gradients_are_those_of_the_text(monkeypatch, name, flag, cached):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr("emroute_backends.kernels.routing._CACHED", cached)  # of 1, each sample is a block
+    rng = np.random.default_rng(0)
+    args = [torch.from_numpy(x) if isinstance(x, np.ndarray) else x for x in _routed(rng, name, flag)]
+    sources = [x for x in args if isinstance(x, torch.Tensor) and x.is_floating_point()]
+    if name == "route_poses":
+        sources = sources[:5]  # the shift is no argument of a user's
+    for x in sources:
+        x.requires_grad_()
+    form, written = named("torch").kernels[name], text(name)
+    assert form.takes(*args)
+    found, expected = form.run(written, *args), written(*args)
+    weights = [torch.from_numpy(rng.normal(size=x.shape)) for x in expected]
+    mine, theirs = (
+        torch.autograd.grad(sum((w * x).sum() for w, x in zip(weights, results, strict=True)), sources)
+        for results in (found, expected)
+    )
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-10 * max(1, float(b.abs().max())))
+
+
+def test_second_derivatives_and_transforms_are_left_to_the_text(calls):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    votes, activations, u, a = (torch.from_numpy(x)[0] for x in _samples(rng, (1, 4, 2, 3), np.float64))
+    rest = activations + 0.1, u, a
+
+    def poses(x):
+        return em_routing(x, *rest, n_iter=2).poses
+
+    with fused():
+        hessian = torch.autograd.functional.hessian(lambda x: poses(x).sum(), votes)
+        assert calls["route_votes"]
+        calls.update(route_votes=0)
+        by_func = torch.func.jacrev(torch.func.jacrev(lambda x: poses(x).sum()))(votes)
+        assert not calls["route_votes"]
+    torch.testing.assert_close(hessian, by_func)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

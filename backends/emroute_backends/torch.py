@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial, wraps
 from types import ModuleType
 from typing import Any
@@ -15,8 +14,7 @@ import torch
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.utils.checkpoint import checkpoint
 
-from emroute_backends.kernels.numba import HostForm, forms
-from emroute_backends.numpy import holding_threads
+from emroute_backends.kernels.tensors import on_host
 from emroute_backends.portable import Array, compile, eigh, join, loop, replaced
 
 __all__ = [
@@ -189,40 +187,7 @@ def map_blocks(function: Callable[..., Any], arrays: Sequence[Array], size: int,
     return join(results)
 
 
-@dataclass(frozen=True)
-class _OnHost:
-    """A form for tensors of the host, which share their memory with NumPy arrays."""
-
-    form: HostForm
-
-    def takes(self, *args: Any) -> bool:
-        tensors = [x for x in args if isinstance(x, torch.Tensor)]
-        plain = all(type(x) in _PLAIN and x.device.type == "cpu" and x.layout == torch.strided for x in tensors)
-        if not plain or _differentiated(tensors) or retrieve_all_functorch_interpreters():
-            return False
-        return args[0].dtype in _HOST_DTYPES and self.form.takes(*map(_shared, args))
-
-    def pays(self, *args: Any) -> bool:
-        return self.form.pays(*args)
-
-    def __call__(self, *args: Any) -> Any:
-        with holding_threads(torch.get_num_threads()):
-            return tuple(map(torch.from_numpy, self.form(*map(_shared, args))))
-
-
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
-_HOST_DTYPES = (torch.float32, torch.float64)
-
-
-def _differentiated(arrays: Sequence[Array]) -> bool:
-    return torch.is_grad_enabled() and any(x.requires_grad for x in arrays)
-
-
-def _shared(x: Any) -> Any:
-    return x.detach().numpy() if isinstance(x, torch.Tensor) else x
-
-
-kernels = {name: _OnHost(form) for name, form in forms().items()}
+kernels = on_host()
 
 
 def devices() -> tuple[str, ...]:

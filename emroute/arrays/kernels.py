@@ -34,8 +34,8 @@ class Form(Protocol):
         """Whether there is enough to do."""
         ...
 
-    def __call__(self, *args: Any) -> Any:
-        """Do what the function does."""
+    def run(self, text: Callable[..., Any], *args: Any) -> Any:
+        """Do what the function does; what the form cannot, such as a second derivative, is left to the text."""
         ...
 
 
@@ -82,7 +82,8 @@ class Kernel:
 
     def __call__(self, *args: Any) -> Any:
         """Do what the function does, in the form that there is."""
-        return (self.form(*args) or self.text)(*args)
+        form = self.form(*args)
+        return self.text(*args) if form is None else form.run(self.text, *args)
 
 
 def kernel(text: Callable[..., Any]) -> Kernel:

@@ -25,7 +25,7 @@ from emroute.capsule.shares import Shares, precisions, share_out
 from emroute.capsule.votes import vote_views
 from emroute.validate import check_choice, check_count, check_number
 
-__all__ = ["COSTS", "Betas", "FromPoses", "Gaussians", "em_options", "route_votes", "widen_betas"]
+__all__ = ["COSTS", "Betas", "FromPoses", "Gaussians", "em_options", "route_poses", "route_votes", "widen_betas"]
 
 COSTS = ("hinton", "normalized")
 """The costs of a parent, by name: the paper's, and the tutorials'."""
@@ -121,8 +121,15 @@ class FromPoses(Gaussians):
         return Children(views, activations, tuple(betas))
 
     def route(self, options: Options, samples: tuple[Array, ...], shared: Any) -> Routing:
-        """Route poses."""
-        return in_blocks(options, samples, shared)[-1]
+        """Route poses, by a fused form where there is one."""
+        return Routing(*route_poses(*samples, *shared, options))
+
+
+@kernel
+def route_poses(*args: Any) -> tuple[Array, ...]:
+    """Route the votes of poses; the arguments are poses, activations and costs, transforms and shift, options."""
+    *samples, transforms, shift, options = args
+    return in_blocks(options, tuple(samples), (transforms, shift))[-1]
 
 
 def _standardized(costs: Array) -> Array:

@@ -16,6 +16,7 @@ import numpy as np
 from emroute import backend as backends
 from emroute.arrays.creation import constant, itemsize
 from emroute.arrays.functions import logsumexp
+from emroute.arrays.kernels import kernel
 from emroute.backend import Array, compiled
 from emroute.capsule.checks import check_activations, check_floats, check_grid, for_statistics
 from emroute.capsule.gaussians import widen_betas
@@ -24,7 +25,7 @@ from emroute.capsule.votes import vote_views
 from emroute.capsule.windows import Windows, check_windows
 from emroute.errors import InputError
 
-__all__ = ["route_grid"]
+__all__ = ["route_grid", "route_windows", "step_windows"]
 
 
 class _Grid(NamedTuple):
@@ -67,33 +68,61 @@ class _OverWindows:
         return _Logits(xp.broadcast_to(xp.zeros_like(norm), (n * q, j, c)), norm)
 
     def update(self, state: _Logits, temperature: float, last: bool) -> tuple[Array, Array, _Logits | None]:
-        (n, _, i, p, _), (c, j, *_) = self.grid.poses.shape, self.grid.transforms.shape
-        xp, backend = backends.namespace(self.grid.poses), backends.get(self.grid.poses)
-        q, s = self.windows.children.shape
-        poses, activations = self.children
-        rule = self.options.rule
-
-        def some(index: Array, logits: Array, norm: Array, *of_parents: Array) -> tuple[Array, ...]:
-            rows = xp.reshape(index, (-1,))
-            views = vote_views(xp.reshape(xp.take(poses, rows, axis=0), (-1, c, p, p)), self.grid.transforms)
-            active = xp.reshape(xp.take(activations, rows, axis=0), (-1, c))
-            children = Children(views, active, of_parents or (xp.zeros_like(views[..., 0]),))
-            found = rule.step(children, rule.from_logarithms(logits - norm), logits, temperature, last)
-            if last:
-                return found.poses, found.activations
-            return *found, xp.reshape(logsumexp(found.logits, axis=-2), (-1, s, i))
-
-        size = max(1, backend.chunk_size(2 * itemsize(activations) * j * p * p) // c)
-        arrays = [self.windows.index(n, poses), state.logits, state.norm, *self.grid.of_parents]
-        found, activations_of_parents, *rest = backend.map_blocks(some, arrays, size, self.options.recompute)
+        n, i, (q, s) = self.grid.poses.shape[0], self.grid.poses.shape[2], self.windows.children.shape
+        xp, of_parents = backends.namespace(self.grid.poses), self.grid.of_parents
+        index = self.windows.index(n, self.grid.poses)
+        options = self.options._replace(schedule=(temperature,))
+        step = route_windows if of_parents else step_windows
+        args = *self.children, index, state.logits, state.norm, *of_parents, self.grid.transforms
+        poses, activations, *rest = step(*args, options, last)
         if last:
-            return found, activations_of_parents, None
+            return poses, activations, None
         logits, log_sums = rest
         norm = self.windows.norm(xp.reshape(log_sums, (n, q, s, i)))
-        return found, activations_of_parents, _Logits(logits, xp.reshape(norm, (n * q, 1, c)))
+        return poses, activations, _Logits(logits, xp.reshape(norm, (n * q, 1, -1)))
 
     def assignments(self, state: _Logits) -> Array:
         return backends.namespace(state.logits).exp(state.logits - state.norm)
+
+
+def step_windows(poses: Array, activations: Array, *rest: Any) -> tuple[Array, ...]:
+    """Make one iteration over windows, a block at a time.
+
+    Parameters
+    ----------
+    poses, activations
+        Of all images, ``(rows, I, P, P)`` and ``(rows, I)``.
+    *rest
+        Of windows: the rows of their children ``(b, S)``, logits ``(b, J, C)`` and norms ``(b, 1, C)``, what parents
+        bring themselves. Then transforms ``(C, J, P, P)``, options, and whether this is the last iteration.
+
+    Returns
+    -------
+    tuple of Array
+        Poses and activations of the parents; unless this is the last, logits and their logsumexps ``(b, S, I)``.
+    """
+    *windows, transforms, options, last = rest
+    (c, j, p, _), rule, backend = transforms.shape, options.rule, backends.get(poses)
+    xp, (temperature,) = backend.namespace(poses), options.schedule
+
+    def some(index: Array, logits: Array, norm: Array, *of_parents: Array) -> tuple[Array, ...]:
+        rows = xp.reshape(index, (-1,))
+        views = vote_views(xp.reshape(xp.take(poses, rows, axis=0), (-1, c, p, p)), transforms)
+        active = xp.reshape(xp.take(activations, rows, axis=0), (-1, c))
+        children = Children(views, active, of_parents or (xp.zeros_like(views[..., 0]),))
+        found = rule.step(children, rule.from_logarithms(logits - norm), logits, temperature, last)
+        if last:
+            return found.poses, found.activations
+        return *found, xp.reshape(logsumexp(found.logits, axis=-2), (*index.shape, -1))
+
+    size = max(1, backend.chunk_size(2 * itemsize(activations) * j * p * p) // c)
+    return backend.map_blocks(some, list(windows), size, options.recompute)
+
+
+@kernel
+def route_windows(*args: Any) -> tuple[Array, ...]:
+    """Make an iteration of EM routing as `step_windows` does."""
+    return step_windows(*args)
 
 
 def _padded(x: Array) -> Array:

@@ -69,6 +69,20 @@ def test_em_routing_against_plain_broadcasting(versus, row, name):
     show(row, name, "forward", *versus(lambda: ours(*arrays), lambda: theirs(*arrays)))
 
 
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+def test_em_routing_from_poses_against_the_votes_first(versus, row, name):
+    asarray, (xp, _) = library(name), modules(name)
+    rng = np.random.default_rng(0)
+    poses, transforms = (rng.normal(size=(n, *rest, 4, 4)) for n, *rest in (SIZE[:2], SIZE[1:3]))
+    arrays = [asarray(x.astype(np.float32)) for x in (poses, transforms)]
+    rest = [asarray(x) for x in inputs()[1:]]
+
+    def whole():
+        return plain(xp, capsule.vote(*arrays), *rest)
+
+    show(row, name, "from poses", *versus(lambda: capsule.em_routing_from_poses(*arrays, *rest), whole))
+
+
 def test_backward_on_torch(versus, row):
     import torch
 

@@ -1,4 +1,4 @@
-"""EM routing of one sample: what `emroute.capsule.gaussians` does, in the layout of `lanes`.
+"""EM routing: what `emroute.capsule.gaussians` does, one sample after another, in the layout of `lanes`.
 
 Moments are of differences to the mean just found. Sums that must be equal for parents of equal votes, however they are
 rounded, are in parts that round as they are written.
@@ -11,15 +11,27 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from emroute_backends.kernels.compiling import exact, piece
-from emroute_backends.kernels.lanes import GROUP, LANES
-from emroute_backends.kernels.shares import Shares, brighten, choose, of_four, share_out, spread
+from emroute_backends.kernels.compiling import exact, loops, piece
+from emroute_backends.kernels.lanes import GROUP, LANES, place, take_pairs
+from emroute_backends.kernels.shares import Shares, begin, brighten, choose, of_four, room_for_shares, share_out, spread
 
-__all__ = ["Parents", "iterate", "room_for_parents"]
+__all__ = [
+    "FIXED",
+    "LEAST_VARIANCE",
+    "ROUNDING",
+    "TINY",
+    "Parents",
+    "explain",
+    "iterate",
+    "room_for_parents",
+    "route",
+    "settings_of",
+]
 
 Array = Any
 
-_LEAST_VARIANCE, _TINY, _ROUNDING = 1e-8, 1e-9, 16  # as the text has them
+FIXED = 5  # settings before the temperatures
+LEAST_VARIANCE, TINY, ROUNDING = 1e-8, 1e-9, 16  # as the text has them
 
 
 class Parents(NamedTuple):
@@ -54,10 +66,11 @@ def room_for_parents(votes: Array, slots: int, n_parents: int) -> Parents:
 
 
 @piece
-def fit(x, shares, parents, slot):
-    """Means, and mean squared differences to them."""
+def fit(x: Array, shares: Shares, parents: Parents, slot: int) -> None:
+    """Means, and mean squared differences to them; what rounding leaves of the mean difference corrects both."""
     n, groups, rows, _ = x.shape
-    wide, sums, inverse = np.empty((4, LANES), x.dtype), np.empty((rows, LANES), x.dtype), np.empty(LANES, x.dtype)
+    wide, inverse = np.empty((4, LANES), x.dtype), np.empty(LANES, x.dtype)
+    sums, squares = np.empty((rows, LANES), x.dtype), np.empty((rows, LANES), x.dtype)
     mean, square = parents.mean[slot], parents.square[slot]
     for g in range(groups):
         for q in range(LANES):
@@ -76,7 +89,7 @@ def fit(x, shares, parents, slot):
         for a in range(rows):
             for q in range(LANES):
                 mean[g, a, q] = sums[a, q] * inverse[q]
-                sums[a, q] = 0
+                sums[a, q] = squares[a, q] = 0
         for t in range(n // 4):
             i = 4 * t
             spread(shares.relative[slot, t, g], shares.active[t], wide)
@@ -85,28 +98,32 @@ def fit(x, shares, parents, slot):
                     m = mean[g, a, q]
                     d0, d1 = x[i, g, a, q] - m, x[i + 1, g, a, q] - m
                     d2, d3 = x[i + 2, g, a, q] - m, x[i + 3, g, a, q] - m
-                    near = wide[0, q] * (d0 * d0) + wide[1, q] * (d1 * d1)
-                    sums[a, q] += near + wide[2, q] * (d2 * d2) + wide[3, q] * (d3 * d3)
+                    w0, w1, w2, w3 = wide[0, q] * d0, wide[1, q] * d1, wide[2, q] * d2, wide[3, q] * d3
+                    sums[a, q] += (w0 + w1) + (w2 + w3)
+                    squares[a, q] += (w0 * d0 + w1 * d1) + (w2 * d2 + w3 * d3)
         for a in range(rows):
             for q in range(LANES):
-                square[g, a, q] = sums[a, q] * inverse[q]
+                gap = sums[a, q] * inverse[q]
+                mean[g, a, q] += gap
+                square[g, a, q] = max(squares[a, q] * inverse[q] - gap * gap, 0)
 
 
 @exact
-def weigh(shares, parents, slot, betas, temperature, settings):
-    """Variances, costs, and how active parents are; betas are ``(2, J)``, settings `epsilon` and which cost."""
-    epsilon, normalized, entries = settings[0], settings[1] > 0, int(settings[2])
+def weigh(shares: Shares, parents: Parents, slot: int, betas: Array, temperature: float, settings: Array) -> None:
+    """Variances, costs, and how active parents are; betas are ``(2, J)``."""
+    epsilon, normalized, entries, entries_a_row = settings[0], settings[1] > 0, int(settings[2]), int(settings[3])
     square, variance, cost, logit = parents.square[slot], parents.variance, parents.cost, parents.logit[slot]
-    dtype, size = square.dtype, square.dtype.type(0)
+    dtype, size = square.dtype, 0.0
     for j in range(len(cost)):
         g, r = j // GROUP, j % GROUP
         u, total = betas[0, j], shares.total[slot, g, r]
         width = absolute = dtype.type(0)
         for h in range(entries):
-            a, q = h // 4, 4 * r + h % 4
+            a, s = place(h, entries_a_row)
+            q = 4 * r + s
             if normalized:
-                variance[g, a, q] = max(square[g, a, q], dtype.type(_LEAST_VARIANCE))
-                spread_of = math.log(math.sqrt(variance[g, a, q]) + dtype.type(_TINY))
+                variance[g, a, q] = max(square[g, a, q], dtype.type(LEAST_VARIANCE))
+                spread_of = math.log(math.sqrt(variance[g, a, q]) + dtype.type(TINY))
             else:
                 variance[g, a, q] = square[g, a, q] + epsilon
                 spread_of = math.log(variance[g, a, q]) / 2
@@ -122,13 +139,13 @@ def weigh(shares, parents, slot, betas, temperature, settings):
         logit[j] = temperature * (betas[1, j] - cost[j])
         log_active = min(logit[j], dtype.type(0)) - math.log1p(math.exp(-abs(logit[j])))
         if normalized:
-            parents.offset[g, r] += math.log(math.exp(log_active) + dtype.type(_TINY))
+            parents.offset[g, r] += math.log(math.exp(log_active) + dtype.type(TINY))
         else:
             parents.offset[g, r] += log_active - dtype.type(entries * math.log(2 * math.pi) / 2)
 
 
 @exact
-def standardize(cost, size):
+def standardize(cost: Array, size: float) -> None:
     """How many deviations each costs more than the mean; where costs tie, how much of their size."""
     n, dtype = len(cost), cost.dtype
     first, mean, square = cost[0], dtype.type(0), dtype.type(0)
@@ -139,23 +156,24 @@ def standardize(cost, size):
         cost[j] -= mean
         square += cost[j] * cost[j]
     deviation = math.sqrt(square / n)
-    whole = deviation + _TINY
-    if deviation <= _ROUNDING * np.finfo(dtype).eps * size:
+    whole = deviation + TINY
+    if deviation <= ROUNDING * np.finfo(dtype).eps * size:
         whole = max(size, dtype.type(1))
     for j in range(n):
         cost[j] /= whole
 
 
 @piece
-def explain(x, parents, slot, entries, logits):
+def explain(x: Array, parents: Parents, slot: int, settings: Array, logits: Array) -> None:
     """Logits ``(tiles, groups, 64)``: log-activations and log-densities of votes."""
     n, groups, rows, _ = x.shape
     quarter, factor = np.empty((4, LANES), x.dtype), np.zeros((rows, LANES), x.dtype)
     mean, n_parents = parents.mean[slot], len(parents.cost)
     for g in range(groups):
         for j in range(min(GROUP, n_parents - g * GROUP)):
-            for h in range(entries):
-                factor[h // 4, 4 * j + h % 4] = -0.5 / parents.variance[g, h // 4, 4 * j + h % 4]
+            for h in range(int(settings[2])):
+                a, s = place(h, int(settings[3]))
+                factor[a, 4 * j + s] = -0.5 / parents.variance[g, a, 4 * j + s]
         for t in range(n // 4):
             i = 4 * t
             for s in range(4):
@@ -179,23 +197,75 @@ def explain(x, parents, slot, entries, logits):
 
 @piece
 def iterate(
-    x: Array, activations: Array, betas: Array, temperatures: Array, settings: Array, shares: Shares, parents: Parents
+    x: Array, activations: Array, betas: Array, first: Array, settings: Array, shares: Shares, parents: Parents
 ) -> float:
     """Route one sample; return its brightest activation. What has room for one iteration keeps the last."""
-    tiles, groups, _ = shares.gaps.shape
-    slots, n_parents, last = len(shares.some), len(parents.cost), len(temperatures) - 1
+    slots, last = len(shares.some), len(settings) - FIXED - 1
     brightest = brighten(activations, shares.active)
-    for g in range(groups):
-        for q in range(LANES):
-            share = 1 / n_parents if g * GROUP + q // 4 < n_parents else 0
-            for t in range(tiles):
-                shares.assigned[0, t, g, q] = share
+    begin(first, shares, len(parents.cost))
     for number in range(last + 1):
         slot = min(number, slots - 1)
         share_out(shares, slot, brightest)
         fit(x, shares, parents, slot)
-        weigh(shares, parents, slot, betas, temperatures[number], settings)
+        weigh(shares, parents, slot, betas, settings[FIXED + number], settings)
         if number < last:
-            explain(x, parents, slot, int(settings[2]), shares.gaps)
+            explain(x, parents, slot, settings, shares.gaps)
             choose(shares, min(number + 1, slots - 1))
     return brightest
+
+
+def settings_of(options: Any, entries: int, entries_a_row: int, explained: bool, dtype: Any) -> Array:
+    """As one array: epsilon, which cost, sizes of poses, whether logits follow the last iteration, temperatures."""
+    rule = options.rule
+    fixed = rule.epsilon, rule.cost == "normalized", entries, entries_a_row, explained
+    return np.asarray([*fixed, *options.schedule], dtype)
+
+
+@loops("f5", "f2", "f3", "f3", "f1")
+def route(x: Array, activations: Array, betas: Array, first: Array, settings: Array) -> tuple[Array, ...]:
+    """Route samples.
+
+    Parameters
+    ----------
+    x
+        Votes in lanes.
+    activations
+        ``(b, I)``.
+    betas
+        ``(b, 2, J)``.
+    first
+        Logarithms of assignments ``(b, I, J)`` for the one iteration that is then made; or, of no child, equal ones.
+    settings
+        As `settings_of` has them.
+
+    Returns
+    -------
+    tuple of Array
+        Poses ``(b, J, H)``, activations ``(b, J)``, and ``(b, I, J)``: assignments, or, where these are wanted, the
+        logits that follow; then also their logsumexps ``(b, I)``.
+    """
+    (b, n), k, d = activations.shape, betas.shape[2], int(settings[2])
+    shares, parents = room_for_shares(x[0], 1), room_for_parents(x[0], 1, k)
+    poses, active = np.empty((b, k, d), x.dtype), np.empty((b, k), x.dtype)
+    assigned, norms = np.empty((b, n, k), x.dtype), np.empty((b, n), x.dtype)
+    only = len(parents.mean) - 1
+    for p in range(b):
+        iterate(x[p], activations[p], betas[p], first[p], settings, shares, parents)
+        for j in range(k):
+            g, r, logit = j // GROUP, j % GROUP, parents.logit[0, j]
+            active[p, j] = math.exp(min(logit, x.dtype.type(0)) - math.log1p(math.exp(-abs(logit))))
+            for h in range(d):
+                a, s = place(h, int(settings[3]))
+                poses[p, j, h] = parents.mean[0, g, a, 4 * r + s]
+        if settings[4] > 0:
+            explain(x[p], parents, only, settings, shares.gaps)
+            take_pairs(shares.gaps, assigned[p])
+            choose(shares, only)
+            for i in range(n):
+                top = assigned[p, i, 0]
+                for j in range(1, k):
+                    top = max(top, assigned[p, i, j])
+                norms[p, i] = top + math.log(shares.norms[i // 4, i % 4])
+        else:
+            take_pairs(shares.assigned[0], assigned[p])
+    return poses, active, assigned, norms

@@ -29,20 +29,31 @@ class HostForm:
     module: str
     work: Callable[..., int]
     """Multiplications, from the shapes of the arguments."""
+    back: str = ""
+    """The function of the same module that returns gradients, from the arguments and the gradients of the results."""
 
     def takes(self, *args: Any) -> bool:
-        """Whether all arrays among the arguments are of one dtype that is compiled for."""
-        dtype = args[0].dtype
-        arrays = (x for x in args if hasattr(x, "dtype"))
-        return dtype in (np.float32, np.float64) and all(x.dtype in (dtype, np.int64) for x in arrays)
+        """Whether all arrays among the arguments are of one dtype that is compiled for, or indices, and not empty."""
+        dtype, arrays = args[0].dtype, [x for x in args if isinstance(x, np.ndarray)]
+        return (
+            dtype in (np.float32, np.float64) and args[0].size > 0 and all(x.dtype in (dtype, np.int64) for x in arrays)
+        )
 
     def pays(self, *args: Any) -> bool:
         """Whether there is enough to do."""
-        return self.work(*(x.shape for x in args if hasattr(x, "shape"))) >= _WORTH
+        return self.work(*(tuple(x.shape) for x in args if hasattr(x, "shape"))) >= _WORTH
 
     def __call__(self, *args: Any) -> Any:
         """Do what the function of this name does."""
         return getattr(import_module(self.module), self.name)(*args)
+
+    def run(self, _: Callable[..., Any], *args: Any) -> Any:
+        """The same; NumPy knows no derivatives."""
+        return self(*args)
+
+    def gradients(self, args: tuple[Any, ...], of_results: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Gradients of the arguments, None for those that have none."""
+        return getattr(import_module(self.module), self.back)(args, of_results)
 
 
 def _assignment(rows: tuple[int, ...], centroids: tuple[int, ...], *_: Any) -> int:
@@ -57,8 +68,16 @@ def _matrices(z: tuple[int, ...], means: tuple[int, ...], *_: Any) -> int:
     return _differences(z, means) * means[-1] if means[-1] <= _LOOPS else 0
 
 
-def _numbers(votes: tuple[int, ...], *_: Any) -> int:
+def _votes(votes: tuple[int, ...], *_: Any) -> int:
     return math.prod(votes)
+
+
+def _poses(poses: tuple[int, ...], _: Any, costs: tuple[int, ...], *__: Any) -> int:
+    return math.prod(poses) * costs[-1]
+
+
+def _windows(_: Any, __: Any, index: tuple[int, ...], *shapes: tuple[int, ...]) -> int:
+    return index[0] * math.prod(shapes[-1])
 
 
 _FORMS = (
@@ -69,7 +88,9 @@ _FORMS = (
     HostForm("diagonal_moments", "emroute_backends.kernels.gaussians", _differences),
     HostForm("full_squares", "emroute_backends.kernels.gaussians", _matrices),
     HostForm("full_moments", "emroute_backends.kernels.gaussians", _matrices),
-    HostForm("route_votes", "emroute_backends.kernels.routing", _numbers),
+    HostForm("route_votes", "emroute_backends.kernels.routing", _votes, "votes_back"),
+    HostForm("route_windows", "emroute_backends.kernels.windows", _windows, "windows_back"),
+    HostForm("route_poses", "emroute_backends.kernels.routing", _poses, "poses_back"),
 )
 
 

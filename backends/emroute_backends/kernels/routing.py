@@ -2,61 +2,125 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from emroute_backends.kernels.agreement import iterate, room_for_parents
-from emroute_backends.kernels.compiling import loops, piece
-from emroute_backends.kernels.lanes import GROUP, empty_votes, lay_out
-from emroute_backends.kernels.shares import room_for_shares
+from emroute_backends.kernels.agreement import route, settings_of
+from emroute_backends.kernels.gradients import route_back
+from emroute_backends.kernels.lanes import (
+    cast_poses,
+    from_votes,
+    lay_transforms,
+    to_votes,
+    transforms_of,
+    uncast_poses,
+)
 from emroute_backends.numpy import map_blocks, threads
 
-__all__ = ["route_votes"]
+__all__ = ["poses_back", "route_poses", "route_votes", "share_out_samples", "votes_back"]
 
 Array = Any
+
+_CACHED = 2**17  # numbers of votes that a core's cache holds
 
 
 def route_votes(votes: Array, activations: Array, beta_u: Array, beta_a: Array, options: Any) -> tuple[Array, ...]:
     """As `emroute.capsule.gaussians.route_votes`; samples are shared out among threads."""
-    dtype = votes.dtype
-    settings = np.asarray([options.rule.epsilon, options.rule.cost == "normalized", votes.shape[-1]], dtype)
-    temperatures = np.asarray(options.schedule, dtype)
+    _, n, j, d = votes.shape
+    settings, first = settings_of(options, d, d, False, votes.dtype), np.empty((len(votes), 0, 0), votes.dtype)
 
-    def route(votes: Array, activations: Array, betas: Array) -> tuple[Array, ...]:
-        return from_votes(votes, activations, betas, temperatures, settings)
+    def block(votes: Array, *rest: Array) -> tuple[Array, ...]:
+        return route(from_votes(votes), *rest, settings)[:3]
 
-    arrays = votes, activations, np.stack([beta_u, beta_a], axis=1)
-    poses, active, assigned = map_blocks(route, arrays, -(-len(votes) // threads()))
+    betas = np.stack([beta_u, beta_a], axis=1)
+    return _turned(share_out_samples(block, [votes, activations, betas, first], n * j * d))
+
+
+def route_poses(
+    poses: Array,
+    activations: Array,
+    beta_u: Array,
+    beta_a: Array,
+    transforms: Array,
+    shift: Array | None,
+    options: Any,
+) -> tuple[Array, ...]:
+    """As `emroute.capsule.gaussians.route_poses`."""
+    (_, n, p, _), j, dtype = poses.shape, transforms.shape[1], poses.dtype
+    settings, first = settings_of(options, p * p, p, False, dtype), np.empty((len(poses), 0, 0), dtype)
+    laid, moved = lay_transforms(transforms), np.empty((0, 0), dtype) if shift is None else shift.T
+
+    def block(poses: Array, *rest: Array) -> tuple[Array, ...]:
+        return route(cast_poses(poses, laid, moved), *rest, settings)[:3]
+
+    betas = np.stack([beta_u, beta_a], axis=1)
+    return _turned(share_out_samples(block, [poses, activations, betas, first], n * j * p * p))
+
+
+def votes_back(args: tuple[Any, ...], of_results: tuple[Array, ...]) -> tuple[Array | None, ...]:
+    """Gradients of the arguments of `route_votes`."""
+    votes, activations, beta_u, beta_a, options = args
+    _, n, j, d = votes.shape
+    settings, first = settings_of(options, d, d, False, votes.dtype), np.empty((len(votes), 0, 0), votes.dtype)
+
+    def block(votes: Array, *rest: Array) -> tuple[Array, ...]:
+        *given, of_poses, of_active, of_assigned = rest
+        of_norms = np.empty((len(votes), 0), votes.dtype)
+        x, active, betas, _ = route_back(
+            from_votes(votes), *given, settings, of_poses, of_active, of_assigned, of_norms
+        )
+        return to_votes(x, votes), active, betas
+
+    betas, of_results = np.stack([beta_u, beta_a], axis=1), _turned(of_results)
+    found = share_out_samples(block, [votes, activations, betas, first, *of_results], n * j * d)
+    return found[0], found[1], found[2][:, 0], found[2][:, 1], None
+
+
+def poses_back(args: tuple[Any, ...], of_results: tuple[Array, ...]) -> tuple[Array | None, ...]:
+    """Gradients of the arguments of `route_poses`."""
+    poses, activations, beta_u, beta_a, transforms, shift, options = args
+    (_, n, p, _), j, dtype = poses.shape, transforms.shape[1], poses.dtype
+    settings, first = settings_of(options, p * p, p, False, dtype), np.empty((len(poses), 0, 0), dtype)
+    laid, moved = lay_transforms(transforms), np.empty((0, 0), dtype) if shift is None else shift.T
+
+    def block(poses: Array, *rest: Array) -> tuple[Array, ...]:
+        *given, of_poses, of_active, of_assigned = rest
+        of_norms = np.empty((len(poses), 0), dtype)
+        x = cast_poses(poses, laid, moved)
+        of_x, active, betas, _ = route_back(x, *given, settings, of_poses, of_active, of_assigned, of_norms)
+        own, of_transforms = uncast_poses(of_x, poses, laid)
+        return own, active, betas, of_transforms
+
+    betas, of_results = np.stack([beta_u, beta_a], axis=1), _turned(of_results)
+    arrays = [poses, activations, betas, first, *of_results]
+    own, active, of_betas, of_laid = share_out_samples(block, arrays, n * j * p * p, n_samples=3)
+    return own, active, of_betas[:, 0], of_betas[:, 1], transforms_of(of_laid.sum(axis=0), j), None, None
+
+
+def share_out_samples(
+    block: Callable[..., Any], arrays: list[Array], n_votes: int, n_samples: int = 3
+) -> tuple[Array, ...]:
+    """Run blocks of samples that the cache holds, each thread its own samples.
+
+    Results beyond the first `n_samples` are of all samples together: they are added up, and come once a thread.
+    """
+    size = max(1, _CACHED // n_votes)
+
+    def own(*arrays: Array) -> tuple[Array, ...]:
+        totals: list[Array] = []
+
+        def each(*part: Array) -> tuple[Array, ...]:
+            found = block(*part)
+            totals[:] = map(np.add, totals, found[n_samples:]) if totals else found[n_samples:]
+            return found[:n_samples]
+
+        return *map_blocks(each, arrays, size), *(total[None] for total in totals)
+
+    return map_blocks(own, arrays, -(-len(arrays[0]) // threads()))
+
+
+def _turned(routing: tuple[Array, ...]) -> tuple[Array, ...]:
+    poses, active, assigned = routing
     return poses, active, np.swapaxes(assigned, -1, -2)
-
-
-@loops("f4", "f2", "f3", "f1", "f1")
-def from_votes(votes: Array, activations: Array, betas: Array, temperatures: Array, settings: Array) -> Any:
-    """Poses ``(b, J, H)``, activations ``(b, J)`` and assignments ``(b, I, J)`` of votes ``(b, I, J, H)``."""
-    b, n, k, d = votes.shape
-    x = empty_votes(n, k, d, votes)
-    shares, parents = room_for_shares(x, 1), room_for_parents(x, 1, k)
-    poses, active = np.empty((b, k, d), votes.dtype), np.empty((b, k), votes.dtype)
-    assigned = np.empty((b, n, k), votes.dtype)
-    for p in range(b):
-        lay_out(votes[p], x)
-        iterate(x, activations[p], betas[p], temperatures, settings, shares, parents)
-        read_out(shares, parents, poses[p], active[p], assigned[p])
-    return poses, active, assigned
-
-
-@piece
-def read_out(shares, parents, poses, active, assigned):
-    """The routing after the last iteration that was kept."""
-    k, d = poses.shape
-    slot = len(parents.mean) - 1
-    for j in range(k):
-        logit = parents.logit[slot, j]
-        active[j] = math.exp(min(logit, poses.dtype.type(0)) - math.log1p(math.exp(-abs(logit))))
-        for h in range(d):
-            poses[j, h] = parents.mean[slot, j // GROUP, h // 4, j % GROUP * 4 + h % 4]
-    for i in range(len(assigned)):
-        for j in range(k):
-            assigned[i, j] = shares.assigned[slot, i // 4, j // GROUP, j % GROUP * 4 + i % 4]

@@ -14,7 +14,7 @@ from emroute_backends.kernels.compiling import exact, piece
 from emroute_backends.kernels.exponential import exponential
 from emroute_backends.kernels.lanes import GROUP, LANES
 
-__all__ = ["Shares", "brighten", "choose", "of_four", "room_for_shares", "share_out", "spread"]
+__all__ = ["Shares", "begin", "brighten", "choose", "fold_sum", "of_four", "room_for_shares", "share_out", "spread"]
 
 Array = Any
 
@@ -67,6 +67,26 @@ def brighten(activations: Array, active: Array) -> float:
             share = activations[i] / brightest if i < n else activations.dtype.type(0)
             active[t, q] = share if share > least else 0
     return brightest
+
+
+@piece
+def begin(first: Array, shares: Shares, n_parents: int) -> None:
+    """Start with logarithms of assignments ``(I, J)``, or, where they are of no child, with equal assignments."""
+    tiles, groups, _ = shares.gaps.shape
+    dtype = shares.gaps.dtype
+    equal = dtype.type(1) / dtype.type(n_parents)
+    for t in range(tiles):
+        for g in range(groups):
+            for q in range(LANES):
+                i, j = 4 * t + q % 4, g * GROUP + q // 4
+                if len(first) == 0:
+                    shares.assigned[0, t, g, q] = equal if j < n_parents else dtype.type(0)
+                else:
+                    gap = first[i, j] if i < len(first) and j < n_parents else dtype.type(-np.inf)
+                    shares.gaps[t, g, q] = gap
+                    shares.assigned[0, t, g, q] = exponential(gap)
+        for s in range(4):
+            shares.norms[t, s] = 1
 
 
 @exact
@@ -176,7 +196,7 @@ def fold_max(lanes):
 
 
 @piece
-def fold_sum(lanes):
+def fold_sum(lanes: Array) -> None:
     """Of all parents, for each of four children, in all lanes."""
     for q in range(32):
         lanes[q] += lanes[q + 32]
