@@ -13,7 +13,6 @@ from functools import cache, lru_cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-import array_api_compat
 import numpy as np
 
 from emroute._foreign import obstacle
@@ -207,30 +206,39 @@ def get(*arrays: Array) -> Backend:
     >>> get(np.ones(3)).to_numpy(np.ones(1))
     array([1.])
     """
-    present = [x for x in arrays if x is not None]
-    if not present:
+    first, backend = None, None
+    for x in arrays:
+        if x is None:
+            continue
+        if backend is None:
+            first, backend = x, _of(x)
+        else:
+            _check_together(first, x)
+    if backend is None:
         raise InputTypeError("got None, expected an array")
-    backend = _of(present[0])
-    for x in present[1:]:
-        if _of(x, present[0]) is not backend:
-            raise InputTypeError(
-                f"arrays of two libraries: {_name(present[0])} and {_name(x)}; convert one of them, "
-                f"such as with `{_spelled(present[0])}.asarray`: emroute moves nothing itself"
-            )
-        here, there = _device(present[0]), _device(x)
-        if here is not None and there is not None and here != there:
-            if reason := obstacle(present[0]) or obstacle(x):  # sharded: on more than one
-                raise InputTypeError(reason)
-            raise InputTypeError(f"arrays on two devices: {here} and {there}; move one of them, emroute moves nothing")
     return backend
+
+
+def _check_together(x: Array, y: Array) -> None:
+    """Raise `InputTypeError` unless two arrays are of one library, on one device."""
+    if _of(x) is not _of(y, x):
+        raise InputTypeError(
+            f"arrays of two libraries: {_name(x)} and {_name(y)}; convert one of them, "
+            f"such as with `{_spelled(x)}.asarray`: emroute moves nothing itself"
+        )
+    here, there = _device(x), _device(y)
+    if here is not None and there is not None and here != there:
+        if reason := obstacle(x) or obstacle(y):  # sharded: on more than one
+            raise InputTypeError(reason)
+        raise InputTypeError(f"arrays on two devices: {here} and {there}; move one of them, emroute moves nothing")
 
 
 def _of(x: Array, other: Array | None = None) -> Backend:
     """The backend of an array, looked up once a type: `get` is called for every few operations."""
-    kind = type(x)
-    if kind not in _backends:
-        _backends[kind] = _load(_name(x, other))
-    return _backends[kind]
+    try:
+        return _backends[type(x)]
+    except KeyError:
+        return _backends.setdefault(type(x), _load(_name(x, other)))
 
 
 _backends: dict[type, Backend] = {}
@@ -240,7 +248,7 @@ _backends: dict[type, Backend] = {}
 def _device(x: Array) -> Any:
     """The device of an array; None where a compiler is tracing and has not placed it."""
     try:
-        return array_api_compat.device(x)
+        return x.device
     except (AttributeError, TypeError):
         return None
 
@@ -272,12 +280,13 @@ def namespace(*arrays: Array) -> Any:
     >>> float(namespace(np.ones(3)).sum(np.ones(3)))
     3.0
     """
-    if len(arrays) > 1:
+    first, *others = arrays
+    if others:
         get(*arrays)
-    first = next((x for x in arrays if x is not None), None)
     try:
         return _spaces[type(first)]
     except KeyError:
+        first = next((x for x in arrays if x is not None), None)
         return _spaces.setdefault(type(first), get(first).namespace(first))
 
 

@@ -17,6 +17,9 @@ __all__ = [
 ]
 
 
+_PACKAGE = str(Path(__file__).parent)
+
+
 class EmrouteError(Exception):
     """The base of every error that emroute raises on purpose."""
 
@@ -45,7 +48,7 @@ def tell(remarks: list[str]) -> None:
     """Warn of all remarks at once, at the line of the user's that called emroute."""
     if not remarks:
         return
-    frame, level, package = sys._getframe(1), 2, str(Path(__file__).parent)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame, level = frame.f_back, level + 1
     warnings.warn("; ".join(remarks), FitWarning, stacklevel=level)

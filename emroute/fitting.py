@@ -10,6 +10,7 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute._engine.moments import Moments, moments_of
+from emroute._engine.once import once
 from emroute._engine.options import Options
 from emroute._engine.problems import lead_ones
 from emroute._engine.reduce import e_step_over
@@ -19,7 +20,7 @@ from emroute._engine.units import Unit, in_unit_of_weight
 from emroute.arrays.creation import as_real
 from emroute.arrays.tracing import concrete
 from emroute.arrays.trees import map_leaves
-from emroute.backend import Array, compiled
+from emroute.backend import Array
 from emroute.data import Rows, Stream, open_source
 from emroute.errors import InputError, tell
 from emroute.family import FamilyModel, Nearest
@@ -41,9 +42,10 @@ def open_checked(x: Any, sample_weight: Any, k: int, name: str) -> tuple[Rows | 
     Return them with weights of ordinary size, and the unit of weight.
     """
     source = open_source(x, sample_weight, (1,)).detached()
+    check_floating("x", *source.arrays)
+    source = source.filled()
     (first,) = source.arrays
-    check_floating("x", first)
-    check_weights("sample_weight", sample_weight, first)
+    check_weights("sample_weight", source.weight, first)
     if not first.shape[-1]:
         raise InputError(f"x has shape {tuple(first.shape)}; expected at least one feature")
     check_total(source.n, k, name, math.prod(source.batch))
@@ -103,10 +105,10 @@ def at_points(
     params = lead_ones(params, len(batch) - n_batch)
     points = backend.namespace(points).broadcast_to(points, (*batch, *points.shape[-2:]))
     if hasattr(model, "around"):
-        params = compiled(backend, type(model).around, model)(params, points)
+        params = once(backend, type(model).around, model)(params, points)
     nearest = Nearest(model)
     statistics = e_step_over(nearest, (params, points), source, batch, options.chunk_size)
-    return source, compiled(backend, Nearest.maximize, nearest)(statistics, params)
+    return source, once(backend, Nearest.maximize, nearest)(statistics, params)
 
 
 class _Tally(NamedTuple):
@@ -154,7 +156,8 @@ def fit_counts(mixture: type[Any], family: Any, data: Any, n_components: int, op
     check_real("the data", *source.arrays)
     like = backends.get(*source.arrays).from_numpy(np.zeros(()), source.arrays[0])
     check_floating("the data", like)
-    check_weights("sample_weight", options.sample_weight, like)
+    source = source.filled()
+    check_weights("sample_weight", source.weight, like)
     source, unit = in_unit_of_weight(source)
     params = family.from_neutral(like, source.batch, k, *source.arrays)
     model, params = _counted(family, params, source, fixed_weights=options.weights is not None)

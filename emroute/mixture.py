@@ -13,14 +13,15 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute import em
-from emroute._engine.rowwise import each_row
+from emroute._engine.once import once
+from emroute._engine.rowwise import each_row, each_row_once
 from emroute.arrays.creation import full
 from emroute.arrays.functions import safe_log
 from emroute.arrays.tracing import concrete
 from emroute.arrays.trees import map_leaves
 from emroute.backend import Array
 from emroute.capability import Capabilities
-from emroute.data import Rows, Stream, open_source
+from emroute.data import Rows, Stream, open_source, real_weight
 from emroute.errors import InputError, InputTypeError
 from emroute.family import Family, FamilyModel
 from emroute.mixtures.storage import check_suffix, read, write
@@ -160,15 +161,12 @@ class Mixture:
     @Capabilities(gradients=True, jit=True, batch=True, integers=True)
     def icl(self, *data: Array, sample_weight: Array | None = None) -> Array:
         """Integrated completed likelihood, BIC − 2 sum_n log max_k r_nk (Biernacki, Celeux & Govaert 2000)."""
-        unsure, _ = self._total(data, sample_weight, self._certainty)
+        unsure, _ = self._total(data, sample_weight, _certainty)
         return self.bic(*data, sample_weight=sample_weight) - 2 * unsure
 
-    def _certainty(self, *data: Array) -> Array:
-        shares = self.responsibilities(*data)
-        return safe_log(backends.namespace(shares).max(shares, axis=-1))
-
-    def _rows(self, data: Any) -> Rows:
-        rows = open_source(self.data(*data), None, self.model.ranks)
+    def _rows(self, data: Any, sample_weight: Array | None = None) -> Rows:
+        weight = real_weight(sample_weight, self.weights)
+        rows = open_source(self.data(*data), weight, self.model.ranks).filled()
         if isinstance(rows, Stream):
             raise InputTypeError("got a source of chunks, expected arrays; call this for each chunk")
         backends.get(self.weights, *rows.arrays)
@@ -179,18 +177,13 @@ class Mixture:
         return each_row(method, self.model, self.params, self._rows(data), tuple(self.weights.shape[:-1]))
 
     def _total(
-        self, data: tuple[Array, ...], sample_weight: Array | None, function: Callable[..., Array] | None = None
+        self, data: tuple[Array, ...], sample_weight: Array | None, method: Callable[..., Array] | None = None
     ) -> tuple[Array, Array]:
-        """Weighted sum of a function of the rows (log_prob), and the sum of the weights."""
-        value = (function or self.log_prob)(*data)
-        xp = backends.namespace(value, sample_weight)
-        if sample_weight is None:
-            return xp.sum(value, axis=-1), xp.zeros_like(value[..., 0]) + float(value.shape[-1])
-        weight = check_weights("sample_weight", sample_weight, value)
-        if weight.shape[-1] != value.shape[-1]:
-            raise InputError(f"sample_weight has {weight.shape[-1]} entries, the data {value.shape[-1]} rows")
-        value = xp.where(weight > 0, value, 0.0)  # 0 times −inf is 0
-        return xp.sum(weight * value, axis=-1), xp.sum(weight, axis=-1)
+        """Weighted sum of what a method of the model, `log_prob`, gives for the rows, and the sum of the weights."""
+        rows, method = self._rows(data, sample_weight), method or type(self.model).log_prob
+        value = each_row_once(method, self.model, self.params, rows, tuple(self.weights.shape[:-1]))
+        check_weights("sample_weight", rows.weight, value)
+        return once(backends.get(value), _weighted)(value, rows.counted.weight)
 
     def _sample(self, n: int, rng: Any, *extra: Any) -> tuple[Array, Array]:
         """Draw labels and observations on the host, then carry them to the parameters' device."""
@@ -263,6 +256,21 @@ class Mixture:
         """Return the model of a saved description, and what makes its parameters."""
         fixed_weights = description.pop("fixed_weights")
         return FamilyModel(cls.family(**description), fixed_weights), cls.family.params
+
+
+def _certainty(model: Any, params: Any, data: Any) -> Array:
+    """Log-probability of the likeliest component of each observation, ``(..., n)``."""
+    shares = model.responsibilities(params, data)
+    return safe_log(backends.namespace(shares).max(shares, axis=-1))
+
+
+def _weighted(value: Array, weight: Array | None) -> tuple[Array, Array]:
+    """Sums of weighted values, and of the weights."""
+    xp = backends.namespace(value)
+    if weight is None:
+        return xp.sum(value, axis=-1), xp.zeros_like(value[..., 0]) + float(value.shape[-1])
+    value = xp.where(weight > 0, value, 0.0)  # 0 times −inf is 0
+    return xp.sum(weight * value, axis=-1), xp.sum(weight, axis=-1)
 
 
 def _named(params: Any) -> dict[str, Array]:

@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emroute import backend as backends
+from emroute._engine.once import once
 from emroute.arrays.tracing import concrete
-from emroute.backend import Array, compiled, is_array
+from emroute.backend import Array, is_array
 from emroute.capability import Capabilities
 from emroute.errors import InputError, InputTypeError, tell
 from emroute.fitting import Options
@@ -229,7 +230,7 @@ def _honest(mixture: GaussianMixture, varying: Array | None) -> GaussianMixture:
     mixture = mixture.widened() if places(mixture.floored) else mixture
     if varying is None:
         return mixture
-    marginal = compiled(backends.get(varying), GaussianModel.marginal, mixture.model)
+    marginal = once(backends.get(varying), GaussianModel.marginal, mixture.model)
     return replace(mixture, params=marginal(mixture.params, varying))
 
 

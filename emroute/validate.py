@@ -172,8 +172,9 @@ def check_rows(source: Rows | Stream, good: Callable[..., Array], complaint: str
     for rows in [source] if isinstance(source, Rows) else source:
         step = max(1, 2**20 // max(1, int(np.prod(rows.batch, dtype=int))))
         lead = (slice(None),) * len(rows.batch)
-        for first in range(0, rows.n, step):
-            part = slice(first, min(first + step, rows.n))
+        stored = rows.arrays[0].shape[len(rows.batch)]
+        for first in range(0, stored, step):
+            part = slice(first, min(first + step, stored))
             fine = good(*(x[(*lead, part, ...)] for x in rows.arrays))
             where = _first(~fine) if concrete(backends.namespace(fine).all(fine)) is False else None
             if where is not None:

@@ -32,6 +32,18 @@ def four_steps(lib, covariance_type, **options):
     return x, gmm.fit(lib.asarray(x), K, covariance_type=covariance_type, init=init, **settings)
 
 
+@every_type
+def test_a_component_of_weight_0_changes_no_other(lib, covariance_type):
+    x = clusters(N, D, K, seed=4)
+    _, means, covariances = (part.tolist() for part in given_start(x, K, covariance_type))
+    two = covariances if covariance_type == "tied" else covariances[:2]
+    options = {"covariance_type": covariance_type, "max_iter": 3, "tol": 0}
+    three = gmm.fit(lib.asarray(x), 3, init=([0.5, 0.5, 0.0], means, covariances), **options)
+    alone = gmm.fit(lib.asarray(x), 2, init=([0.5, 0.5], means[:2], two), **options)
+    np.testing.assert_allclose(lib.to_numpy(three.trace), lib.to_numpy(alone.trace), rtol=1e-12)
+    np.testing.assert_allclose(lib.to_numpy(three.means)[:2], lib.to_numpy(alone.means), rtol=1e-9)
+
+
 def log_densities(fitted, x):
     """log w_k N(x_n | m_k, S_k) by SciPy, from a NumPy mixture or the host copies of one."""
     weights, means, covariances = fitted

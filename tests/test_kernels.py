@@ -25,21 +25,25 @@ pytest.importorskip("numba")
 
 KERNELS = named("numpy").kernels
 HOMES = {
+    "assign_again": "emroute.kmeans.assignment",
     "assign_rows": "emroute.kmeans.assignment",
     "label_rows": "emroute.kmeans.assignment",
+    "diagonal_squares": "emroute.gmm.differences",
+    "diagonal_moments": "emroute.gmm.differences",
+    "full_squares": "emroute.gmm.differences",
+    "full_moments": "emroute.gmm.differences",
     "route_poses": "emroute.capsule.gaussians",
     "route_votes": "emroute.capsule.gaussians",
     "route_windows": "emroute.capsule.grids",
 }
 """The module of each text."""
 CASES = {
-    "assign_rows": "kmeans.fit",
-    "label_rows": "kmeans.fit",
-    "route_poses": "capsule.em_routing_from_poses",
-    "route_votes": "capsule.em_routing",
-    "route_windows": "capsule.conv_em_routing",
+    "emroute.kmeans.assignment": ("kmeans",),
+    "emroute.gmm.differences": ("gmm", "mixture"),
+    "emroute.capsule.gaussians": ("capsule.em_routing",),
+    "emroute.capsule.grids": ("capsule.conv_em_routing",),
 }
-"""A case of the equivalence kit that runs each form."""
+"""How names of cases of the equivalence kit begin that run the forms of a module."""
 
 
 def text(name):
@@ -72,6 +76,61 @@ def test_rows_are_assigned_as_by_the_text(batch, n, k, d, dtype, random):
     args = z, centroids, np.zeros(of_centroids, dtype), weight
     assert_same(KERNELS["assign_rows"](*args), text("assign_rows")(*args), dtype)
     assert_same(KERNELS["label_rows"](z, centroids), text("label_rows")(z, centroids), dtype)
+
+
+@given(st.integers(1, 200), st.integers(1, 9), st.sampled_from([1, 2, 5, 16, 200]), floating, st.randoms())
+def test_rows_that_are_assigned_again_are_assigned_as_at_first(n, k, d, dtype, random):
+    rng = np.random.default_rng(random.randrange(1000))
+    centres = rng.normal(size=(k, d)) * 3
+    z = (centres[rng.integers(k, size=n)] + rng.normal(size=(n, d))).astype(dtype)
+    weight, centroids = rng.integers(0, 3, size=n).astype(dtype), z[rng.integers(n, size=k)]
+    labels, bounds, way = np.zeros(n, np.int64), np.zeros(n, dtype), dtype(0)
+    for step in (1.0, 0.1, 0.01, 1e-3, 0.0):
+        found = KERNELS["assign_again"](z, centroids, way, weight, labels, bounds)
+        assert_same(found, KERNELS["assign_rows"](z, centroids, way, weight), dtype)
+        np.testing.assert_array_equal(labels, KERNELS["label_rows"](z, centroids)[0])
+        moved = centroids + (rng.normal(size=(k, d)) * step).astype(dtype)
+        way += np.sqrt(np.max(np.sum((moved - centroids) ** 2, axis=-1)))
+        centroids = moved
+
+
+def test_few_rows_are_compared_again_once_centroids_come_to_rest():
+    x = np.random.default_rng(0).normal(size=(20_000, 8)) + 6 * np.arange(20_000)[:, None] % 5
+    labels, bounds, far = np.zeros(len(x), np.int64), np.zeros(len(x)), np.float64(1.0)
+    centroids, weight = np.stack([x[i::5].mean(axis=0) for i in range(5)]), np.ones(len(x))
+    KERNELS["assign_again"](x, centroids, 0 * far, weight, labels, bounds)
+    before = bounds.copy()
+    KERNELS["assign_again"](x, centroids + 1e-3, 1e-3 * np.sqrt(8) * far, weight, labels, bounds)
+    assert np.mean(bounds != before) < 0.01
+
+
+@pytest.mark.parametrize("kind", ["diagonal", "full"])
+@given(batches, st.integers(1, 150), st.integers(1, 5), st.integers(1, 9), floating, st.randoms())
+def test_lengths_and_moments_are_those_of_the_text(kind, batch, n, k, d, dtype, random):
+    rng = np.random.default_rng(random.randrange(1000))
+    of_rows, of_means, _ = batch
+    joint = np.broadcast_shapes(of_rows, of_means)
+    z = rng.normal(size=(*of_rows, n, d)).astype(dtype).swapaxes(-1, -2)
+    means = rng.normal(size=(*of_means, k, d)).astype(dtype)
+    of_factors = (*of_means, int(rng.choice([1, k])), d, d) if kind == "full" else (*of_means, k, d)
+    factors = rng.normal(size=of_factors).astype(dtype)
+    name = f"{kind}_squares"
+    assert_same(KERNELS[name](z, means, factors), text(name)(z, means, factors), dtype)
+    shares = rng.uniform(size=(*joint, k, n)).astype(dtype)
+    shares[shares < 0.5] = 0  # most shares of a fit are
+    name = f"{kind}_moments"
+    assert_same(KERNELS[name](z, means, shares), text(name)(z, means, shares), dtype)
+
+
+@pytest.mark.parametrize("kind", ["diagonal", "full"])
+def test_moments_of_a_narrow_component_far_away_keep_their_digits(kind):
+    rng = np.random.default_rng(0)
+    gaps = rng.integers(-8, 9, size=(300, 5)) / np.float32(2**10)  # exact in float32 beside 1000
+    z, means, shares = (1000 + gaps).astype(np.float32).T, np.full((1, 5), 1000, np.float32), np.ones((1, 300), "f4")
+    first, second = KERNELS[f"{kind}_moments"](z, means, shares)
+    exact = np.einsum("ni,nj->ij", gaps, gaps, dtype=np.float64)
+    np.testing.assert_allclose(first[0], gaps.sum(axis=0), atol=1e-5)
+    np.testing.assert_allclose(second[0], exact if kind == "full" else np.diag(exact), rtol=1e-5, atol=1e-8)
 
 
 def _samples(rng, sizes, dtype):
@@ -260,11 +319,11 @@ def test_large_fits_are_fused_small_ones_only_if_asked(calls, name):
     assert not any(calls.values())
     with fused():
         emroute.kmeans.fit(asarray(SMALL), 2, rng=0)
-    assert calls["assign_rows"]
-    calls.update(assign_rows=0)
+    assert calls["assign_again"]
+    calls.update(assign_again=0)
     emroute.kmeans.fit(asarray(LARGE), 2, rng=0, max_iter=2)
-    assert calls["assign_rows"]
-    calls.update(assign_rows=0, label_rows=0)
+    assert calls["assign_again"]
+    calls.update(assign_again=0)
     with fused(False):
         emroute.kmeans.fit(asarray(LARGE), 2, rng=0, max_iter=2)
     assert not any(calls.values())
@@ -318,11 +377,11 @@ def test_a_folder_that_cannot_be_written_to_is_no_error(monkeypatch):
 
     compiled = compiling.njit
     monkeypatch.setattr(compiling, "njit", refuse)
-    assert compiling.loops(1)(_first)(np.ones(3)) == 1.0
+    assert compiling.loops("f2", "i2")(_first)(*compiling.flat((), (np.ones(3), 1))) == 1.0
 
 
-def _first(x):
-    return x[0]
+def _first(x, places):
+    return x[places[0, 0], 0]
 
 
 # Faults are found
@@ -334,8 +393,8 @@ def test_check_finds_a_fault_in_a_form(monkeypatch, name):
     original = form.__call__
 
     def wrong(self, *args):
-        first, *rest = original(self, *args)
-        return (first + 1 if self.name == name else first, *rest)
+        found = original(self, *args)
+        return tuple(x * 1.5 + 1 for x in found) if self.name == name else found
 
     monkeypatch.setattr(form, "__call__", wrong)
     monkeypatch.setattr("emroute.testing.check.OPERATIONS", ())
@@ -347,7 +406,7 @@ def test_check_finds_a_fault_in_a_form(monkeypatch, name):
 @cache
 def _touched(name):
     """Cases of the equivalence kit that run a form."""
-    return tuple(case for case in ALGORITHMS if case.name == CASES[name])
+    return tuple(case for case in ALGORITHMS if case.name.startswith(CASES[HOMES[name]]))
 
 
 # Beside threads and forks of the user's
@@ -377,3 +436,26 @@ if __name__ == "__main__":
 def test_forms_run_in_threads_and_in_forked_processes_as_alone(tmp_path):
     (tmp_path / "parallel.py").write_text(_PARALLEL)  # a process without JAX, which does not like forks
     subprocess.run([sys.executable, tmp_path / "parallel.py"], check=True)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_rows_shared_out_among_threads_give_what_one_thread_gives(threads):
+    torch = pytest.importorskip("torch")
+    rng, before = np.random.default_rng(0), torch.get_num_threads()
+    z, weight = rng.normal(size=(30_001, 8)), rng.uniform(size=30_001)
+    centroids, shares = z[:7].copy(), rng.uniform(size=(7, 30_001))
+    calls = {
+        "assign_rows": (z, centroids, np.zeros(()), weight),
+        "label_rows": (z, centroids),
+        "full_squares": (z.T, centroids, rng.normal(size=(7, 8, 8))),
+        "diagonal_squares": (z.T, centroids, rng.uniform(size=(7, 8))),
+        "full_moments": (z.T, centroids, shares),
+        "diagonal_moments": (z.T, centroids, shares),
+    }
+    try:
+        torch.set_num_threads(threads)
+        for name, args in calls.items():
+            found = named("torch").kernels[name](*map(torch.asarray, args))
+            assert_same([x.numpy() for x in found], text(name)(*args), np.float64)
+    finally:
+        torch.set_num_threads(before)

@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
-from functools import cache
+from functools import cache, partial
+from operator import attrgetter
+from types import ModuleType
 from typing import Any
 
+import array_api_compat.numpy
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
@@ -25,7 +28,6 @@ from emroute_backends.portable import (
     digamma,
     gammaln,
     loop,
-    namespace,
 )
 from emroute_backends.portable import eigh as _eigh
 
@@ -45,10 +47,22 @@ __all__ = [
     "segment_sum",
     "threads",
     "to_numpy",
+    "tracing",
 ]
 
 to_numpy = np.asarray
 kernels = forms()
+tracing = bool  # no compiler ever is
+
+# What NumPy has as the standard says. What array_api_compat and NumPy wrap around it, for arrays of other libraries,
+# takes longer than the work on a small array.
+_OWN = ("clip", "count_nonzero", "cumulative_sum", "finfo", "full_like", "ones_like", "take_along_axis", "zeros_like")
+_REDUCTIONS = {"all": np.logical_and, "any": np.logical_or, "max": np.maximum, "min": np.minimum, "sum": np.add}
+
+_SPACE = ModuleType(np.__name__)
+vars(_SPACE).update(vars(array_api_compat.numpy), matrix_transpose=attrgetter("mT"))
+vars(_SPACE).update({name: getattr(np, name) for name in _OWN})
+vars(_SPACE).update({name: partial(ufunc.reduce, axis=None) for name, ufunc in _REDUCTIONS.items()})
 
 _MATRIX_WORK = 2**17  # the cubes of the sizes of matrices that are decomposed in the time that a thread takes to wake
 
@@ -94,6 +108,10 @@ class _OneBlasThread:
 
 
 _one_blas_thread = _OneBlasThread()
+
+
+def namespace(x: Array, /) -> ModuleType:
+    return _SPACE
 
 
 @contextmanager
@@ -148,10 +166,16 @@ def _gather(results: Iterable[tuple[Array, ...]], n: int, size: int) -> tuple[Ar
 
 def eigh(x: Array, /) -> tuple[Array, Array]:
     """On the same threads: those of BLAS wait for each other longer than they work on a small matrix."""
-    batch, d = x.shape[:-2], x.shape[-1]
+    *batch, d, _ = x.shape
+    if math.prod(batch) * d**3 <= _MATRIX_WORK:  # BLAS itself gives such a matrix to one thread
+        return _decomposed(x)
     with _one_blas_thread:
-        values, vectors = map_blocks(_eigh, [x.reshape(-1, d, d)], max(1, _MATRIX_WORK // d**3))
+        values, vectors = map_blocks(_decomposed, [x.reshape(-1, d, d)], max(1, _MATRIX_WORK // d**3))
     return values.reshape(*batch, d), vectors.reshape(x.shape)
+
+
+def _decomposed(x: Array) -> tuple[Array, Array]:
+    return np.linalg.eigh(x) if np.isfinite(x).all() else _eigh(x)
 
 
 def from_numpy(value: np.ndarray, like: Array) -> Array:

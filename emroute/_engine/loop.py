@@ -23,6 +23,7 @@ from emroute._engine.reduce import Cut, e_step, expect, problems_at_once, reduce
 from emroute._progress import bar_of
 from emroute.arrays.creation import set_at
 from emroute.arrays.functions import eps
+from emroute.arrays.tracing import concrete
 from emroute.arrays.trees import leaves, map_leaves
 from emroute.backend import Array, compiled, compiles
 from emroute.data import Block, Rows, Stream
@@ -63,7 +64,7 @@ def climb(model: Model, source: Rows | Stream, params: Any, options: LoopOptions
     if compiles(backend) and isinstance(source, Rows) and not options.watched:
         room = max(_ROOM, 1 << int(options.max_iter).bit_length())
         limits = Limits(float(options.tol), int(options.max_iter))
-        return compiled(backend, _whole, steps, room)(params, source.block, limits)
+        return compiled(backend, _whole, steps, room)(params, source.counted, limits)
     return _step_by_step(steps, params, source, options)
 
 
@@ -110,20 +111,14 @@ class Steps(NamedTuple):
         running = state.status == _RUNNING
         accept = running & xp.isfinite(objective)
         change = xp.abs(objective - state.objective)
-        resolution = _ULPS * eps(objective) * xp.abs(objective)
-        if self.exact:
-            still = (change <= resolution) & unmoved(params, state.params, objective.ndim, _STILL * eps(objective))
-        else:
-            still = change <= xp.maximum(resolution, xp.zeros_like(objective) + slack)
-        status = xp.where(still, xp.full_like(state.status, int(Status.CONVERGED)), state.status)
-        status = xp.where(accept, status, xp.full_like(status, int(Status.NON_FINITE)))
-        return State(
-            where_leading(accept, params, state.params),
-            where_leading(accept, statistics, state.statistics),
-            xp.where(accept, objective, state.objective),
-            xp.where(accept, state.n_iter + 1, state.n_iter),
-            xp.where(running, status, state.status),
-        )
+        still = change <= _ULPS * eps(objective) * xp.abs(objective)
+        if not self.exact:
+            still = still | (change <= slack)
+        elif concrete(xp.any(still)) is not False:
+            still = still & unmoved(params, state.params, objective.ndim, _STILL * eps(objective))
+        status = xp.where(accept, xp.where(still, int(Status.CONVERGED), state.status), int(Status.NON_FINITE))
+        step = State(params, statistics, objective, state.n_iter + 1, status)
+        return where_leading(accept, step, state)._replace(status=xp.where(running, status, state.status))
 
 
 def _whole(steps: Steps, room: int, params: Any, block: Block, limits: Limits) -> Fit:
@@ -179,7 +174,7 @@ def _solve(steps: Steps, room: int, limits: Limits, n_batch: int, given: tuple[A
 
 def _step_by_step(steps: Steps, params: Any, source: Rows | Stream, options: LoopOptions) -> Fit:
     """Fit a step at a time. Problems that have ended leave the batch, unless someone is watching."""
-    backend = backends.get(*leaves(params), *source.arrays)
+    backend = backends.get(source.arrays[0])
     probe = compiled(backend, Steps.objective_of_one_row, steps)
     problems = steps.problems(probe(params, source.first().block))
     params, source = problems.flatten_params(params), problems.flatten(source)
@@ -225,6 +220,8 @@ class _Roster:
 
     def dismiss(self, state: State, running: np.ndarray) -> State:
         """Return the state of the problems that run, and keep that of the others."""
+        if running.all():
+            return state
         n_here = len(self._here)
         stays = running.reshape(n_here, -1).any(axis=1)
         if stays.all():
@@ -263,5 +260,5 @@ def _finish(state: State, trace: Array, problems: Problems) -> Fit:
     """Give every array its batch dimensions back, and call what still runs cut short."""
     params, objective, n_iter, status = problems.restore((state.params, state.objective, state.n_iter, state.status))
     xp = backends.namespace(objective)
-    status = xp.where(status == _RUNNING, xp.full_like(status, int(Status.MAX_ITER)), status)
+    status = xp.where(status == _RUNNING, int(Status.MAX_ITER), status)
     return Fit(params, objective, xp.reshape(trace, (*problems.shape, trace.shape[-1])), n_iter, status)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from emroute.arrays.tracing import concrete
 from emroute.arrays.trees import leaves, map_leaves, rebuild
 from emroute.backend import Array, get, namespace
 
@@ -26,7 +27,7 @@ def map_blocks(function: Callable[[Any], Any], tree: Any, size: int) -> Any:
         return tuple(leaves(structure))
 
     arrays = leaves(tree)
-    joined = get(*arrays).map_blocks(of_arrays, arrays, size)
+    joined = get(arrays[0]).map_blocks(of_arrays, arrays, size)
     return rebuild(structure, joined)
 
 
@@ -48,11 +49,14 @@ def where_leading(mask: Array, new: Any, old: Any) -> Any:
     [[1.0, 1.0], [0.0, 0.0]]
     """
     xp = namespace(mask)
+    everywhere = concrete(xp.all(mask))
+    if everywhere and not mask.ndim:
+        return new
 
     def choose(a: Array, b: Array) -> Array:
         if a.shape[: mask.ndim] != mask.shape:
             return b
-        return xp.where(xp.reshape(mask, (*mask.shape, *(1,) * (a.ndim - mask.ndim))), a, b)
+        return a if everywhere else xp.where(xp.reshape(mask, (*mask.shape, *(1,) * (a.ndim - mask.ndim))), a, b)
 
     return map_leaves(choose, new, old)
 

@@ -6,6 +6,7 @@ axis, so that restarts broadcast against the same rows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +80,7 @@ class Problems:
     @property
     def n(self) -> int:
         """Length of the axis of problems."""
-        return int(np.prod(self.outer, dtype=int))
+        return math.prod(self.outer)
 
     def flatten_params(self, params: Any) -> Any:
         """Flatten batch dimensions into one axis; of length 1 for shared arrays, absent for a single problem."""
@@ -115,7 +116,7 @@ class Problems:
         if isinstance(source, Stream):
             return source
         batch = (self.n, *self.wide[self.n_outer :]) if self.own_rows else ()
-        return Rows(self.flatten_rows(source.block), batch)
+        return Rows(self.flatten_rows(source.counted), batch, source.surplus)
 
     def restore(self, tree: Any) -> Any:
         """Give arrays that begin with the axis of problems their batch dimensions back."""

@@ -15,9 +15,10 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute._engine.nests import first, map_blocks, stacked
+from emroute._engine.once import once
 from emroute._engine.problems import Problems
 from emroute.arrays.trees import leaves, map_leaves
-from emroute.backend import Array, compiled, namespace
+from emroute.backend import Array, namespace
 from emroute.data import Block, Rows, Stream
 from emroute.errors import InputError
 
@@ -55,17 +56,17 @@ def e_step_over(model: Any, params: Any, source: Rows | Stream, batch: tuple[int
         Rows a block; by default what fits the cache.
     """
     problems = Problems(tuple(batch), source.batch)
-    run = compiled(backends.get(*leaves(params), *source.arrays), _with_batch, model, problems, size)
+    run = once(backends.get(source.arrays[0]), _with_batch, model, problems, size)
     return reduce(model, partial(run, params), source)
 
 
 def reduce(model: Any, statistics_of: Callable[[Block], Any], source: Rows | Stream) -> Any:
     """Statistics of a source, from a function that gives those of rows in memory."""
     if isinstance(source, Rows):
-        return statistics_of(source.block)
+        return statistics_of(source.counted)
     total = Cascade(model)
     for rows in source:
-        total.add(statistics_of(rows.block))
+        total.add(statistics_of(rows.counted))
     return total.total()
 
 
@@ -121,7 +122,7 @@ def _of_rows(model: Any, params: Any, block: Block, size: int) -> Any:
         return expect(model, params, block, 0)
     per_block = size * math.ceil(n / (size * _FAN))
     stack = map_blocks(lambda some: stacked(_of_rows(model, params, some, size)), block, per_block)
-    return _merge_stack(model, stack, math.ceil(n / per_block))
+    return _merge_stack(model, stack, leaves(stack)[0].shape[0])
 
 
 def _merge_stack(model: Any, stack: Any, count: int) -> Any:
@@ -185,13 +186,19 @@ def _ones(params: Any, data: Any, n_batch: int) -> Array:
 
 
 def _even(n: int, size: int) -> int:
-    """Round the block size so that the number of equal blocks is a multiple of 8, which keeps threads evenly loaded."""
-    return size if n <= size else math.ceil(n / (8 * math.ceil(n / (8 * size))))
+    """Round the block size so that the number of equal blocks is a multiple of 8, which keeps threads evenly loaded.
+
+    Where it can be, none is shorter than the others: a compiler would trace it for itself.
+    """
+    if n <= size:
+        return size
+    fewest = 8 * math.ceil(n / (8 * size))
+    return math.ceil(n / next((count for count in range(fewest, 2 * fewest, 8) if n % count == 0), fewest))
 
 
 def _rows_per_block(model: Any, params: Any, block: Block, n_batch: int) -> int:
     """Rows that fit the cache, from the bytes a row that the model declares, or an estimate from array sizes."""
-    backend = backends.get(*leaves(params), *leaves(block))
+    backend = backends.get(*leaves(block)[:1])
     if n_batch:  # a row belongs to one problem
         params = map_leaves(lambda x: x[:1, ...], params)
     if hasattr(model, "bytes_per_row"):

@@ -10,12 +10,14 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute._engine.nests import first, map_blocks, stacked
+from emroute._engine.once import once
+from emroute._engine.rows import cut
 from emroute.arrays.trees import leaves, map_leaves
 from emroute.backend import Array, compiled, namespace
 from emroute.data import Rows
 from emroute.errors import InputError
 
-__all__ = ["each_row"]
+__all__ = ["each_row", "each_row_once"]
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,23 @@ def each_row(method: Callable[..., Any], model: Any, params: Any, rows: Rows, ba
     Array or nest of Array
         As the method's, in the joint batch dimensions.
     """
-    backend, joint = backends.get(*leaves(params), *rows.arrays), _Joint(tuple(batch), rows.batch)
+    backend, joint = backends.get(*leaves(params), *rows.arrays), _joint(batch, rows)
+    found = compiled(backend, _each_row, method, model, joint)(params, rows.block.data)
+    return cut(found, rows.n, len(joint.shape))
+
+
+def each_row_once(method: Callable[..., Any], model: Any, params: Any, rows: Rows, batch: tuple[int, ...]) -> Any:
+    """As `each_row`, for what a fit asks once; surplus rows have a result too."""
+    backend, joint = backends.get(*leaves(params), *rows.arrays), _joint(batch, rows)
+    return once(backend, _each_row, method, model, joint)(params, rows.block.data)
+
+
+def _joint(batch: tuple[int, ...], rows: Rows) -> _Joint:
     try:
         np.broadcast_shapes(batch, rows.batch)
     except ValueError:
         raise InputError(f"the parameters have batch dimensions {batch}, the data {rows.batch}") from None
-    return compiled(backend, _each_row, method, model, joint)(params, rows.block.data)
+    return _Joint(tuple(batch), rows.batch)
 
 
 def _each_row(method: Callable[..., Any], model: Any, joint: _Joint, params: Any, data: Any) -> Any:

@@ -16,10 +16,12 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute._engine.nests import map_blocks
+from emroute._engine.once import once
+from emroute._engine.rows import joined
 from emroute.arrays.creation import constant, itemsize, swap
 from emroute.arrays.tracing import concrete
 from emroute.arrays.trees import map_leaves
-from emroute.backend import Array, compiled
+from emroute.backend import Array
 from emroute.data import Rows, Stream
 from emroute.validate import as_generator
 
@@ -56,14 +58,13 @@ def draw_starts(model: Any, params: Any, source: Rows | Stream, n_components: in
     width = sum(math.prod(x.shape[len(source.batch) + 1 :]) for x in source.arrays)
     most = max(16 * n_components, min(_MOST_ROWS, _MOST_NUMBERS // max(1, width)))
     rows = _representatives(source, most, rng) if source.n > most else sample_rows(source, np.arange(source.n))
+    rows = rows.filled()
     by_distance = options.init == "k-means++"
     candidates = 2 + int(np.log(n_components)) if by_distance else 1
     restarts = (options.n_init,) if options.n_init > 1 else ()
     uniforms = rng.random((*rows.batch, *restarts, n_components, candidates))
     index = _draw_indices(model, params, rows, uniforms, by_distance)
-    backend = backends.get(*rows.arrays)
-    z = compiled(backend, type(model).points, model)(params, rows.block.data)
-    return compiled(backend, _pick, len(rows.batch))(z, index)
+    return once(backends.get(*rows.arrays), _picked, model, len(rows.batch))(params, rows.block.data, index)
 
 
 def sample_rows(source: Rows | Stream, index: np.ndarray) -> Rows:
@@ -76,15 +77,24 @@ def sample_rows(source: Rows | Stream, index: np.ndarray) -> Rows:
         start += rows.n
         if len(inside):
             parts.append(rows.taken(inside).block)
-    return Rows(map_leaves(lambda *pieces: backends.namespace(pieces[0]).concat(list(pieces), axis=0), *parts))
+    return Rows(map_leaves(lambda *pieces: joined(list(pieces), 0), *parts))
 
 
-def _pick(n_batch: int, z: Array, index: Array) -> Array:
-    """Rows ``(..., R, k, p)`` of each problem's `z` ``(..., n, p)`` at the indices ``(..., R, k)``."""
-    xp, batch, last = backends.namespace(z), tuple(z.shape[:n_batch]), tuple(index.shape[n_batch:])
-    flat = xp.reshape(index, (*batch, math.prod(last)))
-    wide = xp.broadcast_to(flat[..., None], (*flat.shape, z.shape[-1]))
-    return xp.reshape(xp.take_along_axis(z, wide, axis=-2), (*batch, *last, z.shape[-1]))
+def _picked(model: Any, n_batch: int, params: Any, data: Any, index: Array) -> Array:
+    """Points ``(..., R, k, p)`` of each problem's rows at the indices ``(..., R, k)``."""
+    z = model.points(params, data)
+    xp, (n, p), problems = backends.namespace(z), z.shape[-2:], math.prod(z.shape[:n_batch])
+    last = math.prod(index.shape[n_batch:])
+    rows = _rows_at(xp.reshape(z, (problems, n, p)), xp.reshape(index, (problems, last)))
+    return xp.reshape(rows, (*index.shape, p))
+
+
+def _rows_at(z: Array, index: Array) -> Array:
+    """Rows ``(m, L, p)`` of ``z (m, n, p)``, or of one for all, at the indices ``(m, L)``."""
+    xp, (problems, n, p) = backends.namespace(z), z.shape
+    place = index if problems == 1 else index + constant(np.arange(problems)[:, None] * n, like=index)
+    rows = xp.take(xp.reshape(z, (-1, p)), xp.reshape(place, (-1,)), axis=0)
+    return xp.reshape(rows, (*index.shape, p))
 
 
 def _draw_indices(model: Any, params: Any, rows: Rows, uniforms: np.ndarray, by_distance: bool) -> Array:
@@ -92,7 +102,7 @@ def _draw_indices(model: Any, params: Any, rows: Rows, uniforms: np.ndarray, by_
     backend, host = backends.get(*rows.arrays), rows.on_host()
     if host is None:
         z = model.points(params, rows.block.data)
-        return _draw_all(by_distance, z, rows.weight, backend.from_numpy(uniforms, z))
+        return _draw_all(by_distance, z, rows.counted.weight, backend.from_numpy(uniforms, z))
     z = model.points(map_leaves(_coarse, map_leaves(backend.to_numpy, params)), host.block.data)
     index = _draw_all(by_distance, z, host.weight, uniforms)
     return backend.from_numpy(index, rows.arrays[0])
@@ -139,7 +149,7 @@ def _representatives(source: Rows | Stream, most: int, rng: np.random.Generator)
     weight = source.weight
     if weight is None or concrete(backends.namespace(weight).all(weight >= 0)) is None:
         return sample_rows(source, np.sort(rng.choice(source.n, most, replace=False, shuffle=False)))
-    host = backends.get(weight).to_numpy(weight).astype(np.float64).reshape(-1, source.n)
+    host = backends.get(weight).to_numpy(weight)[..., : source.n].astype(np.float64).reshape(-1, source.n)
     part = np.mean(host / host.sum(axis=-1, keepdims=True), axis=0)
     counting = part > 0
     chance = np.where(counting, np.minimum(1, most / 2 * (1 / np.count_nonzero(counting) + part)), 0)
@@ -163,22 +173,23 @@ def _draw_rows(by_distance: bool, z: Array, sample_weight: Array | None, uniform
     one like it has been drawn. Of the `L` candidates the one that leaves the least total distance is kept.
     """
     backend, xp = backends.get(z), backends.namespace(z)
-    (m, k, _), n = uniforms.shape, z.shape[-2]
+    (m, k, candidates), n = uniforms.shape, z.shape[-2]
     weight = xp.ones_like(z[..., 0]) if sample_weight is None else sample_weight
-    square = xp.sum(z * z, axis=-1)
+    square, rows = xp.sum(z * z, axis=-1), xp.broadcast_to(z, (m, *z.shape[-2:]))
     numbers = constant(np.arange(k), like=xp.argmin(uniforms[:, :, 0]))
+    first_candidates = constant(np.arange(m) * candidates, like=numbers)
 
     def draw(mass: Array, uniform: Array) -> Array:
         """Invert the cumulative mass; where nothing is left, that of the weights."""
         mass = xp.where(xp.sum(mass, axis=-1, keepdims=True) > 0, mass, weight)
         cumulative = xp.cumulative_sum(mass, axis=-1)
         below = cumulative[..., None, :] <= uniform[..., None] * cumulative[..., None, -1:]
-        return xp.minimum(xp.count_nonzero(below, axis=-1), constant(n - 1, like=xp.argmin(mass)))
+        index = xp.count_nonzero(below, axis=-1)
+        return xp.where(index < n, index, n - 1)
 
     def distance(index: Array) -> Array:
         """What of each row's distance the candidates ``(m, L)`` leave: ``(m, L, n)``."""
-        rows = xp.broadcast_to(z, (m, *z.shape[-2:]))
-        chosen = xp.take_along_axis(rows, xp.broadcast_to(index[..., None], (*index.shape, z.shape[-1])), axis=-2)
+        chosen = _rows_at(z, index)
         own = xp.sum(chosen * chosen, axis=-1)[..., None]
         if not by_distance:
             same = xp.all(chosen[..., None, :] == rows[..., None, :, :], axis=-1)
@@ -189,16 +200,16 @@ def _draw_rows(by_distance: bool, z: Array, sample_weight: Array | None, uniform
             problem, candidate, row = np.nonzero(gap < _BLUR * size)
             between = chosen[problem, candidate] - rows[problem, row]
             gap[problem, candidate, row] = np.vecdot(between, between)
-        return xp.where(gap > 0, gap, xp.zeros_like(gap))
+        return xp.where(gap > 0, gap, 0.0)
 
     def one_more(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         count, left, found = state
         index = draw(weight * left, xp.take(uniforms, xp.reshape(count, (1,)), axis=1)[:, 0, :])
         after = xp.minimum(left[..., None, :], distance(index))
-        best = xp.argmin(xp.sum(weight[..., None, :] * after, axis=-1), axis=-1)[..., None]
-        left = xp.take_along_axis(after, xp.broadcast_to(best[..., None], (m, 1, n)), axis=-2)[..., 0, :]
-        kept = xp.take_along_axis(index, best, axis=-1)
-        return count + 1, left, xp.where(numbers == count, kept, found)
+        best = first_candidates + xp.argmin(xp.sum(weight[..., None, :] * after, axis=-1), axis=-1)
+        left = xp.take(xp.reshape(after, (-1, n)), best, axis=0)
+        kept = xp.take(xp.reshape(index, (-1,)), best, axis=0)
+        return count + 1, left, xp.where(numbers == count, kept[:, None], found)
 
     first = draw(xp.broadcast_to(weight, (m, n)), uniforms[:, 0, :1])
     start = (numbers[1] if k > 1 else numbers[0] + 1, distance(first)[:, 0, :], first + 0 * numbers)

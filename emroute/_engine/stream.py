@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from emroute import backend
 from emroute._engine.rows import Block, Rows, outside
 from emroute._foreign import obstacle
 from emroute.arrays.trees import leaves, map_leaves, rebuild
-from emroute.backend import Array
+from emroute.backend import Array, compiles
 from emroute.errors import InputError, InputTypeError
 
 __all__ = ["Seal", "Stream", "as_arrays"]
@@ -75,6 +75,8 @@ class Stream:
     head: Any
     """The first chunk that has rows, which tells library, dtype and width."""
     seal: Seal = field(compare=False)
+    fills: bool = field(default=False, kw_only=True)
+    """Whether chunks are filled as they are read."""
 
     batch = ()
 
@@ -94,6 +96,10 @@ class Stream:
     def detached(self) -> Stream:
         """Return the same stream: its rows are outside any gradient."""
         return self
+
+    def filled(self) -> Stream:
+        """Return the stream whose chunks fill buckets, as `Rows.filled`."""
+        return replace(self, fills=compiles(backend.get(*self.arrays)))
 
     def with_restarts(self) -> Stream:
         """Return the same stream: it has no batch to extend."""
@@ -129,7 +135,8 @@ class Stream:
             if weight is not None and weight.shape[0] != n:
                 break
             if n:
-                yield Rows(Block(rebuild(self.head, arrays), weight))
+                rows = Rows(Block(rebuild(self.head, arrays), weight))
+                yield rows.filled() if self.fills else rows
         if self.weight is not None and self.weight.shape[0] != start:
             raise InputError(
                 f"sample_weight has {self.weight.shape[0]} entries, the source other than that: {start} rows or more"

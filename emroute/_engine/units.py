@@ -150,7 +150,9 @@ class _Divided(Stream):
 def _divided(source: Rows | Stream, unit: Array) -> Rows | Stream:
     if isinstance(source, Rows):
         return _divided_rows(source, unit)
-    return _Divided(source.source, source.weight, source.head / unit[..., None, None], source.seal, unit)
+    return _Divided(
+        source.source, source.weight, source.head / unit[..., None, None], source.seal, unit, fills=source.fills
+    )
 
 
 def _divided_rows(rows: Rows, unit: Array) -> Rows:

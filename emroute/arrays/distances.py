@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from emroute import backend as backends
-from emroute.arrays.creation import constant, swap
+from emroute.arrays.creation import swap
 from emroute.arrays.functions import eps
 from emroute.arrays.tracing import either
 from emroute.backend import Array
@@ -64,6 +64,6 @@ def alike(centres: Array) -> Array:
     xp, k = backends.namespace(centres), centres.shape[-2]
     square = xp.vecdot(centres, centres)
     between = square[..., None, :] + square[..., None] - 2 * xp.matmul(centres, swap(centres))
-    other = constant(~np.eye(k, dtype=bool), like=between > 0)
+    other = backends.get(centres).from_numpy(~np.eye(k, dtype=bool), centres)
     blurred = between <= _BLUR * eps(between) * xp.max(square, axis=-1)[..., None, None]
     return xp.astype(xp.any(blurred & other, axis=(-2, -1)), centres.dtype)

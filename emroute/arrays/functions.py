@@ -70,7 +70,7 @@ def normalize(log_joint: Array, *, axis: int, weight: Array | float = 1.0) -> tu
     # tiny responsibilities become 0: products with denormal numbers take a hundred times as long
     share = xp.where(share > tiny(share) / eps(share), share, 0.0)
     total = xp.sum(share, axis=axis, keepdims=True)
-    return share * (weight / xp.where(total == 0, xp.ones_like(total), total)), safe_log(total) + top
+    return share * (weight / xp.where(total == 0, 1.0, total)), safe_log(total) + top
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -121,7 +121,7 @@ def safe_log(x: Array) -> Array:
     """
     xp = namespace(x)
     none = x < tiny(x)
-    return xp.where(none, -xp.inf, xp.log(xp.where(none, xp.ones_like(x), x)))
+    return xp.where(none, -xp.inf, xp.log(xp.where(none, 1.0, x)))
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -154,8 +154,7 @@ def divide(part: Array | float, whole: Array) -> Array:
     """
     xp, size, half = namespace(whole), namespace(whole).abs(whole), -math.log2(tiny(whole)) / 2
     large, small = size > 2.0 ** (half - 3), size < 2.0 ** (3 - half)
-    scale = xp.where(large, xp.full_like(whole, 2.0 ** -(half + 3)), xp.ones_like(whole))
-    scale = xp.where(small, xp.full_like(whole, 2.0 ** (half + 1)), scale)
+    scale = xp.where(small, 2.0 ** (half + 1), xp.where(large, 2.0 ** -(half + 3), xp.ones_like(whole)))
     return (part * scale) / (whole * scale)
 
 
@@ -164,4 +163,4 @@ def ratio(part: Array, whole: Array, otherwise: Array) -> Array:
     """Return `part` over `whole`, and `otherwise` where there is next to nothing to divide by."""
     xp = namespace(part, whole)
     none = whole <= tiny(whole)  # NaN is something
-    return xp.where(none, otherwise, divide(part, xp.where(none, xp.ones_like(whole), whole)))
+    return xp.where(none, otherwise, divide(part, xp.where(none, 1.0, whole)))

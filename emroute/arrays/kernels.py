@@ -10,13 +10,13 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import wraps
+from functools import update_wrapper
 from typing import Any, Protocol
 
 from emroute.arrays.tracing import traced
 from emroute.backend import get
 
-__all__ = ["Form", "fused", "kernel"]
+__all__ = ["Form", "Kernel", "fused", "kernel"]
 
 _DEFAULT: bool | None = {"0": False, "1": True}.get(os.environ.get("EMROUTE_FUSED", ""))
 _wanted: ContextVar[bool | None] = ContextVar("fused", default=_DEFAULT)
@@ -39,7 +39,7 @@ class Form(Protocol):
         ...
 
 
-def _chosen(form: Form, args: tuple[Any, ...]) -> bool:
+def _runs(form: Form, args: tuple[Any, ...]) -> bool:
     wanted = _wanted.get()
     return wanted is not False and form.takes(*args) and (wanted or form.pays(*args))
 
@@ -67,19 +67,25 @@ def fused(wanted: bool | None = True) -> Iterator[None]:
         _wanted.reset(token)
 
 
-def kernel(text: Callable[..., Any]) -> Callable[..., Any]:
-    """Let the form of the same name stand in for a function whose first argument is an array, and which has no options.
+class Kernel:
+    """A function that may have forms."""
 
-    The function itself stays at hand as ``text``.
-    """
-    name = text.__name__
+    def __init__(self, text: Callable[..., Any]) -> None:
+        self.text = text
+        """The function itself."""
+        update_wrapper(self, text)
 
-    @wraps(text)
-    def chosen(*args: Any) -> Any:
-        form = getattr(get(args[0]), "kernels", {}).get(name)
-        if form is None or traced(args[0]) or not _chosen(form, args):
-            return text(*args)
-        return form.run(text, *args)
+    def form(self, *args: Any) -> Form | None:
+        """Return the form that stands in for the function with these arguments, or None."""
+        form = getattr(get(args[0]), "kernels", {}).get(self.text.__name__)
+        return None if form is None or traced(args[0]) or not _runs(form, args) else form
 
-    vars(chosen)["text"] = text
-    return chosen
+    def __call__(self, *args: Any) -> Any:
+        """Do what the function does, in the form that there is."""
+        form = self.form(*args)
+        return self.text(*args) if form is None else form.run(self.text, *args)
+
+
+def kernel(text: Callable[..., Any]) -> Kernel:
+    """Let the form of its name stand in for a function whose first argument is an array, and which has no options."""
+    return Kernel(text)

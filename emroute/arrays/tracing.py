@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from emroute.backend import Array, get, is_array, namespace
 from emroute.capability import Capabilities
 
-__all__ = ["concrete", "either", "traced"]
+__all__ = ["concrete", "either", "on_host", "traced"]
 
 
 @Capabilities(jit=True)
@@ -25,6 +27,14 @@ def concrete(flag: Array) -> bool | None:
     try:
         return bool(flag)
     except (TypeError, RuntimeError):  # jax and torch.func refuse in these two ways
+        return None
+
+
+def on_host(x: Array) -> np.ndarray | None:
+    """Return an array on the host, or None where a compiler is tracing and there are no values yet."""
+    try:
+        return None if traced(x) else get(x).to_numpy(x)
+    except (TypeError, RuntimeError):
         return None
 
 

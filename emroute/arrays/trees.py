@@ -18,9 +18,12 @@ def leaves(tree: Any) -> list[Array]:
     >>> leaves((1, (2, None), 3))
     [1, 2, 3]
     """
-    if isinstance(tree, tuple):
-        return [leaf for branch in tree for leaf in leaves(branch)]
-    return [] if tree is None else [tree]
+    if not isinstance(tree, tuple):
+        return [] if tree is None else [tree]
+    found = []
+    for branch in tree:  # a call for each nest, not for each array
+        found += leaves(branch) if branch is None or isinstance(branch, tuple) else [branch]
+    return found
 
 
 @Capabilities(gradients=True, jit=True, half=True)

@@ -172,7 +172,7 @@ def as_pair(heads: Any, trials: Any) -> tuple[Array, Array]:
         raise InputTypeError("got trials=None with heads in one array; give an array of trials, or their number")
     if is_array(heads) and not is_array(trials):
         backend = backends.get(heads)
-        trials = backend.namespace(heads).broadcast_to(backend.from_numpy(np.asarray(trials), heads), heads.shape)
+        trials = backend.from_numpy(np.broadcast_to(np.asarray(trials), heads.shape), heads)
     return heads, trials
 
 

@@ -30,6 +30,10 @@ class Covariance(ABC):
         """Whether differences to the means cost less than monomials."""
         return False
 
+    def fuses(self, spread: Spread, z: Array, means: Array) -> bool:
+        """Whether a fused form of differences costs less than monomials."""
+        return False
+
     @abstractmethod
     def monomials(self, z: Array) -> Array:
         """The functions of z in which the log-densities are linear; 1 and z come first."""
@@ -46,21 +50,24 @@ class Covariance(ABC):
         """Sums of the monomials weighted by `shares` ``(..., k, n)``, which add up to `weight` ``(..., n)``."""
         return (backends.namespace(shares).matmul(shares, swap(monomials)),)
 
-    def sums_about_means(self, gaps: Array, shares: Array) -> tuple[Array, ...]:
-        """Return the same of differences ``(..., k, d, n)`` in place of z."""
-        return (backends.namespace(gaps).matmul(self.monomials(gaps), shares[..., None])[..., 0],)
+    @abstractmethod
+    def sums_about_means(self, z: Array, means: Array, shares: Array) -> tuple[Array, ...]:
+        """Return the same of the differences to means ``(..., k, d)`` in place of z."""
 
     @abstractmethod
     def unpack(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
         """Weight ``(..., k)``, first moments ``(..., k, d)`` and second moments from sums."""
 
     @abstractmethod
-    def squares(self, spread: Spread, gaps: Array) -> Array:
-        """Squared Mahalanobis lengths ``(..., k, n)`` of differences ``(..., k, d, n)``."""
+    def squares(self, spread: Spread, z: Array, means: Array) -> Array:
+        """Squared Mahalanobis lengths ``(..., k, n)`` of the differences to means ``(..., k, d)``."""
 
     @abstractmethod
     def covariances_from(self, counts: Array, shift: Array, second: Array) -> Array:
-        """Covariances about the means, `shift` from where the second moments are taken; `counts` are positive."""
+        """Covariances about the means, `shift` from where the second moments are taken.
+
+        `counts` are positive, but where one covariance is shared.
+        """
 
     @abstractmethod
     def decompose(

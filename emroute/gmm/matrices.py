@@ -7,8 +7,9 @@ from functools import cache
 import numpy as np
 
 from emroute import backend as backends
-from emroute.arrays.creation import constant, swap
+from emroute.arrays.creation import swap
 from emroute.backend import Array
+from emroute.gmm.differences import full_moments, full_squares
 from emroute.gmm.kind import Covariance, ones_and
 from emroute.gmm.spread import Spread, diagonal, inverse, least, truncated
 
@@ -18,6 +19,7 @@ __all__ = ["Full", "Tied"]
 # thread, 6,000 and 20,000 rows: they are level at d = 8 for k of 1 and 2, at 40 for 8, at 70 for 16, at 190 for 32
 # (float32 alike); at d = 128 differences take a tenth of the time for k of 1 and 2, half for 8.
 _NARROW_ROWS, _PER_COMPONENT = 16, 6
+_FUSED_ROWS = 40  # numba, k = 16: fused differences are level with monomials at d = 32, twice as fast at 64
 _WIDE_ROWS = 256  # whatever k is, monomials of a block of 512 rows would fill 134 MB
 
 
@@ -34,6 +36,21 @@ def _pairs(d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return i, j, i * d + j, place.ravel()
 
 
+def _packed(number: Array, vector: Array, matrix: Array) -> Array:
+    """A number, a vector and the upper triangle of a matrix in the order of the products of (1, z) with itself."""
+    xp, d = backends.namespace(matrix), matrix.shape[-1]
+    flat = backends.get(matrix).from_numpy(_pairs(d)[2], matrix)
+    upper = xp.take(xp.reshape(matrix, (*matrix.shape[:-2], d * d)), flat, axis=-1)
+    return xp.concat([number[..., None], vector, upper], axis=-1)
+
+
+@cache
+def _halved(d: int) -> np.ndarray:
+    """What a quadratic form counts each entry of a packed matrix: those on the diagonal half."""
+    i, j, _, _ = _pairs(d)
+    return np.concatenate([np.ones(d + 1), np.where(i == j, 0.5, 1.0)])
+
+
 class Full(Covariance):
     """A matrix for each component: ``(..., k, d, d)``. Monomials are the products of (1, z) with itself."""
 
@@ -46,6 +63,9 @@ class Full(Covariance):
     def plain(self, k: int, d: int) -> bool:
         return d >= max(_NARROW_ROWS, min(_PER_COMPONENT * k, _WIDE_ROWS))
 
+    def fuses(self, spread: Spread, z: Array, means: Array) -> bool:
+        return means.shape[-1] >= _FUSED_ROWS and full_squares.form(z, means, spread.factors) is not None
+
     def monomials(self, z: Array) -> Array:
         z = ones_and(z)
         xp, backend = backends.namespace(z), backends.get(z)
@@ -56,38 +76,26 @@ class Full(Covariance):
         return products
 
     def natural_parameters(self, means: Array, spread: Spread, offset: Array) -> Array:
-        """The matrix of the quadratic form in (1, z), its upper triangle with off-diagonal entries doubled."""
+        """The quadratic form in (1, z); of the precisions, entries off the diagonal stand for two."""
         xp, backend = backends.namespace(means), backends.get(means)
-        d = means.shape[-1]
         precision = xp.matmul(swap(spread.factors), spread.factors)
-        linear = xp.matmul(precision, means[..., None])
-        constant_term = 2 * offset - xp.sum(linear[..., 0] * means, axis=-1)
-        top = xp.concat([constant_term[..., None, None], swap(linear)], axis=-1)
-        form = xp.concat([top, xp.concat([linear, -precision], axis=-1)], axis=-2)
-        i, j, flat, _ = _pairs(d + 1)
-        form = xp.reshape(form, (*form.shape[:-2], (d + 1) ** 2))
-        upper = xp.take(form, backend.from_numpy(flat, means), axis=-1)
-        return upper * constant(np.where(i == j, 0.5, 1.0), like=means)
+        linear = xp.matmul(precision, means[..., None])[..., 0]
+        at_zero = offset - 0.5 * xp.sum(linear * means, axis=-1)
+        return _packed(at_zero, linear, -precision) * backend.from_numpy(_halved(means.shape[-1]), means)
 
-    def sums_about_means(self, gaps: Array, shares: Array) -> tuple[Array, ...]:
-        xp, backend = backends.namespace(gaps), backends.get(gaps)
-        first = xp.matmul(gaps, shares[..., None])
-        weighted = gaps * xp.sqrt(shares)[..., None, :]  # of a matrix with itself BLAS computes one triangle
-        top = xp.concat([xp.sum(shares, axis=-1)[..., None, None], swap(first)], axis=-1)
-        square = xp.concat([top, xp.concat([first, xp.matmul(weighted, swap(weighted))], axis=-1)], axis=-2)
-        flat = backend.from_numpy(_pairs(square.shape[-1])[2], gaps)
-        return (xp.take(xp.reshape(square, (*square.shape[:-2], -1)), flat, axis=-1),)
+    def sums_about_means(self, z: Array, means: Array, shares: Array) -> tuple[Array, ...]:
+        counts = backends.namespace(shares).sum(shares, axis=-1)
+        return (_packed(counts, *full_moments(z, means, shares)),)
 
     def unpack(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
         (packed,) = sums
-        place = backends.get(packed).from_numpy(_pairs(d + 1)[3], packed)
+        place = backends.get(packed).from_numpy(_pairs(d)[3], packed)
         xp = backends.namespace(packed)
-        square = xp.reshape(xp.take(packed, place, axis=-1), (*packed.shape[:-1], d + 1, d + 1))
-        return packed[..., 0], packed[..., 1 : d + 1], square[..., 1:, 1:]
+        second = xp.reshape(xp.take(packed[..., d + 1 :], place, axis=-1), (*packed.shape[:-1], d, d))
+        return packed[..., 0], packed[..., 1 : d + 1], second
 
-    def squares(self, spread: Spread, gaps: Array) -> Array:
-        xp = backends.namespace(gaps)
-        return xp.sum(xp.matmul(spread.factors, gaps) ** 2, axis=-2)
+    def squares(self, spread: Spread, z: Array, means: Array) -> Array:
+        return full_squares(z, means, spread.factors)[0]
 
     def covariances_from(self, counts: Array, shift: Array, second: Array) -> Array:
         return second / counts[..., None, None] - _outer(shift, shift)
@@ -144,17 +152,15 @@ class Tied(Covariance):
         scatter = xp.broadcast_to(scatter, (*shares.shape[:-2], *scatter.shape[-2:]))  # restarts share z
         return *super().sums_about_centre(monomials, shares, z, weight), scatter
 
-    def sums_about_means(self, gaps: Array, shares: Array) -> tuple[Array, ...]:
-        xp, weighted = backends.namespace(gaps), gaps * shares[..., None, :]
-        first = xp.concat([xp.sum(shares, axis=-1)[..., None], xp.sum(weighted, axis=-1)], axis=-1)
-        return first, xp.sum(xp.matmul(weighted, swap(gaps)), axis=-3)
+    def sums_about_means(self, z: Array, means: Array, shares: Array) -> tuple[Array, ...]:
+        xp, (first, second) = backends.namespace(z), full_moments(z, means, shares)
+        return xp.concat([xp.sum(shares, axis=-1)[..., None], first], axis=-1), xp.sum(second, axis=-3)
 
     def unpack(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
         return sums[0][..., 0], sums[0][..., 1:], sums[1]
 
-    def squares(self, spread: Spread, gaps: Array) -> Array:
-        xp = backends.namespace(gaps)
-        return xp.sum(xp.matmul(spread.factors[..., None, :, :], gaps) ** 2, axis=-2)
+    def squares(self, spread: Spread, z: Array, means: Array) -> Array:
+        return full_squares(z, means, spread.factors[..., None, :, :])[0]
 
     def covariances_from(self, counts: Array, shift: Array, second: Array) -> Array:
         xp = backends.namespace(shift)

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from emroute import backend as backends
+from emroute._engine.once import once
 from emroute._engine.options import Options
 from emroute._engine.restarts import climb_restarts
 from emroute._engine.starts import draw_starts
 from emroute._engine.units import Unit
 from emroute.arrays.creation import full
 from emroute.arrays.functions import eps
-from emroute.backend import Array, compiled
+from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.data import Rows, Stream
 from emroute.em import Fit
@@ -23,6 +24,7 @@ from emroute.errors import tell
 from emroute.fitting import at_points, finite_moments, open_checked
 from emroute.gmm.covariance import COVARIANCES
 from emroute.gmm.model import GaussianModel, Params, begin
+from emroute.gmm.spare import with_spare, without_spare
 from emroute.gmm.spread import Spread
 from emroute.gmm.start import from_init, standard
 from emroute.gmm.width import widths
@@ -55,12 +57,12 @@ class GaussianMixture(Mixture):
     @property
     def means(self) -> Array:
         """``(..., k, d)``: the components' means."""
-        return self.params.means * self.params.scale[..., None, :] + self.params.centre[..., None, :]
+        return once(backends.get(self.weights), GaussianModel.means, self.model)(self.params)
 
     @property
     def covariances(self) -> Array:
         """Full ``(..., k, d, d)``, tied ``(..., d, d)``, diag ``(..., k, d)``, spherical ``(..., k)``."""
-        return self.model.covariance.scaled(self.params.spread.covariances, self.params.scale)
+        return once(backends.get(self.weights), GaussianModel.covariances, self.model)(self.params)
 
     @property
     def floored(self) -> Array:
@@ -83,7 +85,7 @@ class GaussianMixture(Mixture):
 
         Its likelihood gains nothing from how low the floor is, so models can be compared by it.
         """
-        params = compiled(backends.get(self.weights), GaussianModel.widen, self.model)(self.params)
+        params = once(backends.get(self.weights), GaussianModel.widen, self.model)(self.params)
         return replace(self, params=params)
 
     @property
@@ -110,7 +112,7 @@ class GaussianMixture(Mixture):
         k, d = means.shape[-2:] if means.ndim > 1 else (1, 1)
         nothing = full((d,), 0, like=means)
         backend = backends.get(means)
-        params = compiled(backend, begin, model, k)(nothing, nothing + 1, nothing[..., 0], nothing + 1)
+        params = once(backend, begin, model, k)(nothing, nothing + 1, nothing[..., 0], nothing + 1)
         params = from_init(model, params, (weights, means, covariances))
         spread = params.spread
         return cls.unfitted(model, params._replace(spread=spread._replace(floored=0 * spread.floored)))
@@ -249,7 +251,10 @@ def fit_model(model: GaussianModel, x: Any, n_components: int, floor: float, opt
     else:
         points = _points(model, params, source, options)
         source, params = at_points(model, params, source, points, options)
-    return GaussianMixture(model, *climb_restarts(model, params, source, options, unit))
+    if not options.watched:
+        params = with_spare(model, params, source)
+    fit = climb_restarts(model, params, source, options, unit)
+    return GaussianMixture(model, *fit._replace(params=without_spare(model, fit.params, n_components)))
 
 
 def prepare(
@@ -260,7 +265,7 @@ def prepare(
     source, unit = open_checked(x, sample_weight, k, "n_components")
     moments = finite_moments(source)
     floor = max(floor, (64 * eps(moments.mean)) ** 2)  # what keeps numbers finite
-    start = compiled(backends.get(moments.mean), standard, model, k)
+    start = once(backends.get(moments.mean), standard, model, k)
     return source, start(moments, *widths(source), floor), unit
 
 

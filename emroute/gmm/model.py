@@ -18,7 +18,7 @@ import numpy as np
 from emroute import backend as backends
 from emroute.arrays.creation import constant, full, itemsize, swap
 from emroute.arrays.functions import eps, normalize, safe_log, tiny
-from emroute.arrays.tracing import either
+from emroute.arrays.tracing import concrete, either
 from emroute.backend import Array
 from emroute.data import Rows
 from emroute.family import Statistics, posterior, share
@@ -82,13 +82,14 @@ class GaussianModel:
 
     def expect(self, params: Params, x: Array, sample_weight: Array) -> Statistics:
         """E-step: about the common centre where that is cheap and loses no digits, else about each component's mean."""
-        if self.plain(params):
-            return self._about_means(params, standardize(params, x), sample_weight)
+        z = standardize(params, x)
+        if self.plain(params) or self.covariance.fuses(params.spread, z, params.means):
+            return self._about_means(params, z, sample_weight)
         return either(
             backends.namespace(x).any(params.narrow > 0),
             lambda z: self._about_means(params, z, sample_weight),
             lambda z: self._about_centre(params, z, sample_weight),
-            standardize(params, x),
+            z,
         )
 
     def _about_centre(self, params: Params, z: Array, sample_weight: Array) -> Statistics:
@@ -101,22 +102,21 @@ class GaussianModel:
         return Statistics(sums, xp.sum(sample_weight * log_prob, axis=-1))
 
     def _about_means(self, params: Params, z: Array, sample_weight: Array) -> Statistics:
-        xp, gaps = backends.namespace(z), z[..., None, :, :] - params.means[..., None]
-        shares, log_norm = normalize(self._joint(params, gaps), axis=-2, weight=sample_weight[..., None, :])
-        return self._gather(params, gaps, shares, xp.sum(sample_weight * log_norm[..., 0, :], axis=-1))
+        xp = backends.namespace(z)
+        shares, log_norm = normalize(self._joint(params, z), axis=-2, weight=sample_weight[..., None, :])
+        return self._gather(params, z, shares, xp.sum(sample_weight * log_norm[..., 0, :], axis=-1))
 
-    def _gather(self, params: Params, gaps: Array, shares: Array, log_likelihood: Array) -> Statistics:
-        if not self.plain(params):  # in a batch, other problems may be the narrow ones
-            gaps = gaps + (params.means - self.reference(params))[..., None]
-        return Statistics(self.covariance.sums_about_means(gaps, shares), log_likelihood)
+    def _gather(self, params: Params, z: Array, shares: Array, log_likelihood: Array) -> Statistics:
+        # in a batch, other problems may be the narrow ones
+        return Statistics(self.covariance.sums_about_means(z, self.reference(params), shares), log_likelihood)
 
     def reference(self, params: Params) -> Array:
         """The point about which each component's moments are taken, ``(..., k, d)``."""
         return params.means if self.plain(params) else params.narrow[..., None, None] * params.means
 
-    def _joint(self, params: Params, gaps: Array) -> Array:
-        """log w_k N(x | k) from differences of z to the means, ``(..., k, n)``."""
-        squares = self.covariance.squares(params.spread, gaps)
+    def _joint(self, params: Params, z: Array) -> Array:
+        """log w_k N(x | k), by differences of z to the means, ``(..., k, n)``."""
+        squares = self.covariance.squares(params.spread, z, params.means)
         return offset(params)[..., None] - squares / 2
 
     def maximize(self, statistics: Statistics, params: Params) -> Params:
@@ -124,12 +124,13 @@ class GaussianModel:
         counts, first, second = self.covariance.unpack(statistics.sums, params.means.shape[-1])
         xp = backends.namespace(counts)
         held = counts > tiny(counts) / eps(counts)
-        safe = xp.where(held, counts, xp.ones_like(counts))
-        old = self.reference(params)
-        means = xp.where(held[..., None], old + first / safe[..., None], params.means)
-        shift = xp.where(held[..., None], first / safe[..., None], xp.zeros_like(first))
-        spread = self.decompose(self.covariance.covariances_from(safe, shift, second), params, params.spread.bound)
-        if self.covariance_type != "tied":
+        safe = xp.where(held, counts, 1.0)
+        shift = xp.where(held[..., None], first / safe[..., None], 0.0)
+        means = xp.where(held[..., None], self.reference(params) + shift, params.means)
+        shared = self.covariance_type == "tied"  # by all rows, whose number is no more for a component without any
+        covariances = self.covariance.covariances_from(counts if shared else safe, shift, second)
+        spread = self.decompose(covariances, params, params.spread.bound)
+        if not shared:
             spread = _keep(held, spread, params.spread)
         return self.complete(params._replace(weights=share(counts), means=means, spread=spread))
 
@@ -153,6 +154,14 @@ class GaussianModel:
         error = eps(far) * xp.max(far / params.spread.narrowest, axis=-1)
         narrow = xp.astype(error > _TOLERATED[itemsize(far)], far.dtype)
         return params._replace(natural=natural, narrow=narrow)
+
+    def means(self, params: Params) -> Array:
+        """Means, in the users' coordinates."""
+        return params.means * params.scale[..., None, :] + params.centre[..., None, :]
+
+    def covariances(self, params: Params) -> Array:
+        """Covariances, in the users' coordinates."""
+        return self.covariance.scaled(params.spread.covariances, params.scale)
 
     def widen(self, params: Params) -> Params:
         """Give floored components no variance below D, the floor's unit."""
@@ -180,8 +189,7 @@ class GaussianModel:
 
     def gather(self, params: Params, x: Array, shares: Array, log_likelihood: Array) -> Statistics:
         """Moments under given responsibilities ``(..., k, n)``."""
-        gaps = standardize(params, x)[..., None, :, :] - params.means[..., None]
-        return self._gather(params, gaps, shares, log_likelihood)
+        return self._gather(params, standardize(params, x), shares, log_likelihood)
 
     def points(self, params: Params, x: Array) -> Array:
         """Coordinates of unit variance, ``(..., n, d)``, in which starts are drawn."""
@@ -208,7 +216,7 @@ class GaussianModel:
         return self._joint_of(params._replace(weights=backends.namespace(x).ones_like(params.weights)), x)
 
     def _joint_of(self, params: Params, x: Array) -> Array:
-        return self._joint(params, standardize(params, x)[..., None, :, :] - params.means[..., None])
+        return self._joint(params, standardize(params, x))
 
     def check(self, params: Params, rows: Rows) -> None:
         """Raise an error for data that cannot be scored."""
@@ -223,7 +231,10 @@ class GaussianModel:
 
 
 def _keep(held: Array, new: Spread, old: Spread) -> Spread:
+    """`new` where components are held, else `old`."""
     xp = backends.namespace(held)
+    if concrete(xp.all(held)):
+        return new
 
     def choose(a: Array, b: Array) -> Array:
         wide = max(0, a.ndim - held.ndim)
@@ -242,18 +253,21 @@ def offset(params: Params) -> Array:
     xp, d = backends.namespace(params.means), params.means.shape[-1]
     jacobian = xp.sum(xp.log(params.scale), axis=-1)[..., None]
     # the log of 0 is below every density, yet finite: coefficients are multiplied and compared
-    log_weights = xp.clip(safe_log(params.weights), -xp.finfo(params.weights.dtype).max / 8)
+    log_weights = xp.clip(safe_log(params.weights), -xp.finfo(params.weights.dtype).max / 8, None)
     return log_weights + params.spread.log_det / 2 - jacobian - d * np.log(2 * np.pi).item() / 2
 
 
 def begin(model: GaussianModel, k: int, centre: Array, scale: Array, floor: Array, reach: Array) -> Params:
-    """Equal weights, means at the centre, covariances of the data's extent: what a component without data keeps."""
+    """Equal weights, means at the centre, covariances of the data's extent: what a component without data keeps.
+
+    What `GaussianModel.complete` derives is missing; it is added with the means of the start.
+    """
     batch, d = tuple(centre.shape[:-1]), centre.shape[-1]
     variances = full((*batch, k, d), 1, like=centre) * reach[..., None, :] ** 2
     spread = model.covariance.uncorrelated(variances, floor, model.resolution(centre, d))
     spread = spread._replace(floored=0 * spread.floored)
     weights, means = full((*batch, k), 1 / k, like=centre), full((*batch, k, d), 0, like=centre)
-    return model.complete(Params(weights, means, spread, weights, floor, centre, scale, floor, reach))
+    return Params(weights, means, spread, weights[..., None], floor, centre, scale, floor, reach)
 
 
 def unit(model: GaussianModel, d: int, *, like: Array) -> Array:

@@ -11,10 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emroute import backend as backends
+from emroute._engine.once import once
 from emroute._engine.reduce import e_step_over
+from emroute._engine.rows import cut
 from emroute.arrays.creation import one_hot, swap
 from emroute.arrays.functions import eps
-from emroute.backend import Array, compiled
+from emroute.backend import Array
 from emroute.data import open_source
 from emroute.family import Statistics
 from emroute.gmm.mixture import GaussianMixture, prepare
@@ -62,9 +64,10 @@ def one_step(
 ) -> GaussianMixture:
     """Return the mixture that an M-step makes of rows ``(n, d)`` and labels ``(n,)`` or responsibilities ``(n, k)``."""
     rows, params, _ = prepare(model, x, n_components, sample_weight, 0.0)
-    source = open_source((x, known), rows.weight, (1, known.ndim - 1))
+    weight = None if rows.weight is None else cut(rows.weight, rows.n, 0)
+    source = open_source((x, known), weight, (1, known.ndim - 1)).filled()
     statistics = e_step_over(_Assigned(model), params, source, ())
-    maximize = compiled(backends.get(x), type(model).maximize, model)
+    maximize = once(backends.get(x), type(model).maximize, model)
     return GaussianMixture.unfitted(model, maximize(statistics, params))
 
 
@@ -80,8 +83,12 @@ def triangular(mixture: GaussianMixture) -> Array:
     The factors F of the precisions F'F are there already: U' is the triangle of F = Q U', which exists where a
     Cholesky factor of the covariances fails.
     """
-    factors, scale, covariance = mixture.params.spread.factors, mixture.params.scale, mixture.model.covariance
-    if mixture.model.covariance_type not in ("full", "tied"):
+    return once(backends.get(mixture.weights), _triangular, mixture.model)(mixture.params)
+
+
+def _triangular(model: GaussianModel, params: Params) -> Array:
+    factors, scale, covariance = params.spread.factors, params.scale, model.covariance
+    if model.covariance_type not in ("full", "tied"):
         return covariance.scaled(factors**2, 1 / scale) ** 0.5
     xp = backends.namespace(factors)
     rows = scale if covariance.rank == 2 else scale[..., None, :]

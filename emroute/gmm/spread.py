@@ -53,7 +53,7 @@ def inverse(matrices: Array) -> Array:
 def _bound(variances: Array, floor: Array, resolution: float, bound: Array | None = None) -> Array:
     xp, own = backends.namespace(variances), resolution * variances
     own = own if bound is None else xp.maximum(xp.minimum(own, bound), own / 8)  # an eighth is still resolved
-    return xp.maximum(own, xp.zeros_like(own) + floor[..., None])
+    return xp.maximum(own, floor[..., None])
 
 
 def diagonal(variances: Array, floor: Array, resolution: float) -> Spread:
@@ -83,14 +83,13 @@ def truncated(covariances: Array, floor: Array, resolution: float, bound: Array 
     least = xp.min(values, axis=-1)
     values = xp.maximum(values, xp.ones_like(values))
 
-    def power(exponent: float) -> Array:
-        half = vectors * values[..., None, :] ** (exponent / 2)  # of a matrix with itself BLAS computes one triangle
-        return xp.matmul(half, swap(half))
+    def square(half: Array) -> Array:
+        return xp.matmul(half, swap(half))  # of a matrix with itself BLAS computes one triangle
 
     return Spread(
-        power(1.0) * root[..., :, None] * root[..., None, :],
-        power(-0.5) / root[..., None, :],
-        -xp.sum(xp.log(values), axis=-1) - xp.sum(xp.log(bound), axis=-1),
+        square(root[..., :, None] * vectors * values[..., None, :] ** 0.5),
+        square(vectors * values[..., None, :] ** -0.25) / root[..., None, :],
+        -xp.sum(xp.log(values) + xp.log(bound), axis=-1),
         bound,
         xp.min(values, axis=-1),
         xp.sum(values, axis=-1),

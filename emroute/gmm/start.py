@@ -6,10 +6,11 @@ from typing import Any
 
 from emroute import backend as backends
 from emroute._engine.moments import Moments
+from emroute._engine.once import once
 from emroute._engine.problems import align
 from emroute.arrays.creation import swap
 from emroute.arrays.functions import eps, tiny
-from emroute.backend import Array, compiled
+from emroute.backend import Array
 from emroute.errors import InputError
 from emroute.gmm.model import GaussianModel, Params, begin
 from emroute.gmm.width import root_mean_square
@@ -58,10 +59,10 @@ def from_init(model: GaussianModel, params: Params, init: tuple[Any, ...]) -> Pa
     means = as_parameter("means", init[1], like, (k, d), batch)
     covariances = as_parameter("covariances", init[2], like, covariance.shape(k, d), batch)
     if covariance.rank > 1 and covariances.shape[-1] == covariances.shape[-2] and model.covariance_type != "diag":
-        require(symmetric(covariances), lambda: "covariances must be symmetric")
+        require(once(backends.get(covariances), symmetric)(covariances), lambda: "covariances must be symmetric")
     own = (weights, 1), (means, 2), (covariances, covariance.rank)
     own, shared = align(batch, own, (params.centre, params.scale, params.floor, params.reach))
-    params, positive = compiled(backends.get(like), _start, model)(params, own, shared)
+    params, positive = once(backends.get(like), _start, model)(params, tuple(own), shared)
     require(positive, lambda: "covariances must be positive definite; add a small multiple of the identity")
     return params
 
@@ -74,7 +75,9 @@ def symmetric(matrices: Array) -> Array:
     return xp.all(uneven)
 
 
-def _start(model: GaussianModel, params: Params, own: list[Array], shared: tuple[Array, ...]) -> tuple[Params, Array]:
+def _start(
+    model: GaussianModel, params: Params, own: tuple[Array, ...], shared: tuple[Array, ...]
+) -> tuple[Params, Array]:
     """Bring a start into standard coordinates; and whether its covariances are positive definite."""
     weights, means, covariances = own
     centre, scale, floor, reach = shared

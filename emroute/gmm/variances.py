@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from emroute import backend as backends
-from emroute.arrays.diagonal import quadratic, weighted_sum
 from emroute.backend import Array
+from emroute.gmm.differences import diagonal_moments, diagonal_squares
 from emroute.gmm.kind import Covariance, ones_and
 from emroute.gmm.spread import Spread
 
@@ -35,13 +35,12 @@ class Diagonal(Covariance):
     def unpack(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
         return sums[0][..., 0], sums[0][..., 1 : d + 1], sums[0][..., d + 1 :]
 
-    def sums_about_means(self, gaps: Array, shares: Array) -> tuple[Array, ...]:
-        xp = backends.namespace(gaps)
-        count = xp.sum(shares, axis=-1)[..., None]
-        return (xp.concat([count, weighted_sum(gaps, shares), weighted_sum(gaps * gaps, shares)], axis=-1),)
+    def sums_about_means(self, z: Array, means: Array, shares: Array) -> tuple[Array, ...]:
+        xp, moments = backends.namespace(z), diagonal_moments(z, means, shares)
+        return (xp.concat([xp.sum(shares, axis=-1)[..., None], *moments], axis=-1),)
 
-    def squares(self, spread: Spread, gaps: Array) -> Array:
-        return quadratic(spread.factors**2, gaps * gaps)
+    def squares(self, spread: Spread, z: Array, means: Array) -> Array:
+        return diagonal_squares(z, means, spread.factors)[0]
 
     def covariances_from(self, counts: Array, shift: Array, second: Array) -> Array:
         return second / counts[..., None] - shift**2
@@ -91,8 +90,14 @@ class Spherical(Covariance):
     def unpack(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
         return sums[0][..., 0], sums[0][..., 1 : d + 1], sums[0][..., -1]
 
-    def squares(self, spread: Spread, gaps: Array) -> Array:
-        return backends.namespace(gaps).sum((spread.factors[..., None, None] * gaps) ** 2, axis=-2)
+    def sums_about_means(self, z: Array, means: Array, shares: Array) -> tuple[Array, ...]:
+        xp, (first, second) = backends.namespace(z), diagonal_moments(z, means, shares)
+        each = xp.sum(shares, axis=-1)[..., None], first, xp.sum(second, axis=-1, keepdims=True)
+        return (xp.concat([*each], axis=-1),)
+
+    def squares(self, spread: Spread, z: Array, means: Array) -> Array:
+        factors = backends.namespace(means).zeros_like(means) + spread.factors[..., None]
+        return diagonal_squares(z, means, factors)[0]
 
     def covariances_from(self, counts: Array, shift: Array, second: Array) -> Array:
         return (second / counts - backends.namespace(shift).sum(shift**2, axis=-1)) / shift.shape[-1]

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 from emroute import backend as backends
 from emroute.arrays.creation import broadcast
-from emroute.arrays.distances import nearest
+from emroute.arrays.distances import alike, nearest
 from emroute.arrays.kernels import kernel
 from emroute.backend import Array
 
-__all__ = ["Statistics", "assign_rows", "label_rows"]
+__all__ = ["Statistics", "assign_again", "assign_rows", "label_rows"]
 
 
 class Statistics(NamedTuple):
@@ -34,12 +34,33 @@ def assign_rows(z: Array, centroids: Array, alike: Array, weight: Array) -> tupl
     labels, gaps = _differences(z, centroids, xp.any(alike > 0))
     square = xp.vecdot(gaps, gaps)
     share = broadcast(weight, square.shape)
-    present = xp.where(share > 0, square, xp.zeros_like(square))
+    present = xp.where(share > 0, square, 0.0)
     far = xp.argmax(present, axis=-1, keepdims=True)[..., None]
     rows = broadcast(z, gaps.shape)
     farthest = xp.take_along_axis(rows, broadcast(far, (*far.shape[:-1], z.shape[-1])), axis=-2)[..., 0, :]
     counts, sums = (backend.segment_sum(y, labels, k) for y in (share[..., None], share[..., None] * gaps))
     return counts[..., 0], sums, xp.sum(share * square, axis=-1), farthest, xp.max(present, axis=-1)
+
+
+@kernel
+def assign_again(
+    z: Array, centroids: Array, way: Array, weight: Array, labels: Array, bounds: Array
+) -> tuple[Array, ...]:
+    """Return the `Statistics` of rows that were assigned before, and write their new labels and bounds.
+
+    Parameters
+    ----------
+    z, centroids, weight
+        As in `assign_rows`, of one problem.
+    way
+        How far a centroid may have come, from the first step on.
+    labels, bounds
+        ``(n,)``, written to: the nearest centroid of each row, and the least distance to any other when that was last
+        found out, plus the way then; 0 where it is not known. A fused form compares a row with all centroids only if
+        its own is not nearer than that less the way now (Hamerly 2010).
+    """
+    labels[...], bounds[...] = nearest(z, centroids), 0.0
+    return assign_rows.text(z, centroids, alike(centroids), weight)
 
 
 @kernel

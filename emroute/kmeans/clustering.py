@@ -10,22 +10,24 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute._engine.moments import Extent, extent_of
+from emroute._engine.once import once
 from emroute._engine.options import Options
 from emroute._engine.problems import align
 from emroute._engine.restarts import climb_restarts, with_restart_axis
-from emroute._engine.rowwise import each_row
+from emroute._engine.rows import Block, cut, joined
+from emroute._engine.rowwise import each_row, each_row_once
 from emroute._engine.starts import draw_starts
 from emroute._engine.units import in_unit_of_length, out_of_range
 from emroute.arrays.distances import alike
 from emroute.arrays.tracing import concrete
-from emroute.arrays.trees import map_leaves
-from emroute.backend import Array, compiled
+from emroute.backend import Array, compiles
 from emroute.capability import Capabilities
 from emroute.data import Rows, Stream, open_source
 from emroute.em import Fit, Status
 from emroute.errors import InputTypeError, tell
 from emroute.fitting import finite_moments, open_checked
-from emroute.kmeans.model import KMeansModel, Params, Shared
+from emroute.kmeans.assignment import assign_again
+from emroute.kmeans.model import KMeansModel, Params, RememberingModel, Shared
 from emroute.remarks import remarks
 from emroute.validate import as_parameter, check_count, check_floating, check_scored, check_width
 
@@ -96,7 +98,7 @@ class KMeans:
         return self._each(KMeansModel.distances, x)
 
     def _each(self, method: Callable[..., Any], x: Array) -> Any:
-        rows = open_source(x, None, (1,))
+        rows = open_source(x, None, (1,)).filled()
         if isinstance(rows, Stream):
             raise InputTypeError("got a source of chunks, expected an array; call this for each chunk")
         check_floating("x", self.params.centroids, *rows.arrays)
@@ -195,7 +197,7 @@ def cluster(x: Any, n_clusters: int, options: Options, shift_tol: float = 0.0) -
     unit = backends.namespace(scatter).ones_like(scatter) if factor is None else factor
     shared = Shared(centre, scatter, shift_tol / unit / unit, unit)
     if options.draws:
-        centroids = draw_starts(model, _start(centre[..., None, :], shared), rows, k, options)
+        centroids = draw_starts(model, shared, rows, k, options)
     else:
         centroids = as_parameter("starting centroids", options.init, centre, (k, centre.shape[-1]), rows.batch)
         centroids = centroids / unit[..., None, None] - centre[..., None, :]
@@ -203,16 +205,29 @@ def cluster(x: Any, n_clusters: int, options: Options, shift_tol: float = 0.0) -
     if options.n_init > 1:
         source, shared = with_restart_axis(rows, shared, len(rows.batch))
     (centroids,), shared = align(tuple(shared.unit.shape), [(centroids, 2)], shared)
-    start = compiled(backends.get(centre), _start)(centroids, shared)
+    start = once(backends.get(centre), _start)(centroids, shared)
     unit_of_inertia = weight_unit * length * length
+    if unit_of_inertia.exponent is None and (memory := _memory(start, source)):
+        source = replace(rows, block=Block((*rows.arrays, *memory), rows.weight))
+        found = climb_restarts(RememberingModel(centred), start, source, options, unit_of_inertia)
+        return KMeans(model, found.params, memory[0], -found.objective, found.trace, found.n_iter, found.status)
     found = climb_restarts(model, start, source, options, unit_of_inertia)
-    labels, square = _assigned(model, found, rows)
-    weighted = square if rows.weight is None else square * rows.weight
-    inertia = backends.namespace(square).sum(weighted, axis=-1)
+    labels, inertia = _assigned(model, found, rows)
     told = unit_of_inertia.restore(inertia)
     tell(out_of_range(told, inertia))
     model = replace(model, scaled=factor is not None)
     return KMeans(model, found.params, labels, told, found.trace, found.n_iter, found.status)
+
+
+def _memory(start: Params, source: Rows | Stream) -> tuple[Array, Array] | None:
+    """Labels and bounds for rows to be assigned again and again; None where there is no form to use them."""
+    if isinstance(source, Stream) or start.way.ndim or compiles(backends.get(start.way)):
+        return None
+    (x,), xp = source.arrays, backends.namespace(start.way)
+    bounds = xp.zeros_like(x[:, 0])
+    memory = xp.astype(bounds, xp.int64), bounds
+    form = assign_again.form(x, start.centroids, start.way, bounds, *memory)
+    return None if form is None else memory
 
 
 def _about_centre(rows: Rows | Stream, extent: Extent) -> tuple[bool, Array, Array]:
@@ -232,14 +247,20 @@ def _about_centre(rows: Rows | Stream, extent: Extent) -> tuple[bool, Array, Arr
 
 
 def _start(centroids: Array, shared: Shared) -> Params:
-    return Params(centroids, alike(centroids), *shared)
+    return Params(centroids, 0 * centroids[..., 0, 0], alike(centroids), *shared)
 
 
 def _assigned(model: KMeansModel, fit: Fit, source: Rows | Stream) -> tuple[Array, Array]:
-    """Labels and squared distances of all rows."""
-    batch = tuple(fit.objective.shape)
-    if isinstance(source, Rows):
-        return each_row(KMeansModel.assign, model, fit.params, source, batch)
-    parts = [each_row(KMeansModel.assign, model, fit.params, rows, batch) for rows in source]
-    xp = backends.namespace(fit.objective)
-    return map_leaves(lambda *pieces: xp.concat(list(pieces), axis=-1), *parts)
+    """Labels of all rows, and the inertia."""
+    batch, xp = tuple(fit.objective.shape), backends.namespace(fit.objective)
+    labels, inertias = [], []
+    for rows in [source] if isinstance(source, Rows) else source:
+        found, square = each_row_once(KMeansModel.assign, model, fit.params, rows, batch)
+        labels.append(cut(found, rows.n, len(batch)))
+        inertias.append(once(backends.get(square), _sum)(square, rows.counted.weight))
+    inertia = inertias[0] if len(inertias) == 1 else xp.sum(xp.stack(inertias), axis=0)
+    return joined(labels, -1), inertia
+
+
+def _sum(square: Array, weight: Array | None) -> Array:
+    return backends.namespace(square).sum(square if weight is None else square * weight, axis=-1)

@@ -17,12 +17,12 @@ from emroute import backend as backends
 from emroute._engine.nests import map_blocks, where_leading
 from emroute.arrays.creation import itemsize
 from emroute.arrays.distances import alike, distances
-from emroute.arrays.functions import eps, ratio
+from emroute.arrays.functions import eps
 from emroute.arrays.tracing import concrete
 from emroute.backend import Array
-from emroute.kmeans.assignment import Statistics, assign_rows, label_rows
+from emroute.kmeans.assignment import Statistics, assign_again, assign_rows, label_rows
 
-__all__ = ["KMeansModel", "Params", "Shared", "Statistics"]
+__all__ = ["KMeansModel", "Params", "RememberingModel", "Shared", "Statistics"]
 
 
 class Shared(NamedTuple):
@@ -41,6 +41,8 @@ class Params(NamedTuple):
     """Centroids about a centre; the last four are as in `Shared`."""
 
     centroids: Array
+    way: Array
+    """``(...,)``: how far a centroid may have come, the largest shifts of all steps added up."""
     alike: Array
     """``(...,)``: 1 where products cannot tell some two centroids apart, so that the next labels take differences."""
     centre: Array
@@ -86,22 +88,24 @@ class KMeansModel:
     def maximize(self, statistics: Statistics, params: Params) -> Params:
         """Move centroids to the means of their rows, and the first that has none to the farthest row."""
         (counts, sums, _, farthest, distance), xp = statistics, backends.namespace(statistics.counts)
-        shift = ratio(sums, counts[..., None], xp.zeros_like(sums))
+        shift = sums / xp.where(counts > 0, counts, 1.0)[..., None]
         # shifts within the rounding of the rows are ignored, or centroids at rest would never stop
         rounding = 16 * eps(sums) * xp.sqrt(params.scatter / xp.sum(counts, axis=-1))
-        shift = xp.where(xp.abs(shift) > rounding[..., None, None], shift, xp.zeros_like(shift))
+        shift = xp.where(xp.abs(shift) > rounding[..., None, None], shift, 0.0)
         empty = xp.astype(counts <= 0, counts.dtype)
         moved = (empty * xp.cumulative_sum(empty, axis=-1) == 1) & (distance > 0)[..., None]
         going = (xp.sum(shift * shift, axis=(-2, -1)) > params.shift_tol) | xp.any(moved, axis=-1)
-        shift = xp.where(going[..., None, None], shift, xp.zeros_like(shift))
+        shift = xp.where(going[..., None, None], shift, 0.0)
         centroids = xp.where(moved[..., None], farthest[..., None, :], params.centroids + shift)
-        return params._replace(centroids=centroids, alike=alike(centroids))
+        shift = centroids - params.centroids
+        way = params.way + xp.sqrt(xp.max(xp.sum(shift * shift, axis=-1), axis=-1))
+        return params._replace(centroids=centroids, way=way, alike=alike(centroids))
 
     def objective(self, statistics: Statistics, params: Params) -> Array:
         """Minus the inertia."""
         return -statistics.inertia
 
-    def points(self, params: Params, x: Array) -> Array:
+    def points(self, params: Params | Shared, x: Array) -> Array:
         """Rows about the centre, in the unit."""
         x = x / params.unit[..., None, None] if self.scaled else x
         return x - params.centre[..., None, :] if self.centred else x
@@ -126,3 +130,20 @@ class KMeansModel:
         positive = square > 0
         root = xp.where(positive, xp.sqrt(xp.where(positive, square, xp.ones_like(square))), xp.zeros_like(square))
         return root * params.unit[..., None, None] if self.scaled else root
+
+
+@dataclass(frozen=True)
+class RememberingModel(KMeansModel):
+    """The same of rows that come with what the last E-step found, which this one writes anew: ``(x, labels, bounds)``.
+
+    Where a library compiles, and in batches, nothing is remembered.
+    """
+
+    ranks = (1, 0, 0)
+
+    def expect(self, params: Params, x: tuple[Array, Array, Array], sample_weight: Array) -> Statistics:
+        """Assign rows to their nearest centroids, and compare only those that may have another than before."""
+        rows, *memory = x
+        return Statistics(
+            *assign_again(self.points(params, rows), params.centroids, params.way, sample_weight, *memory)
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from emroute import backend as backends
-from emroute.arrays.functions import normalize, ratio, safe_log, tiny
+from emroute.arrays.functions import normalize, safe_log, tiny
 from emroute.arrays.tracing import concrete
 from emroute.backend import Array
 from emroute.capability import Capabilities
@@ -51,4 +51,5 @@ def _odds(log_prob: Array, log_norm: Array, where: Array) -> Array:
 def share(counts: Array) -> Array:
     """Mixing weights from the weight each component answers for."""
     xp = backends.namespace(counts)
-    return ratio(counts, xp.sum(counts, axis=-1, keepdims=True), counts)
+    total = xp.sum(counts, axis=-1, keepdims=True)
+    return counts / xp.where(total == 0, 1.0, total)

@@ -16,7 +16,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from emroute import backend as backends
 from emroute._engine.history import trim
+from emroute._engine.once import once
 from emroute._engine.restarts import best_of
+from emroute._engine.rows import joined
 from emroute.arrays.functions import eps
 from emroute.backend import Array
 from emroute.em import Fit
@@ -162,13 +164,12 @@ class MixtureEstimator(DensityMixin, Estimator):
             fit = Fit(mixture.params, mixture.log_likelihood, mixture.trace, mixture.n_iter, mixture.status)
             mixture = type(mixture)(mixture.model, *trim(best_of(fit), self.max_iter))
         if mixture.converged and int(mixture.n_iter) < self.max_iter:
-            xp = backends.namespace(mixture.trace)
             last = self._climb(x, weight, self._parameters(self._sound(mixture)), tol=self.tol, max_iter=1)
             mixture = replace(
                 mixture,
                 params=last.params,
                 log_likelihood=last.log_likelihood,
-                trace=xp.concat([mixture.trace, last.trace[1:]]),
+                trace=joined([mixture.trace, last.trace[1:]], 0),
                 n_iter=mixture.n_iter + last.n_iter,
             )
         return mixture
@@ -205,8 +206,8 @@ class MixtureEstimator(DensityMixin, Estimator):
     def score(self, X: Any, y: None = None, sample_weight: Any = None) -> float:  # type: ignore[override]
         """Mean log-density of a row, weighted where weights are given."""
         log_prob = self.score_samples(X)
-        xp, weight = backends.namespace(log_prob), as_weight(sample_weight, log_prob)
-        return as_number(xp.mean(log_prob) if weight is None else xp.sum(weight * log_prob) / xp.sum(weight))
+        weight = as_weight(sample_weight, log_prob)
+        return as_number(once(backends.get(log_prob, weight), _mean)(log_prob, weight))
 
     def bic(self, X: Any) -> float:
         """Bayesian information criterion: the lower, the better."""
@@ -241,6 +242,11 @@ class MixtureEstimator(DensityMixin, Estimator):
         if n_samples < 1:
             raise InputError(f"Invalid value for 'n_samples': {n_samples}; expected at least 1")
         return mixture.sample(n_samples, rng=generator(self.random_state), **options)
+
+
+def _mean(x: Array, weight: Array | None) -> Array:
+    xp = backends.namespace(x)
+    return xp.mean(x) if weight is None else xp.sum(weight * x) / xp.sum(weight)
 
 
 def as_start(name: str, value: Any, like: Array, shape: tuple[int, ...]) -> Array | None:

@@ -14,7 +14,7 @@ from emroute.arrays.kernels import fused
 from emroute.backend import Array, Backend
 from emroute.errors import BackendError, InputError
 
-__all__ = ["NUMPY", "Place", "places", "with_fused"]
+__all__ = ["NUMPY", "Place", "places"]
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,8 @@ def places(libraries: str | Sequence[str] | None = None, devices: str | Sequence
 
     Examples
     --------
-    >>> places(["numpy"])
-    [Place(library='numpy', device='cpu')]
+    >>> [str(place) for place in places(["numpy"])]
+    ['numpy cpu']
     """
     names = sorted(_distinct(), key=lambda name: name != "numpy") if libraries is None else _each_once(libraries)
     for name in names:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ SIZES = [(100_000, 8, 8), (100_000, 16, 16), (50_000, 32, 16), (200_000, 2, 5), 
 GMM = "Gaussian mixtures, ten iterations: size, covariance, emroute, peer, seconds, peer's seconds, ratio"
 WIDE = "Wide rows, a start and one step: size, emroute, peer, seconds, peer's seconds, ratio"
 KMEANS = "k-means in float32, ten iterations: size, emroute, peer, seconds, peer's seconds, ratio"
+SMALL = "A small fit, wine (178, 13), k = 3: fit, peer, milliseconds, peer's milliseconds, ratio, iterations, peer's"
 BATCH = "64 problems of (500, 4), k = 3: arrays, stop, one call, 64 calls, ratio"
 MEMORY = "Memory: case, peak"
 
@@ -209,6 +211,27 @@ def test_kmeans_against_torch_kmeans(versus, row):
 
     mine, theirs = versus(kmeans(x, k), peer)
     show(row, KMEANS, [str(size), "torch", "torch_kmeans"], mine, theirs)
+
+
+def small_fits():
+    """Fits of wine as anyone writes them: ours, and scikit-learn's."""
+    from sklearn.cluster import KMeans
+    from sklearn.datasets import load_wine
+    from sklearn.mixture import GaussianMixture
+
+    x = load_wine().data
+    for kind in ("full", "diag"):
+        peer = GaussianMixture(3, covariance_type=kind, random_state=0)
+        yield f"Gaussian mixture, {kind}", partial(emroute.gmm.fit, x, 3, covariance_type=kind, rng=0), peer, x
+    yield "k-means", partial(emroute.kmeans.fit, x, 3, rng=0), KMeans(3, n_init=1, random_state=0), x
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_small_fits_against_scikit_learn(versus, row, which):
+    name, ours, peer, x = [*small_fits()][which]
+    mine, theirs = versus(lambda: [ours() for _ in range(50)], lambda: [peer.fit(x) for _ in range(50)], rounds=5)
+    times = [f"{seconds / 50 * 1e3:.2f}" for seconds in (mine, theirs)]
+    row(SMALL, name, "scikit-learn", *times, f"{theirs / mine:.2f}", str(int(ours().n_iter)), str(peer.n_iter_))
 
 
 @pytest.mark.parametrize(("tol", "stop"), [(0, "ten iterations"), (1e-6, "default tol")])

@@ -221,7 +221,7 @@ def settings_of(options: Any, entries: int, entries_a_row: int, explained: bool,
     return np.asarray([*fixed, *options.schedule], dtype)
 
 
-@loops(5, 2, 3, 3, 1)
+@loops("f5", "f2", "f3", "f3", "f1")
 def route(x: Array, activations: Array, betas: Array, first: Array, settings: Array) -> tuple[Array, ...]:
     """Route samples.
 

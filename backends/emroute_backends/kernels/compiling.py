@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -26,11 +26,11 @@ exact = njit(**_EXACT)
 """A piece that rounds as it is written: there the difference of two equal products is 0."""
 
 
-def loops(*ranks: int, places: int = 0) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile a function of arrays of these ranks and one dtype, and of `places` vectors of indices: all read only."""
+def loops(*kinds: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compile a function of arrays that it only reads: ``"f2"`` is a matrix of the first's dtype, ``"i1"`` integers."""
 
     def of(function: Callable[..., Any]) -> Callable[..., Any]:
-        compiled = cache(partial(_compile, function, ranks, places))
+        compiled = cache(partial(_compile, function, kinds))
 
         def run(*arrays: np.ndarray) -> Any:
             return compiled(arrays[0].dtype)(*map(np.ascontiguousarray, arrays))
@@ -40,17 +40,26 @@ def loops(*ranks: int, places: int = 0) -> Callable[[Callable[..., Any]], Callab
     return of
 
 
-def _compile(function: Callable[..., Any], ranks: tuple[int, ...], places: int, dtype: np.dtype) -> Callable[..., Any]:
-    kinds = [(from_dtype(dtype), rank) for rank in ranks] + [(types.int64, 1)] * places
-    signature = tuple(types.Array(kind, rank, "C", readonly=True) for kind, rank in kinds)  # takes writable ones too
+def _compile(function: Callable[..., Any], kinds: tuple[str, ...], dtype: np.dtype) -> Callable[..., Any]:
+    numbers = {"f": from_dtype(dtype), "i": types.int64}
+    # readonly takes arrays that can be written to as well
+    signature = tuple(types.Array(numbers[kind[0]], int(kind[1]), "C", readonly=True) for kind in kinds)
     try:
         return njit([signature], cache=True, **_OPTIONS)(function)
     except (RuntimeError, OSError):  # no folder that can be written to: compile in every process
         return njit([signature], **_OPTIONS)(function)
 
 
-def flat(x: np.ndarray, rank: int, batch: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Return an array whose batch dimensions are one, and which of its problems belongs to each problem of a batch."""
-    own = x.shape[: x.ndim - rank]
-    place = np.broadcast_to(np.arange(math.prod(own)).reshape(own), batch)
-    return x.reshape(-1, *x.shape[x.ndim - rank :]), place.ravel()
+def flat(batch: tuple[int, ...], *arrays: tuple[np.ndarray, int]) -> tuple[np.ndarray, ...]:
+    """Return arrays, each with the rank of one problem of its own, with one axis of problems before that.
+
+    Last come places ``(problems, arrays)``: which problem of each array belongs to each problem of the joint batch.
+    """
+    own = tuple(x.shape[: x.ndim - rank] for x, rank in arrays)
+    return *(x.reshape(-1, *x.shape[x.ndim - rank :]) for x, rank in arrays), _places(batch, own)
+
+
+@lru_cache(maxsize=256)
+def _places(batch: tuple[int, ...], own: tuple[tuple[int, ...], ...]) -> np.ndarray:
+    numbers = (np.arange(math.prod(shape)).reshape(shape) for shape in own)
+    return np.stack([np.broadcast_to(each, batch).ravel() for each in numbers], axis=-1)

@@ -132,7 +132,7 @@ def choose_back(shares: Shares, slot: int, slopes: Slopes) -> None:
                 slopes.logits[t, g, q] -= shares.assigned[slot, t, g, q] * total[q]
 
 
-@loops(5, 2, 3, 3, 1, 3, 2, 3, 2)
+@loops("f5", "f2", "f3", "f3", "f1", "f3", "f2", "f3", "f2")
 def route_back(
     x: Array,
     activations: Array,

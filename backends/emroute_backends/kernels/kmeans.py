@@ -2,6 +2,9 @@
 
 Products decide which centroid is nearest, a multiplication a number; a row whose two nearest centroids lie within the
 rounding of these is compared by differences. Sums, inertia and the farthest row are of differences to the centroids.
+
+A row that is nearer to its own centroid than it can be to any other stays there without a search (Hamerly 2010): the
+distance to the second nearest in its last search, less the way that centroids have come since, bounds those to all.
 """
 
 from __future__ import annotations
@@ -11,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from emroute_backends.kernels.compiling import flat, loops, piece
+from emroute_backends.kernels.parts import in_parts
 
-__all__ = ["assign_rows", "label_rows"]
+__all__ = ["assign_again", "assign_rows", "label_rows"]
 
 Array = Any
 
@@ -24,76 +28,121 @@ _SLACK = 4  # products err by less than this times the features' number of spaci
 
 def assign_rows(z: Array, centroids: Array, alike: Array, weight: Array) -> tuple[Array, ...]:
     """As `emroute.kmeans.assignment.assign_rows`; whether centroids are alike is found out row by row."""
-    batch, (k, d) = centroids.shape[:-2], centroids.shape[-2:]
-    rows, of = flat(z, 2, batch)
-    _, _, sums, counts, inertia, far, distance = _run(z, centroids, weight)
-    farthest = rows[of, far]
-    return (
-        counts.reshape(*batch, k),
-        sums.reshape(*batch, k, d),
-        inertia.astype(z.dtype).reshape(batch),
-        farthest.reshape(*batch, d),
-        distance.astype(z.dtype).reshape(batch),
-    )
+    if centroids.ndim == 2:
+        return _alone(z, centroids, weight)[3:]
+    return _statistics(_search(z, centroids, weight), centroids.shape[:-2])
 
 
 def label_rows(z: Array, centroids: Array) -> tuple[Array, Array]:
     """As `emroute.kmeans.assignment.label_rows`."""
-    labels, squares, *_ = _run(z, centroids, np.ones(z.shape[-2], z.dtype))
+    one = np.ones(z.shape[-2], z.dtype)
+    labels, _, squares, *_ = _search(z, centroids, one) if centroids.ndim > 2 else _alone(z, centroids, one)
     shape = (*centroids.shape[:-2], z.shape[-2])
     return labels.reshape(shape), squares.reshape(shape)
 
 
-def _run(z: Array, centroids: Array, weight: Array) -> tuple[Array, ...]:
-    batch = centroids.shape[:-2]
-    (rows, of_rows), (shares, of_shares) = flat(z, 2, batch), flat(weight, 1, batch)
-    return _assign(rows, flat(centroids, 2, batch)[0], shares, of_rows, of_shares)
+def assign_again(
+    z: Array, centroids: Array, way: Array, weight: Array, labels: Array, bounds: Array
+) -> tuple[Array, ...]:
+    """As `emroute.kmeans.assignment.assign_again`."""
+    labels[...], bounds[...], _, *statistics = _alone(z, centroids, weight, way, (labels, bounds))
+    return tuple(statistics)
 
 
-@loops(3, 3, 2, places=2)
-def _assign(z: Array, centroids: Array, weight: Array, of_rows: Array, of_weight: Array) -> tuple[Array, ...]:
-    """Labels, squared distances, sums, counts, inertia, and the farthest row's index and squared distance."""
-    (problems, k, d), n = centroids.shape, z.shape[1]
-    labels, squares = np.zeros((problems, n), np.int64), np.empty((problems, n), z.dtype)
-    sums, counts = np.zeros((problems, k, d), z.dtype), np.zeros((problems, k), z.dtype)
-    inertia, far, distance = np.zeros(problems), np.zeros(problems, np.int64), np.zeros(problems)
-    half, step = np.empty(k, z.dtype), max(_TILE, _CACHED // d)
+def _search(z: Array, centroids: Array, weight: Array) -> tuple[Array, ...]:
+    n, unknown = z.shape[-2], np.zeros(z.shape[-2:-1], z.dtype)
+    way, labels = np.zeros((), z.dtype), np.zeros(n, np.int64)
+    given = (z, 2), (centroids, 2), (weight, 1), (way, 0), (unknown, 1), (labels, 1)
+    return assign(*flat(centroids.shape[:-2], *given))
+
+
+def _alone(
+    z: Array, centroids: Array, weight: Array, way: Any = 0, memory: tuple[Array, Array] | None = None
+) -> tuple[Array, ...]:
+    """Labels, bounds, squared distances and statistics of one problem, its rows shared out among threads."""
+    way = np.asarray(way, z.dtype)
+    labels, bounds = memory or (np.zeros(len(z), np.int64), np.zeros(len(z), z.dtype))
+
+    def part(rows: Array, weight: Array, labels: Array, bounds: Array) -> tuple[Array, ...]:
+        given = (rows, 2), (centroids, 2), (weight, 1), (way, 0), (bounds, 1), (labels, 1)
+        new, lower, squares, *rest = assign(*flat((), *given))
+        return new[0], lower[0], squares[0], *rest
+
+    *of_rows, counts, sums, inertia, distance, farthest = in_parts(part, [z, weight, labels, bounds], centroids.size)
+    far = np.argmax(distance)
+    total = (x.sum(axis=0) for x in (counts, sums))
+    inertia, most = (np.asarray(x, z.dtype) for x in (inertia.sum(), distance[far]))
+    return *of_rows, *total, inertia, farthest[far], most
+
+
+def _statistics(found: tuple[Array, ...], batch: tuple[int, ...]) -> tuple[Array, ...]:
+    _, _, _, counts, sums, inertia, distance, farthest = found
+    counts, sums, farthest = (x.reshape(*batch, *x.shape[1:]) for x in (counts, sums, farthest))
+    inertia, distance = (x.astype(sums.dtype).reshape(batch) for x in (inertia, distance))
+    return counts, sums, inertia, farthest, distance
+
+
+@loops("f3", "f3", "f2", "f1", "f2", "i2", "i2")
+def assign(z, centroids, weight, ways, bounds, labels, places):
+    """Labels, bounds and squared distances of rows; counts, sums, inertia, and the farthest row of each problem."""
+    problems, (_, n, d), k = len(places), z.shape, centroids.shape[1]
+    new, lower = np.empty((problems, n), np.int64), np.empty((problems, n), z.dtype)
+    squares, sums = np.empty((problems, n), z.dtype), np.zeros((problems, k, d), z.dtype)
+    counts, inertia, distance = np.zeros((problems, k), z.dtype), np.zeros(problems), np.zeros(problems)
+    farthest, half = np.zeros((problems, d), z.dtype), np.empty(k, z.dtype)
+    step = max(_TILE, _CACHED // d)
+    who = np.empty(step, np.int64)
+    spacing = _SLACK * np.finfo(z.dtype).eps
     for p in range(problems):
-        rows, own, share = z[of_rows[p]], centroids[p], weight[of_weight[p]]
+        rows, own, share = z[places[p, 0]], centroids[places[p, 1]], weight[places[p, 2]]
+        way, bound, label = ways[places[p, 3]], bounds[places[p, 4]], labels[places[p, 5]]
+        far = 0
         for c in range(k):
-            half[c] = _square(own[c]) / 2
+            half[c] = _length(own[c]) / 2
         for start in range(0, n, step):
-            stop = min(start + step, n)
-            if d < _LONG:
-                _by_lanes(rows[start:stop], own, half, labels[p, start:stop])
-            else:
-                _by_features(rows[start:stop], own, half, labels[p, start:stop])
+            stop, count = min(start + step, n), 0
             for i in range(start, stop):
-                label, w, square = labels[p, i], share[i], z.dtype.type(0)
+                new[p, i], lower[p, i] = label[i], bound[i]
+                least = bound[i] * (1 - spacing) - way
+                if least <= 0 or _square(rows[i], own[label[i]]) * (1 + spacing * d) >= least * least:
+                    who[count] = i
+                    count += 1
+            if d < _LONG:
+                _by_lanes(rows, who[:count], own, half, (new[p], lower[p]))
+            else:
+                _by_features(rows, who[:count], own, half, (new[p], lower[p]))
+            for i in who[:count]:
+                if lower[p, i] > 0:
+                    lower[p, i] += way
+            for i in range(start, stop):
+                c, w, square = new[p, i], share[i], z.dtype.type(0)
                 for f in range(d):
-                    gap = rows[i, f] - own[label, f]
+                    gap = rows[i, f] - own[c, f]
                     square += gap * gap
-                    sums[p, label, f] += w * gap
+                    sums[p, c, f] += w * gap
                 squares[p, i] = square
-                counts[p, label] += w
+                counts[p, c] += w
                 inertia[p] += w * square
                 if w > 0 and square > distance[p]:
-                    far[p], distance[p] = i, square
-    return labels, squares, sums, counts, inertia, far, distance
+                    far, distance[p] = i, square
+        for f in range(d):
+            farthest[p, f] = rows[far, f]
+    return new, lower, squares, counts, sums, inertia, distance, farthest
 
 
 @piece
-def _by_lanes(rows, centroids, half, labels):
-    """Rows side by side in vectors, four centroids and four features at a time."""
-    n, (k, d) = len(rows), centroids.shape
-    slack, longest = _SLACK * (d + 4) * np.finfo(rows.dtype).eps, 2 * half.max()
+def _by_lanes(rows, who, centroids, half, found):
+    """Labels and bounds of some rows, side by side in vectors; four centroids and four features at a time."""
+    n, (k, d), (labels, lower) = len(who), centroids.shape, found
+    slack, longest = _SLACK * (d + 4) * np.finfo(rows.dtype).eps, 2 * _largest(half)
     x, gain, length = np.zeros((d, _TILE), rows.dtype), np.empty((4, _TILE), rows.dtype), np.empty(_TILE, rows.dtype)
     best, second, nearest = np.empty(_TILE, rows.dtype), np.empty(_TILE, rows.dtype), np.empty(_TILE, np.int32)
     for first in range(0, n, _TILE):
         m = min(_TILE, n - first)
         for r in range(m):
+            i = who[first + r]
             for f in range(d):
-                x[f, r] = rows[first + r, f]
+                x[f, r] = rows[i, f]
         for r in range(_TILE):
             best[r] = second[r] = np.inf
             length[r] = nearest[r] = 0
@@ -129,20 +178,22 @@ def _by_lanes(rows, centroids, half, labels):
                     nearest[r] = c + q if cost < best[r] else nearest[r]
                     best[r] = min(cost, best[r])
         for r in range(m):
-            labels[first + r] = nearest[r]
-            if second[r] - best[r] <= slack * (length[r] + longest):
-                labels[first + r] = _by_differences(rows[first + r], centroids)
+            i, margin = who[first + r], slack * (length[r] + longest)
+            labels[i] = nearest[r]
+            lower[i] = np.sqrt(max(0, 2 * second[r] + length[r] - margin))
+            if second[r] - best[r] <= margin:
+                labels[i], lower[i] = _by_differences(rows[i], centroids), 0
 
 
 @piece
-def _by_features(rows, centroids, half, labels):
-    """Features side by side in vectors, four rows and four centroids at a time."""
-    n, (k, d) = len(rows), centroids.shape
-    slack, longest = _SLACK * (d + 4) * np.finfo(rows.dtype).eps, 2 * half.max()
+def _by_features(rows, who, centroids, half, found):
+    """The same, features side by side in vectors; four rows and four centroids at a time."""
+    n, (k, d), (labels, lower) = len(who), centroids.shape, found
+    slack, longest = _SLACK * (d + 4) * np.finfo(rows.dtype).eps, 2 * _largest(half)
     gain = np.empty((4, k + 3), rows.dtype)
     for first in range(0, n, 4):
-        x0, x1 = rows[first], rows[min(first + 1, n - 1)]
-        x2, x3 = rows[min(first + 2, n - 1)], rows[min(first + 3, n - 1)]
+        x0, x1 = rows[who[first]], rows[who[min(first + 1, n - 1)]]
+        x2, x3 = rows[who[min(first + 2, n - 1)]], rows[who[min(first + 3, n - 1)]]
         for c in range(0, k, 4):
             a, b = centroids[c], centroids[min(c + 1, k - 1)]
             g, h = centroids[min(c + 2, k - 1)], centroids[min(c + 3, k - 1)]
@@ -158,34 +209,51 @@ def _by_features(rows, centroids, half, labels):
             gain[0, c + 1], gain[1, c + 1], gain[2, c + 1], gain[3, c + 1] = b0, b1, b2, b3
             gain[0, c + 2], gain[1, c + 2], gain[2, c + 2], gain[3, c + 2] = g0, g1, g2, g3
             gain[0, c + 3], gain[1, c + 3], gain[2, c + 3], gain[3, c + 3] = h0, h1, h2, h3
-        for i in range(first, min(first + 4, n)):
+        for r in range(min(4, n - first)):
+            i = who[first + r]
             best = second = rows.dtype.type(np.inf)
             for c in range(k):
-                cost = half[c] - gain[i - first, c]
+                cost = half[c] - gain[r, c]
                 if cost < best:
                     best, second, labels[i] = cost, best, c
                 elif cost < second:
                     second = cost
-            if second - best <= slack * (_square(rows[i]) + longest):
-                labels[i] = _by_differences(rows[i], centroids)
+            length = _length(rows[i])
+            margin = slack * (length + longest)
+            lower[i] = np.sqrt(max(0, 2 * second + length - margin))
+            if second - best <= margin:
+                labels[i], lower[i] = _by_differences(rows[i], centroids), 0
 
 
 @piece
 def _by_differences(row, centroids):
     best, nearest = np.inf, 0
     for c in range(len(centroids)):
-        square = row.dtype.type(0)
-        for f in range(len(row)):
-            gap = row[f] - centroids[c, f]
-            square += gap * gap
+        square = _square(row, centroids[c])
         if square < best:
             best, nearest = square, c
     return nearest
 
 
 @piece
-def _square(row):
+def _largest(numbers):
+    most = numbers[0]
+    for c in range(len(numbers)):
+        most = max(most, numbers[c])
+    return most
+
+
+@piece
+def _length(row):
     total = row.dtype.type(0)
     for f in range(len(row)):
         total += row[f] * row[f]
+    return total
+
+
+@piece
+def _square(row, centroid):
+    total = row.dtype.type(0)
+    for f in range(len(row)):
+        total += (row[f] - centroid[f]) * (row[f] - centroid[f])
     return total

@@ -76,7 +76,7 @@ def take_pairs(lanes: Array, pairs: Array) -> None:
             pairs[i, j] = lanes[i // 4, j // GROUP, j % GROUP * 4 + i % 4]
 
 
-@loops(4)
+@loops("f4")
 def from_votes(votes: Array) -> Array:
     """Lay out votes ``(b, I, J, H)``."""
     b, n, k, d = votes.shape
@@ -103,7 +103,7 @@ def lay_out(votes: Array, x: Array) -> None:
                 x[i, g, whole, q + h % 4] = votes[i, j, h]
 
 
-@loops(5, 4)
+@loops("f5", "f4")
 def to_votes(lanes: Array, like: Array) -> Array:
     """Votes ``(b, I, J, H)`` of lanes, with as many children, parents and entries as some votes."""
     votes = np.empty((len(lanes), *like.shape[1:]), lanes.dtype)
@@ -145,7 +145,7 @@ def transforms_of(lanes: Array, n_parents: int) -> Array:
     return parts.reshape(i, groups * GROUP, p, rows * 4)[:, :n_parents, :, :p]
 
 
-@loops(4, 5, 2)
+@loops("f4", "f5", "f2")
 def cast_poses(poses: Array, transforms: Array, shift: Array) -> Array:
     """Votes of poses ``(b, I, P, P)`` by transforms in lanes, moved by ``(I, P * P)``; not by what has length 0."""
     (b, n, width, _), (_, groups, _, rows, _) = poses.shape, transforms.shape
@@ -179,7 +179,7 @@ def cast(poses: Array, transforms: Array, x: Array) -> None:
                             x[i, g, r * rows + a, q] += factor * transforms[i, g, k, a, q]
 
 
-@loops(5, 4, 5)
+@loops("f5", "f4", "f5")
 def uncast_poses(lanes: Array, poses: Array, transforms: Array) -> tuple[Array, Array]:
     """Gradients of poses ``(b, I, P, P)`` and of transforms in lanes from those of votes."""
     of_poses, of_transforms = np.zeros(poses.shape, lanes.dtype), np.zeros(transforms.shape, lanes.dtype)

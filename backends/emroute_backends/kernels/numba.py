@@ -6,6 +6,7 @@ interpreter lock and run on the thread that calls them: blocks of rows are on a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -16,6 +17,7 @@ import numpy as np
 
 __all__ = ["forms"]
 
+_LOOPS = 80  # features up to which loops multiply matrices as fast as BLAS does
 _WORTH = 2**13  # multiplications for which it pays to import numba
 
 
@@ -32,10 +34,10 @@ class HostForm:
 
     def takes(self, *args: Any) -> bool:
         """Whether all arrays among the arguments are of one dtype that is compiled for, or indices, and not empty."""
-        dtype, arrays = args[0].dtype, [x for x in args if isinstance(x, np.ndarray)]
-        return (
-            dtype in (np.float32, np.float64) and args[0].size > 0 and all(x.dtype in (dtype, np.int64) for x in arrays)
-        )
+        dtype = args[0].dtype
+        arrays = (x for x in args if hasattr(x, "dtype"))
+        alike = all(x.dtype in (dtype, np.int64) for x in arrays)
+        return dtype in (np.float32, np.float64) and args[0].size > 0 and alike
 
     def pays(self, *args: Any) -> bool:
         """Whether there is enough to do."""
@@ -54,28 +56,41 @@ class HostForm:
         return getattr(import_module(self.module), self.back)(args, of_results)
 
 
-def _pairs(rows: tuple[int, ...], centres: tuple[int, ...], *_: Any) -> int:
-    return int(np.prod(centres)) * rows[-2]
+def _assignment(rows: tuple[int, ...], centroids: tuple[int, ...], *_: Any) -> int:
+    return math.prod(centroids) * rows[-2]
+
+
+def _differences(z: tuple[int, ...], means: tuple[int, ...], *_: Any) -> int:
+    return math.prod(means) * z[-1]
+
+
+def _matrices(z: tuple[int, ...], means: tuple[int, ...], *_: Any) -> int:
+    return _differences(z, means) * means[-1] if means[-1] <= _LOOPS else 0
 
 
 def _votes(votes: tuple[int, ...], *_: Any) -> int:
-    return int(np.prod(votes))
+    return math.prod(votes)
 
 
 def _poses(poses: tuple[int, ...], _: Any, costs: tuple[int, ...], *__: Any) -> int:
-    return int(np.prod(poses)) * costs[-1]
+    return math.prod(poses) * costs[-1]
 
 
 def _windows(_: Any, __: Any, index: tuple[int, ...], *shapes: tuple[int, ...]) -> int:
-    return index[0] * int(np.prod(shapes[-1]))
+    return index[0] * math.prod(shapes[-1])
 
 
 _FORMS = (
-    HostForm("assign_rows", "emroute_backends.kernels.kmeans", _pairs),
-    HostForm("label_rows", "emroute_backends.kernels.kmeans", _pairs),
+    HostForm("assign_rows", "emroute_backends.kernels.kmeans", _assignment),
+    HostForm("assign_again", "emroute_backends.kernels.kmeans", _assignment),
+    HostForm("label_rows", "emroute_backends.kernels.kmeans", _assignment),
+    HostForm("diagonal_squares", "emroute_backends.kernels.gaussians", _differences),
+    HostForm("diagonal_moments", "emroute_backends.kernels.gaussians", _differences),
+    HostForm("full_squares", "emroute_backends.kernels.gaussians", _matrices),
+    HostForm("full_moments", "emroute_backends.kernels.gaussians", _matrices),
     HostForm("route_votes", "emroute_backends.kernels.routing", _votes, "votes_back"),
-    HostForm("route_windows", "emroute_backends.kernels.windows", _windows, "windows_back"),
     HostForm("route_poses", "emroute_backends.kernels.routing", _poses, "poses_back"),
+    HostForm("route_windows", "emroute_backends.kernels.windows", _windows, "windows_back"),
 )
 
 

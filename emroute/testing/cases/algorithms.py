@@ -115,6 +115,12 @@ def _kmeans(x: Array, weight: Array, means: Array) -> Any:
     return {name: getattr(found, name) for name in names}, found.predict(x)
 
 
+def _alone(x: Array, weight: Array, means: Array) -> Any:
+    """One problem from a given start, for a few steps."""
+    found = kmeans.fit(x, 3, sample_weight=weight, init=means, max_iter=3)
+    return found.centroids, found.labels, found.inertia, found.trace
+
+
 def _streamed(x: Array, weight: Array, means: Array) -> Any:
     """The same rows in three chunks."""
     found = kmeans.fit([x[start : start + 14, ...] for start in (0, 14, 28)], 3, n_init=2, max_iter=3, rng=0)
@@ -181,6 +187,7 @@ ALGORITHMS = (
     Case("mixture.Mixture.load", _saved, draw_gaussians("full")),
     *FAMILIES,
     Case("kmeans.fit", _kmeans, draw_problems, variant="two problems, 3 starts"),
+    Case("kmeans.fit", _alone, draw_clusters, variant="one problem"),
     Case("kmeans.fit", _streamed, draw_clusters, variant="stream"),
     Case("kmeans.KMeans.predict", _called("predict"), _far, variant="close centroids far away"),
     Case("kmeans.KMeans.predict", _called("predict"), _clustered),
