@@ -137,7 +137,7 @@ def map_blocks(function: Callable[..., Any], arrays: Sequence[Array], size: int,
     if n <= size:
         return function(*arrays)
     parts = blocks(arrays, size)
-    if getattr(_inside, "worker", False):
+    if getattr(_inside, "worker", False) or _held.get() == 1:
         return _gather((function(*part) for part in parts), n, size)
 
     def work(part: list[Array]) -> tuple[Array, ...]:

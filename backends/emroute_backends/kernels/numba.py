@@ -34,10 +34,10 @@ class HostForm:
 
     def takes(self, *args: Any) -> bool:
         """Whether all arrays among the arguments are of one dtype that is compiled for, or indices, and not empty."""
-        dtype, arrays = args[0].dtype, [x for x in args if isinstance(x, np.ndarray)]
-        return (
-            dtype in (np.float32, np.float64) and args[0].size > 0 and all(x.dtype in (dtype, np.int64) for x in arrays)
-        )
+        dtype = args[0].dtype
+        arrays = (x for x in args if hasattr(x, "dtype"))
+        alike = all(x.dtype in (dtype, np.int64) for x in arrays)
+        return dtype in (np.float32, np.float64) and args[0].size > 0 and alike
 
     def pays(self, *args: Any) -> bool:
         """Whether there is enough to do."""
@@ -89,8 +89,8 @@ _FORMS = (
     HostForm("full_squares", "emroute_backends.kernels.gaussians", _matrices),
     HostForm("full_moments", "emroute_backends.kernels.gaussians", _matrices),
     HostForm("route_votes", "emroute_backends.kernels.routing", _votes, "votes_back"),
-    HostForm("route_windows", "emroute_backends.kernels.windows", _windows, "windows_back"),
     HostForm("route_poses", "emroute_backends.kernels.routing", _poses, "poses_back"),
+    HostForm("route_windows", "emroute_backends.kernels.windows", _windows, "windows_back"),
 )
 
 

@@ -17,7 +17,8 @@ from emroute_backends.kernels.lanes import (
     transforms_of,
     uncast_poses,
 )
-from emroute_backends.numpy import map_blocks, threads
+from emroute_backends.kernels.parts import in_parts
+from emroute_backends.numpy import holding_threads, map_blocks
 
 __all__ = ["poses_back", "route_poses", "route_votes", "share_out_samples", "votes_back"]
 
@@ -116,9 +117,11 @@ def share_out_samples(
             totals[:] = map(np.add, totals, found[n_samples:]) if totals else found[n_samples:]
             return found[:n_samples]
 
-        return *map_blocks(each, arrays, size), *(total[None] for total in totals)
+        with holding_threads(1):
+            joined = map_blocks(each, arrays, size)
+        return *joined, *(total[None] for total in totals)
 
-    return map_blocks(own, arrays, -(-len(arrays[0]) // threads()))
+    return in_parts(own, arrays, n_votes)
 
 
 def _turned(routing: tuple[Array, ...]) -> tuple[Array, ...]:
