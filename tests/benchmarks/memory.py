@@ -1,7 +1,8 @@
-"""Peak memory of a process, and, run as a script, of one routing in a process of its own.
+"""Peak memory of a process, and, run as a script, in bytes that of one call in a process of its own.
 
-What an earlier call freed stays with the process, so that only a fresh one tells what a call takes. Torch counts its
-bytes itself; what the C library keeps in between, which differs from run to run by as much again, is not among them.
+What an earlier call freed stays with the process, so that only a fresh one tells what a call takes. In the way
+back Torch counts its bytes itself; what the C library keeps in between, which differs from run to run by as much again,
+is not among them.
 """
 
 import resource
@@ -10,11 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from sklearn.mixture import GaussianMixture
 
-from emroute import capsule
+from emroute import capsule, gmm
+from tests.benchmarks.inputs import start_of
 
 SIZE = (144, 288, 32, 16)
 
@@ -51,16 +55,36 @@ class PeakMemory:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def of_routing(library: str, what: str) -> float:
-    """Peak above the start of EM routing, as a share of the votes, in a process of its own."""
-    command = [sys.executable, "-m", "tests.benchmarks.memory", library, what]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+def measured(*case: object) -> int:
+    """Peak bytes of a case in a process of its own: its name in `CASES` and its arguments."""
+    command = [sys.executable, "-m", "tests.benchmarks.memory", *map(str, case)]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def main(library: str, what: str) -> float:
+def of_a_step(library: str, n: str, d: str, k: str) -> int:
+    """A start at random rows and one step of a Gaussian mixture; a few rows first, so that all is loaded."""
+    x = np.random.default_rng(0).normal(size=(int(n), int(d)))
+    peer = GaussianMixture(int(k), init_params="random_from_data", random_state=0, max_iter=1)
+    ours = partial(gmm.fit, n_components=int(k), init="random", rng=0, max_iter=1)
+    fit = peer.fit if library == "scikit-learn" else ours
+    fit(x[: int(d) + 1])
+    with PeakMemory() as memory:
+        fit(x)
+    return memory.above
+
+
+def of_a_file(path: str, k: str) -> int:
+    """Two iterations of a Gaussian mixture over a memory map."""
+    x = np.load(path, mmap_mode="r")
+    with PeakMemory() as memory:
+        gmm.fit(x, int(k), init=start_of(x[:100_000], int(k), "full"), tol=0, max_iter=2)
+    return memory.above
+
+
+def of_routing(library: str, what: str) -> int:
     """Route votes, or poses, or votes with a way back; a few samples first, so that nothing is loaded meanwhile."""
     rng = np.random.default_rng(0)
-    b, i, j, h = SIZE
+    b, i, j, _ = SIZE
 
     def draw(*shape: int) -> np.ndarray:
         return rng.random(shape, dtype=np.float32)
@@ -82,13 +106,11 @@ def main(library: str, what: str) -> float:
                 x.grad = None
 
     run(8)
-    if library == "torch":
-        peak = torch_peak(lambda: run(b))
-    else:
-        with PeakMemory() as memory:
-            run(b)
-        peak = memory.above
-    return peak / (4 * b * i * j * h)
+    if what == "backward":
+        return torch_peak(lambda: run(b))
+    with PeakMemory() as memory:
+        run(b)
+    return memory.above
 
 
 def torch_peak(run: Callable[[], None]) -> int:
@@ -101,5 +123,7 @@ def torch_peak(run: Callable[[], None]) -> int:
     return int(np.cumsum(changes).max())
 
 
+CASES = {"routing": of_routing, "step": of_a_step, "file": of_a_file}
+
 if __name__ == "__main__":
-    print(main(*sys.argv[1:]))
+    print(CASES[sys.argv[1]](*sys.argv[2:]))
