@@ -67,7 +67,7 @@ def ways(name, kind):
 
     peers = {"plain Torch": partial(theirs, torch)}
     if shutil.which(os.environ.get("CXX", "g++")):
-        peers["plain Torch, compiled"] = torch.compile(peers["plain Torch"])
+        peers["compiled plain Torch"] = torch.compile(peers["plain Torch"])
     return ours, peers
 
 
