@@ -1,8 +1,7 @@
 """Peak memory of a process, and, run as a script, in bytes that of one call in a process of its own.
 
-What an earlier call freed stays with the process, so that only a fresh one tells what a call takes. In the way
-back Torch counts its bytes itself; what the C library keeps in between, which differs from run to run by as much again,
-is not among them.
+What an earlier call freed stays with the process, so that only a fresh one tells what a call takes. The system counts:
+what fused forms hold on the host is not among the bytes that Torch counts.
 """
 
 import resource
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -106,21 +104,9 @@ def of_routing(library: str, what: str) -> int:
                 x.grad = None
 
     run(8)
-    if what == "backward":
-        return torch_peak(lambda: run(b))
     with PeakMemory() as memory:
         run(b)
     return memory.above
-
-
-def torch_peak(run: Callable[[], None]) -> int:
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        run()
-    events = [x for x in record.profiler.kineto_results.events() if x.name() == "[memory]"]
-    changes = [x.nbytes() for x in sorted(events, key=lambda x: x.start_ns())]
-    return int(np.cumsum(changes).max())
 
 
 CASES = {"routing": of_routing, "step": of_a_step, "file": of_a_file}

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from emroute.capsule import spread_loss
 from emroute.nn.torch import MatrixCapsNet
-from tests.benchmarks.memory import torch_peak
+from tests.benchmarks.memory import PeakMemory
 
 BATCH = 8
 SCHEDULE = [0.01 * (1 - 0.95 ** (t + 1)) for t in range(3)]
@@ -110,7 +110,9 @@ def main(which: str) -> int:
     ours, plain, images, labels = networks()
     forward = (lambda x: ours(x).activations) if which == "ours" else plain
     step(forward(images[:1]), labels[:1])  # gradients are there before
-    return torch_peak(lambda: step(forward(images), labels))
+    with PeakMemory() as memory:
+        step(forward(images), labels)
+    return memory.above
 
 
 if __name__ == "__main__":

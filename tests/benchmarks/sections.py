@@ -90,7 +90,7 @@ ROUTING = Section(
     "Three iterations of EM routing, float32, for 72 samples of 288 children and 32 parents with poses of 16 numbers; "
     "from their votes, or from poses and transforms, where casting the votes is timed too.",
     ("arrays", "from", "what"),
-    ", which write the equations with whole tensors, on JAX under `jit`; compiled means by `torch.compile`",
+    ", which write the equations with whole tensors, JAX under `jit`, compiled Torch in `torch.compile`",
 )
 TRAINING = Section(
     "A training step of a capsule network against plain Torch",
