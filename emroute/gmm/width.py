@@ -67,7 +67,7 @@ def _counted(x: Array) -> tuple[Array, Array, None]:
     """Return the values of each feature in order, and their quantiles: whatever the values, the ranks are the same."""
     xp, n = backends.namespace(x), x.shape[-2]
     ranks = np.searchsorted(np.arange(1, n + 1), n * _MARKS)
-    x = xp.sort(x, axis=-2)
+    x = xp.sort(x, axis=-2, stable=False)  # of equal values any order is right, and NumPy takes half the time
     return x, xp.take(x, backends.get(x).from_numpy(ranks, x), axis=-2), None
 
 
