@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import cache, partial
@@ -144,11 +145,23 @@ def map_blocks(function: Callable[..., Any], arrays: Sequence[Array], size: int,
         _inside.worker = True  # blocks of this block stay on this thread
         return function(*part)
 
-    contexts = [copy_context() for _ in parts]  # numpy.errstate holds in the threads too
     with _one_blas_thread as available:
-        return _gather(
-            _pool(_held.get() or available).map(lambda context, part: context.run(work, part), contexts, parts), n, size
-        )
+        workers = _held.get() or available
+        return _gather(_ahead(_pool(workers), work, parts, 2 * workers), n, size)
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, work: Callable[..., Any], parts: list[list[Array]], most: int
+) -> Iterator[tuple[Array, ...]]:
+    """Yield results in order; at most so many blocks are ahead of what has been taken, or results would pile up."""
+    waiting: deque[Future[tuple[Array, ...]]] = deque()
+    for part in parts:
+        # numpy.errstate holds in the threads too
+        waiting.append(pool.submit(copy_context().run, work, part))
+        if len(waiting) == most:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _gather(results: Iterable[tuple[Array, ...]], n: int, size: int) -> tuple[Array, ...]:
