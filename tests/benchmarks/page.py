@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.benchmarks.sections import SECTIONS, Section
 
-COMMAND = "OMP_NUM_THREADS=2 python -m pytest -n 0 tests/benchmarks --write-table docs/benchmarks.md"
+COMMAND = "OMP_NUM_THREADS=2 python -m pytest -n 0 tests/benchmarks --rounds {} --write-table docs/benchmarks.md"
 LIBRARIES = ("emroute", "numpy", "numba", "torch", "jax", "scikit-learn")
 LEVEL = 1.05
 """Ratios nearer to 1 than this are noise."""
@@ -155,7 +155,7 @@ Each section says how many threads ran; they were pinned to as many cores. From 
 
 ```bash
 pip install -e '.[bench]'
-{COMMAND}
+{COMMAND.format(rounds)}
 ```
 
 measures all of it anew and writes this page."""
