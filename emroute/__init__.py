@@ -7,6 +7,7 @@ from emroute import (
     backend,
     binomial,
     capsule,
+    categorical,
     datasets,
     em,
     errors,
@@ -18,6 +19,7 @@ from emroute import (
     poisson,
     select,
     testing,
+    von_mises_fisher,
 )
 from emroute.errors import EmrouteError, FitWarning
 
@@ -27,6 +29,7 @@ __all__ = [
     "backend",
     "binomial",
     "capsule",
+    "categorical",
     "datasets",
     "em",
     "errors",
@@ -38,6 +41,7 @@ __all__ = [
     "poisson",
     "select",
     "testing",
+    "von_mises_fisher",
 ]
 
 __version__ = "0.1.0"

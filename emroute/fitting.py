@@ -25,12 +25,14 @@ from emroute.data import Rows, Stream, open_source
 from emroute.errors import InputError, tell
 from emroute.family import FamilyModel, Nearest
 from emroute.validate import (
+    as_parameter,
     check_count,
     check_floating,
     check_real,
     check_rows,
     check_total,
     check_weights,
+    require,
 )
 
 __all__ = ["Options", "at_points", "finite_moments", "fit_counts", "open_checked", "unpack_init"]
@@ -158,20 +160,31 @@ def fit_counts(mixture: type[Any], family: Any, data: Any, n_components: int, op
     check_floating("the data", like)
     source = source.filled()
     check_weights("sample_weight", source.weight, like)
-    source, unit = in_unit_of_weight(source)
+    source, unit = (source, Unit()) if family.has_prior else in_unit_of_weight(source)
     params = family.from_neutral(like, source.batch, k, *source.arrays)
     model, params = _counted(family, params, source, fixed_weights=options.weights is not None)
     check_total(source.n, k, "n_components", math.prod(source.batch))
-    if options.draws:
-        points = draw_starts(model, params, source, k, options)
+    if options.draws or (family.starts_at_points and not isinstance(options.init, tuple)):
+        points = _starting_points(model, params, source, options)
         params = family.from_init((options.weights, None), params)
         source, params = at_points(model, params, source, points, options)
     else:
         given, values = unpack_init(options.init, family.parameter)
         params = family.from_init((given if options.weights is None else options.weights, values), params)
-    fitted = mixture(model, *climb_restarts(model, params, source, options, unit))
+    params, objective, *history = climb_restarts(model, params, source, options, unit)
+    fitted = mixture(model, params, objective - family.log_prior(params), *history)
     tell(fitted.remarks(options.max_iter))
     return fitted
+
+
+def _starting_points(model: FamilyModel, params: Any, source: Rows | Stream, options: Options) -> Array:
+    """Return points ``(..., k, p)``, drawn or given."""
+    k = params.weights.shape[-1]
+    if options.draws:
+        return draw_starts(model, params, source, k, options)
+    points = as_parameter("init", options.init, params[1], tuple(params[1].shape[-2:]), source.batch)
+    require(backends.namespace(points).all(model.family.is_valid(points)), lambda: f"init: {model.family.complaint}")
+    return points
 
 
 def _counted(family: Any, params: Any, source: Rows | Stream, fixed_weights: bool) -> tuple[FamilyModel, Any]:

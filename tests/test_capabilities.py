@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import emroute
-from emroute import backend, binomial, capsule, gmm, kmeans, multinomial, poisson
+from emroute import backend, binomial, capsule, categorical, gmm, kmeans, multinomial, poisson, von_mises_fisher
 from emroute.capability import Capabilities, capabilities
 from emroute.errors import InputError, InputTypeError
 from emroute.testing.cases import ALGORITHMS, OPERATIONS
@@ -50,6 +50,7 @@ UNDECLARED = {
     "emroute.mixture.Mixture.restored": "a step of `load`",
     "emroute.mixture.Mixture.unfitted": "what every `from_parameters` ends with",
     "emroute.gmm.GaussianMixture.restored": "a step of `load`",
+    "emroute.von_mises_fisher.VonMisesFisherMixture.marked": "what a warning says",
     "emroute.sklearn": "scikit-learn's validation around the fits: test_sklearn.py",
     "emroute.validate": "checks",
 }
@@ -207,11 +208,16 @@ def test_single_and_double_precision_come_out_as_they_went_in(case):
 COUNTS = np.asarray([[3, 1], [0, 7], [2, 2], [9, 0], [4, 4], [1, 8]])
 TOSSES = COUNTS[:, 0], COUNTS[:, 0] + COUNTS[:, 1]
 SHORT = {"tol": 0.0, "max_iter": 2}
+DIRECTIONS = np.asarray([[1, 0], [0, 1], [-1, 0], [0, 1], [0, -1], [1, 0]])
+ANSWERS = COUNTS % 2
+HALVES = [[[0.4, 0.6], [0.7, 0.3]]] * 2
 MIXTURES = {
     gmm.GaussianMixture: (gmm.fit(COUNTS + 0.5, 2, init=COUNTS[:2] + 0.5, max_iter=2), (COUNTS,)),
     binomial.BinomialMixture: (binomial.fit(*TOSSES, 2, init=[0.2, 0.7], **SHORT), TOSSES),
     multinomial.MultinomialMixture: (multinomial.fit(COUNTS, 2, init=[[0.2, 0.8], [0.7, 0.3]], **SHORT), (COUNTS,)),
     poisson.PoissonMixture: (poisson.fit(COUNTS, 2, init=[[2.0, 5.0], [4.0, 1.0]], **SHORT), (COUNTS,)),
+    categorical.CategoricalMixture: (categorical.fit(ANSWERS, 2, init=HALVES, **SHORT), (ANSWERS,)),
+    von_mises_fisher.VonMisesFisherMixture: (von_mises_fisher.fit(DIRECTIONS, 2, rng=0, **SHORT), (DIRECTIONS,)),
 }
 FITS = {
     "gmm.fit": lambda x: gmm.fit(x, 2, covariance_type="diag", init=COUNTS[:2] + 0.5, **SHORT),
@@ -219,13 +225,17 @@ FITS = {
     "binomial.fit": lambda heads, trials=None: binomial.fit(heads, trials, 2, init=[0.2, 0.7], **SHORT),
     "multinomial.fit": lambda x: multinomial.fit(x, 2, init=[[0.2, 0.8], [0.7, 0.3]], **SHORT),
     "poisson.fit": lambda x: poisson.fit(x, 2, init=[[2.0, 5.0], [4.0, 1.0]], **SHORT),
+    "categorical.fit": lambda x: categorical.fit(x, 2, init=HALVES, **SHORT),
+    "von_mises_fisher.fit": lambda x: von_mises_fisher.fit(x, 2, init=DIRECTIONS[:2].astype(float), **SHORT),
 }
 
 
 @pytest.mark.parametrize("name", FITS)
 def test_fits_take_integers_and_streams_as_declared(name):
     fit, can = FITS[name], DECLARED[name][1]
-    data = TOSSES if name.startswith("binomial") else (COUNTS,)
+    data = {"binomial.fit": TOSSES, "categorical.fit": (ANSWERS,), "von_mises_fisher.fit": (DIRECTIONS,)}.get(
+        name, (COUNTS,)
+    )
     expected = fit(*(x.astype(float) for x in data))
     if can.integers:
         assert compare(fit(*data).trace, expected.trace).error < 1e-12

@@ -34,6 +34,21 @@ class Family(ABC):
     precise: ClassVar[bool] = False
     """Whether the family has deviances, which keep their digits where rows count much."""
 
+    closes: ClassVar[bool] = True
+    """Whether natural parameters may be −inf, which forbids rows in which that statistic is positive."""
+
+    starts_at_points: ClassVar[bool] = False
+    """Whether a start given without weights is of points, to which rows are assigned, and not of parameters."""
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether `log_prior` is not 0. Weights then count rows, and are not rescaled."""
+        return False
+
+    def log_prior(self, params: Any) -> Array | float:
+        """What the objective adds to the log-likelihood, ``(...,)``; 0 for maximum likelihood."""
+        return 0.0
+
     @property
     def parameter(self) -> str:
         """The parameter's name."""
@@ -124,6 +139,19 @@ class Family(ABC):
     @abstractmethod
     def draw(self, rng: np.random.Generator, params: Any, labels: np.ndarray, *extra: Any) -> np.ndarray:
         """Observations of the labelled components, on the host; `extra` is what `sample` takes beside their number."""
+
+
+def open_part(eta: Array) -> Array:
+    """Return natural parameters with 0 for −inf."""
+    xp = backends.namespace(eta)
+    return xp.where(eta == -xp.inf, xp.zeros_like(eta), eta)
+
+
+def products(eta: Array, statistics: Array) -> Array:
+    """eta . T(x), ``(..., k, n)``: −inf where a statistic is positive whose natural parameter is −inf."""
+    xp = backends.namespace(eta)
+    closed, positive = (xp.astype(flag, eta.dtype) for flag in (eta == -xp.inf, statistics > 0))
+    return xp.where(xp.matmul(closed, positive) > 0, -xp.inf, xp.matmul(open_part(eta), statistics))
 
 
 @Capabilities(jit=True, batch=True, integers=True, half=True)

@@ -21,7 +21,7 @@ from emroute.arrays.distances import nearest
 from emroute.arrays.functions import eps, normalize, safe_log
 from emroute.arrays.tracing import concrete, either
 from emroute.backend import Array
-from emroute.mixtures.family import Family
+from emroute.mixtures.family import Family, open_part, products
 from emroute.mixtures.posterior import posterior, share
 from emroute.validate import check_rows
 
@@ -67,14 +67,10 @@ class FamilyModel:
             return -self.family.deviance(params, data)
         xp, eta = backends.namespace(params.weights), self.family.natural_parameters(params)
         statistics = self.family.sufficient_statistics(params, data)
-        closed = eta == -xp.inf
-        log_prob = xp.matmul(xp.where(closed, xp.zeros_like(eta), eta), statistics)
-
-        def where_closed(x: Array) -> Array:
-            impossible = xp.matmul(xp.astype(closed, x.dtype), xp.astype(x > 0, x.dtype)) > 0
-            return xp.where(impossible, -xp.inf, log_prob)
-
-        return either(xp.any(closed), where_closed, lambda x: log_prob, statistics)
+        if not self.family.closes:
+            return xp.matmul(eta, statistics)
+        closed = xp.any(eta == -xp.inf)
+        return either(closed, lambda x: products(eta, x), lambda x: xp.matmul(open_part(eta), x), statistics)
 
     def constant_of(self, params: Any, data: Any) -> Array:
         """What all components' log p(x | k) share, ``(..., n)``."""
@@ -108,8 +104,8 @@ class FamilyModel:
         return self.maximize(Statistics(((1 - _POOLED) * sums + _POOLED * pooled,), statistics.log_likelihood), params)
 
     def objective(self, statistics: Statistics, params: Any) -> Array:
-        """Return the total log-likelihood, with every constant."""
-        return statistics.log_likelihood + params.constant
+        """Return the total log-likelihood, with every constant, and the log-prior of the family."""
+        return statistics.log_likelihood + params.constant + self.family.log_prior(params)
 
     def log_prob(self, params: Any, data: Any) -> Array:
         """log p(x), ``(..., n)``."""

@@ -16,10 +16,23 @@ from emroute.testing.place import places
 __all__ = ["COLUMNS", "FAMILIES", "MODULES", "declared", "families", "libraries", "table"]
 
 MODULES = (
-    *("gmm", "binomial", "multinomial", "poisson", "mixture", "kmeans", "select", "capsule", "nn", "em"),
-    *("array", "family", "counts", "arrays.diagonal", "backend"),
+    *(
+        "gmm",
+        "binomial",
+        "multinomial",
+        "poisson",
+        "categorical",
+        "von_mises_fisher",
+        "mixture",
+        "kmeans",
+        "select",
+        "capsule",
+        "nn",
+        "em",
+    ),
+    *("array", "family", "counts", "arrays.bessel", "arrays.diagonal", "backend"),
 )
-"""Where users find what declares something, in the order of the tables; the last five are to build upon."""
+"""Where users find what declares something, in the order of the tables; the last six are to build upon."""
 
 COLUMNS: dict[str, tuple[str, Callable[[Capabilities, Any], bool]]] = {
     "gradients": ("Torch, JAX", lambda can, function: can.gradients),
@@ -35,7 +48,9 @@ COLUMNS: dict[str, tuple[str, Callable[[Capabilities, Any], bool]]] = {
 
 FAMILIES = {
     "fits: Gaussian mixtures, k-means": ("gmm.fit", "kmeans.fit"),
-    "fits: mixtures of counts": ("binomial.fit", "multinomial.fit", "poisson.fit"),
+    "fits: mixtures of counts, categories, directions": (
+        *("binomial.fit", "multinomial.fit", "poisson.fit", "categorical.fit", "von_mises_fisher.fit"),
+    ),
     "a model of your own": ("em.fit",),
     "densities and responsibilities": ("mixture.Mixture.log_prob", "mixture.Mixture.responsibilities"),
     "mean density, BIC, AIC, ICL": tuple(f"mixture.Mixture.{name}" for name in ("score", "bic", "aic", "icl")),
@@ -44,6 +59,7 @@ FAMILIES = {
     "samples": (
         *("gmm.GaussianMixture.sample", "binomial.BinomialMixture.sample"),
         *("multinomial.MultinomialMixture.sample", "poisson.PoissonMixture.sample"),
+        *("categorical.CategoricalMixture.sample", "von_mises_fisher.VonMisesFisherMixture.sample"),
     ),
     "model choice": ("select.mixtures",),
     "routing of capsules": (

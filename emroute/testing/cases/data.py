@@ -9,9 +9,11 @@ import numpy as np
 from emroute.testing.cases.case import Draw
 
 __all__ = [
+    "draw_answers",
     "draw_clusters",
     "draw_coins",
     "draw_counts",
+    "draw_directions",
     "draw_documents",
     "draw_gaussians",
     "draw_halves",
@@ -93,3 +95,19 @@ def draw_counts(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         np.asarray([0.4, 0.6]),
         rates + 1,
     )
+
+
+def draw_answers(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Answers to three items with a gap, weights of the rows, mixing weights, and probabilities of each item."""
+    x = np.stack([rng.integers(0, c, 24) for c in (2, 3, 2)], axis=-1).astype(float)
+    x[3, 1] = -1
+    probs = (np.asarray([[0.7, 0.3], [0.4, 0.6]]), np.asarray([[0.5, 0.2, 0.3], [0.2, 0.2, 0.6]]))
+    return x, rng.uniform(0.5, 2, 24), np.asarray([0.4, 0.6]), *probs, probs[0][::-1].copy()
+
+
+def draw_directions(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Unit vectors, weights of the rows, mixing weights, mean directions, and concentrations."""
+    means = np.asarray([[0.6, 0.8, 0.0], [0.0, 0.6, -0.8]])
+    x = means[np.arange(24) % 2] + 0.7 * rng.standard_normal((24, 3))
+    x /= np.linalg.norm(x, axis=-1, keepdims=True)
+    return x, rng.uniform(0.5, 2, 24), np.asarray([0.4, 0.6]), means, np.asarray([2.0, 9.0])

@@ -7,11 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from emroute import binomial, multinomial, poisson
+from emroute import binomial, categorical, multinomial, poisson, von_mises_fisher
+from emroute.arrays.functions import safe_norm
 from emroute.backend import Array, get, namespace
 from emroute.mixture import Mixture
 from emroute.testing.cases.case import Case, positive
-from emroute.testing.cases.data import draw_coins, draw_counts, draw_documents, draw_halves, draw_tosses
+from emroute.testing.cases.data import (
+    draw_answers,
+    draw_coins,
+    draw_counts,
+    draw_directions,
+    draw_documents,
+    draw_halves,
+    draw_tosses,
+)
 
 __all__ = ["FAMILIES", "SHORT", "history", "sampled", "scored"]
 
@@ -93,6 +102,50 @@ def _poisson_scores(x: Array, weight: Array, weights: Array, rates: Array) -> An
     return scored(mixture, x, weight=weight), mixture.sample(5, rng=0)
 
 
+def _categorical(x: Array, weight: Array, weights: Array, *probs: Array) -> Any:
+    categories = [item.shape[-1] for item in probs]
+    fitted = categorical.fit(
+        x, 2, n_categories=categories, smoothing=0.5, sample_weight=weight, init=(weights, [*probs]), **SHORT
+    )
+    return {**history(fitted), "probs": fitted.probs}
+
+
+def _categorical_scores(x: Array, weight: Array, weights: Array, *probs: Array) -> Any:
+    mixture = categorical.CategoricalMixture.from_parameters(weights, probs)
+    family = mixture.model.family
+    inside = family.start_coordinates(mixture.params, x), family.deviance(mixture.params, x)
+    return scored(mixture, x, weight=weight), mixture.sample(5, rng=0), inside
+
+
+def _answers(*parameters: Array) -> Any:
+    """Parameters and what they say of answers; shares are scaled to one, so that they have derivatives."""
+    xp = namespace(*parameters)
+    weights, *probs = (part / xp.sum(part, axis=-1, keepdims=True) for part in parameters)
+    mixture = categorical.CategoricalMixture.from_parameters(weights, probs)
+    return mixture.probs, mixture.log_prob(get(weights).from_numpy(np.asarray([[1.0, 0.0], [0.0, -1.0]]), weights))
+
+
+def _von_mises_fisher(x: Array, weight: Array, weights: Array, means: Array, concentrations: Array) -> Any:
+    init = weights, means, concentrations
+    fitted = von_mises_fisher.fit(x, 2, sample_weight=weight, init=init, **SHORT)
+    return {**history(fitted), "means": fitted.means, "concentrations": fitted.concentrations}
+
+
+def _von_mises_fisher_scores(x: Array, weight: Array, weights: Array, means: Array, concentrations: Array) -> Any:
+    mixture = von_mises_fisher.VonMisesFisherMixture.from_parameters(weights, means, concentrations)
+    return scored(mixture, x, weight=weight), mixture.sample(5, rng=0), mixture.model.points(mixture.params, x)
+
+
+def _directions(weights: Array, means: Array, concentrations: Array) -> Any:
+    """Parameters and what they say of directions; scaled as above."""
+    xp = namespace(weights)
+    weights = weights / xp.sum(weights, axis=-1, keepdims=True)
+    means = means / safe_norm(means, keepdims=True)
+    mixture = von_mises_fisher.VonMisesFisherMixture.from_parameters(weights, means, concentrations)
+    x = get(weights).from_numpy(np.asarray([[1.0, 0.0, 0.0], [0.0, 0.6, 0.8]]), weights)
+    return mixture.means, mixture.concentrations, mixture.log_prob(x)
+
+
 FAMILIES = (
     Case("binomial.fit", _binomial, draw_coins),
     Case("binomial.fit_complete", _tossed, draw_coins),
@@ -124,5 +177,25 @@ FAMILIES = (
         positive((2,), (2, 2)),
     ),
     Case("poisson.PoissonMixture.sample", sampled(poisson.PoissonMixture), lambda rng: draw_counts(rng)[2:]),
+    Case("categorical.fit", _categorical, draw_answers),
+    Case("categorical.CategoricalMixture", _categorical_scores, draw_answers),
+    Case("categorical.CategoricalMixture.from_parameters", _answers, positive((2,), (2, 2), (2, 3))),
+    Case(
+        "categorical.CategoricalMixture.sample",
+        lambda weights, *probs: categorical.CategoricalMixture.from_parameters(weights, probs).sample(5, rng=0),
+        lambda rng: draw_answers(rng)[2:],
+    ),
+    Case("von_mises_fisher.fit", _von_mises_fisher, draw_directions),
+    Case("von_mises_fisher.VonMisesFisherMixture", _von_mises_fisher_scores, draw_directions),
+    Case(
+        "von_mises_fisher.VonMisesFisherMixture.from_parameters",
+        _directions,
+        lambda rng: draw_directions(rng)[2:],
+    ),
+    Case(
+        "von_mises_fisher.VonMisesFisherMixture.sample",
+        sampled(von_mises_fisher.VonMisesFisherMixture),
+        lambda rng: draw_directions(rng)[2:],
+    ),
 )
 """What is there of each family: its `fit`, its mixture and the methods that this has for itself."""

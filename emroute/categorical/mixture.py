@@ -1,0 +1,170 @@
+"""Latent class models: the fit and its result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from emroute import backend as backends
+from emroute._engine.stream import as_arrays
+from emroute.arrays.tracing import on_host
+from emroute.backend import Array, is_array
+from emroute.capability import Capabilities
+from emroute.categorical.family import Categorical
+from emroute.em import Fit
+from emroute.errors import InputError
+from emroute.fitting import Options, fit_counts
+from emroute.mixture import Mixture
+from emroute.validate import check_count, check_number
+
+__all__ = ["CategoricalMixture", "fit"]
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class CategoricalMixture(Mixture):
+    """A latent class model: a mixture of independent categorical items over ``x (..., n, items)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.asarray([[0, 0, 1], [0, 0, 1], [0, -1, 1], [1, 2, 0], [1, 2, 0], [1, 2, -1]])
+    >>> mixture = fit(x, 2, rng=0)
+    >>> mixture.probs[1].round(2).tolist()
+    [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
+    """
+
+    family = Categorical
+
+    @property
+    def probs(self) -> tuple[Array, ...]:
+        """``(..., k, C_j)`` for each item j: the probability of each category in each class."""
+        return tuple(self.model.family.items(self.params.probs))
+
+    @classmethod
+    @Capabilities(gradients=True, jit=True, batch=True)
+    def from_parameters(cls, weights: Array, probs: Sequence[Array]) -> CategoricalMixture:
+        """Return the mixture with weights ``(..., k)`` and the probabilities of each item, ``(..., k, C_j)``."""
+        return cls._of_family(Categorical(tuple(item.shape[-1] for item in probs)), weights, [*probs])
+
+    @Capabilities(batch=True)
+    def sample(self, n: int, *, rng: Any = None) -> tuple[Array, Array]:
+        """Draw `n` rows of categories, ``(..., n, items)``, and their class labels, ``(..., n)``."""
+        return self._sample(n, rng)
+
+
+@Capabilities(jit=True, batch=True, integers=True, streams=True)
+def fit(
+    x: Array | Any,
+    n_components: int,
+    *,
+    n_categories: int | Sequence[int] | None = None,
+    smoothing: float = 0.0,
+    weights: Any = None,
+    sample_weight: Array | None = None,
+    init: Any = "k-means++",
+    n_init: int = 1,
+    tol: float = 1e-6,
+    max_iter: int = 1000,
+    rng: Any = None,
+    chunk_size: int | None = None,
+    callback: Callable[[int, Fit], object] | None = None,
+    progress: bool = False,
+) -> CategoricalMixture:
+    """Fit a latent class model by EM.
+
+    Parameters
+    ----------
+    x
+        Categories ``(..., n, items)``, whole numbers from 0 of any real dtype, or a source of such chunks. −1 (or NaN)
+        is a gap: the item is missing at random, and the likelihood is that of the others.
+    n_components
+        How many latent classes, k.
+    n_categories
+        How many categories each item has, or all of them; by default one more than the largest in the data. Inside
+        ``jit``, where no value is known, it must be given.
+    smoothing
+        A count added to each category of each class. The objective then has the Dirichlet prior of which this is the
+        mode; `log_likelihood` has not.
+    weights
+        Mixing weights ``(..., k)`` to keep fixed; by default they are fitted.
+    sample_weight
+        ``(n,)`` or ``(..., n)``, such as the counts of response patterns.
+    init
+        ``"k-means++"`` or ``"random"`` (over indicators of the categories), or the probabilities of each item, a list
+        of ``(..., k, C_j)``, or ``(weights, probs)``.
+    n_init
+        Restarts, run in one batch; the best is returned. Not with a given start.
+    tol, max_iter, chunk_size, callback, progress
+        As in `emroute.em.fit`.
+    rng
+        None, a seed or a `numpy.random.Generator`.
+
+    Returns
+    -------
+    CategoricalMixture
+        With arrays of the data's library and device; integer data are fitted in float64 where there is one.
+
+    Raises
+    ------
+    InputError
+        If an entry is no category of its item, naming the first such row; if shapes or options cannot be used.
+    InputTypeError
+        If arrays differ in library, device or floating dtype.
+
+    References
+    ----------
+    Goodman, L. A. (1974). Exploratory latent structure analysis using both identifiable and unidentifiable models.
+    Linzer, D. A. and Lewis, J. B. (2011). poLCA: An R package for polytomous variable latent class analysis.
+
+    Examples
+    --------
+    Four test items of 216 people, as counts of the 16 patterns of answers (Stouffer and Toby 1951):
+
+    >>> import numpy as np
+    >>> x = np.asarray([[i >> j & 1 for j in (3, 2, 1, 0)] for i in range(16)])
+    >>> counts = np.asarray([20.0, 2, 9, 2, 6, 1, 4, 1, 38, 7, 24, 6, 25, 6, 23, 42])
+    >>> mixture = fit(x, 2, sample_weight=counts, n_init=8, tol=1e-10, rng=0)
+    >>> round(float(mixture.log_likelihood), 4), sorted(mixture.weights.round(4).tolist())
+    (-504.4677, [0.2793, 0.7207])
+    """
+    options = Options(
+        tol,
+        max_iter,
+        chunk_size,
+        callback,
+        progress,
+        sample_weight=sample_weight,
+        weights=weights,
+        init=init,
+        n_init=n_init,
+        rng=rng,
+    )
+    family = Categorical(_categories(x, n_categories), check_number("smoothing", smoothing))
+    return fit_counts(CategoricalMixture, family, x, n_components, options)
+
+
+def _categories(x: Any, given: int | Sequence[int] | None) -> tuple[int, ...]:
+    """Return how many categories each item has, as given or as the data show."""
+    if given is not None and not isinstance(given, int):
+        return tuple(check_count("n_categories", c) for c in given)
+    if isinstance(x, Iterator):
+        return ()  # what can be read only once is refused later, as are rows without items
+    arrays = [as_arrays(chunk)[0] for chunk in ([x] if is_array(x) else x)]
+    if any(array.ndim < 2 for array in arrays):
+        return ()
+    if given is not None:
+        return (check_count("n_categories", given),) * arrays[0].shape[-1]
+    return tuple(max(largest) + 1 for largest in zip(*map(_largest, arrays), strict=True))
+
+
+def _largest(x: Array) -> list[int]:
+    """Return the largest entry of each item; 0 where there are gaps alone."""
+    xp = backends.namespace(x)
+    if 0 in x.shape:
+        return [0] * x.shape[-1]
+    seen = xp.where(x == x, x, xp.zeros_like(x)) if xp.isdtype(x.dtype, "real floating") else x
+    largest = on_host(xp.max(seen, axis=tuple(range(x.ndim - 1))))
+    if largest is None:
+        raise InputError("inside jit the categories cannot be counted; give n_categories")
+    return [int(top) if 0 < top < 2**31 else 0 for top in largest]  # what is no category is refused later

@@ -1,0 +1,152 @@
+"""Mixtures of von Mises-Fisher distributions: the fit and its result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from emroute.arrays.functions import divide, safe_norm
+from emroute.backend import Array
+from emroute.capability import Capabilities
+from emroute.em import Fit
+from emroute.family import FamilyModel
+from emroute.fitting import Options, fit_counts
+from emroute.mixture import Mixture
+from emroute.validate import check_floating
+from emroute.von_mises_fisher.family import VonMisesFisher, highest
+
+__all__ = ["VonMisesFisherMixture", "fit"]
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class VonMisesFisherMixture(Mixture):
+    """A mixture of von Mises-Fisher distributions over unit vectors ``x (..., n, d)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> angle = np.asarray([0.1, -0.1, 0.0, 3.0, 3.2, 3.1])
+    >>> mixture = fit(np.stack([np.cos(angle), np.sin(angle)], axis=-1), 2, rng=0)
+    >>> sorted(mixture.means[:, 0].round(2).tolist())
+    [-1.0, 1.0]
+    """
+
+    family = VonMisesFisher
+    remedies = Mixture.remedies | {
+        "capped": "reached the highest concentration, as on a single direction: fit fewer components"
+    }
+
+    @property
+    def means(self) -> Array:
+        """``(..., k, d)``: mean directions, of length 1; 0 where the concentration is 0."""
+        return divide(self.params.vectors, safe_norm(self.params.vectors, keepdims=True))
+
+    @property
+    def concentrations(self) -> Array:
+        """``(..., k)``: the concentration of each component, kappa."""
+        return safe_norm(self.params.vectors)
+
+    def marked(self) -> dict[str, Array]:
+        """Return which components are lost, and which rest on the highest concentration."""
+        kappa = self.concentrations
+        return super().marked() | {"capped": kappa > 0.999 * highest(kappa)}
+
+    @classmethod
+    @Capabilities(gradients=True, jit=True, batch=True)
+    def from_parameters(cls, weights: Array, means: Array, concentrations: Array) -> VonMisesFisherMixture:
+        """Return the mixture with weights ``(..., k)``, unit means ``(..., k, d)`` and concentrations ``(..., k)``."""
+        check_floating("weights", weights)
+        family = VonMisesFisher()
+        params = family.from_neutral(weights, (), weights.shape[-1], means)
+        return cls.unfitted(FamilyModel(family), family.from_init((weights, (means, concentrations)), params))
+
+    @Capabilities(batch=True)
+    def sample(self, n: int, *, rng: Any = None) -> tuple[Array, Array]:
+        """Draw `n` unit vectors, ``(..., n, d)``, and their component labels, ``(..., n)``."""
+        return self._sample(n, rng)
+
+
+@Capabilities(jit=True, batch=True, integers=True, streams=True)
+def fit(
+    x: Array | Any,
+    n_components: int,
+    *,
+    weights: Any = None,
+    sample_weight: Array | None = None,
+    init: Any = "k-means++",
+    n_init: int = 1,
+    tol: float = 1e-6,
+    max_iter: int = 1000,
+    rng: Any = None,
+    chunk_size: int | None = None,
+    callback: Callable[[int, Fit], object] | None = None,
+    progress: bool = False,
+) -> VonMisesFisherMixture:
+    """Fit a mixture of von Mises-Fisher distributions by EM: cluster directions.
+
+    Parameters
+    ----------
+    x
+        Unit vectors ``(..., n, d)``, such as word embeddings, or points on the circle as (cos, sin); or a source of
+        such chunks.
+    n_components
+        How many components, k.
+    weights
+        Mixing weights ``(..., k)`` to keep fixed; by default they are fitted.
+    sample_weight
+        ``(n,)`` or ``(..., n)``.
+    init
+        ``"k-means++"`` or ``"random"``; or starting directions ``(..., k, d)``, to the nearest of which each row is
+        assigned; or ``(weights, means, concentrations)``.
+    n_init
+        Restarts, run in one batch; the best is returned. Not with a given start.
+    tol, max_iter, chunk_size, callback, progress
+        As in `emroute.em.fit`.
+    rng
+        None, a seed or a `numpy.random.Generator`.
+
+    Returns
+    -------
+    VonMisesFisherMixture
+        With arrays of the data's library and device.
+
+    Raises
+    ------
+    InputError
+        If a row is not of length 1, naming the first; if shapes or options cannot be used.
+    InputTypeError
+        If arrays differ in library, device or floating dtype.
+
+    Notes
+    -----
+    The density on a single direction has no bound, so concentrations stop at 1e8, in float32 at 1e4.
+
+    References
+    ----------
+    Banerjee, A., Dhillon, I. S., Ghosh, J. and Sra, S. (2005). Clustering on the unit hypersphere using von
+    Mises-Fisher distributions.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> angle = np.asarray([0.1, -0.1, 0.0, 3.0, 3.2, 3.1])
+    >>> mixture = fit(np.stack([np.cos(angle), np.sin(angle)], axis=-1), 2, rng=0)
+    >>> mixture.weights.round(3).tolist(), mixture.concentrations.round().tolist()
+    ([0.5, 0.5], [150.0, 150.0])
+    """
+    if isinstance(init, tuple) and len(init) == 3:
+        init = init[0], init[1:]
+    options = Options(
+        tol,
+        max_iter,
+        chunk_size,
+        callback,
+        progress,
+        sample_weight=sample_weight,
+        weights=weights,
+        init=init,
+        n_init=n_init,
+        rng=rng,
+    )
+    return fit_counts(VonMisesFisherMixture, VonMisesFisher(), x, n_components, options)
