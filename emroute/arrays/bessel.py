@@ -87,7 +87,7 @@ def log_bessel(order: float, square: Array) -> tuple[Array, Array]:
     root = xp.sqrt(1 + z)
     beyond = z / (1 + root)  # of root beyond 1, with all its digits
     u, v = (_series(polynomials, 1 / root, high) for polynomials in _debye())
-    s = high * (root * v / u - 1)
+    s = both = high * (root * v / u - 1)
     # each term of the logarithm is what it has grown since 0, where all of it is known
     grown = high * (beyond - xp.log1p(beyond / 2)) - 0.5 * xp.log1p(beyond) + xp.log(u / _at_zero(high))
     for twice in (2 * (high - step) for step in range(steps)):
