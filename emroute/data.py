@@ -18,8 +18,9 @@ from emroute._foreign import obstacle
 from emroute.arrays.trees import map_leaves, rebuild
 from emroute.backend import Array
 from emroute.errors import InputError, tell
+from emroute.sources import Source, csv, npy, parquet
 
-__all__ = ["Block", "Chunks", "Rows", "Stream", "open_source", "real_weight"]
+__all__ = ["Block", "Chunks", "Rows", "Source", "Stream", "csv", "npy", "open_source", "parquet", "real_weight"]
 
 
 class Chunks:

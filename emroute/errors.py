@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "BackendError",
@@ -13,6 +15,7 @@ __all__ = [
     "InputError",
     "InputTypeError",
     "MissingDependencyError",
+    "needed",
     "tell",
 ]
 
@@ -42,6 +45,14 @@ class BackendError(EmrouteError, LookupError):
 
 class MissingDependencyError(EmrouteError, ImportError):
     """An optional package is needed and not installed."""
+
+
+def needed(package: str, extra: str, purpose: str) -> Any:
+    """Import an optional package, or raise `MissingDependencyError`, which says what to install."""
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise MissingDependencyError(f"{purpose} needs {package}; pip install 'emroute[{extra}]'") from None
 
 
 def tell(remarks: list[str]) -> None:
