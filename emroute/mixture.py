@@ -13,6 +13,7 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute import em
+from emroute._batch import problem
 from emroute._engine.once import once
 from emroute._engine.rowwise import each_row, each_row_once
 from emroute.arrays.creation import full
@@ -24,8 +25,8 @@ from emroute.capability import Capabilities
 from emroute.data import Rows, Stream, open_source, real_weight
 from emroute.errors import InputError, InputTypeError
 from emroute.family import Family, FamilyModel
-from emroute.mixtures.storage import check_suffix, read, write
-from emroute.remarks import lost, places, remarks
+from emroute.mixtures.storage import check_suffix, loaded, read, write
+from emroute.remarks import ending, lost, places, remarks
 from emroute.validate import as_generator, check_count, check_floating, check_weights
 
 __all__ = ["Mixture"]
@@ -93,13 +94,32 @@ class Mixture:
 
     def __repr__(self) -> str:
         fields = [f"n_components={self.n_components}"]
-        if self.weights.ndim > 1:
-            fields.append(f"batch={tuple(self.weights.shape[:-1])}")
-        elif concrete(self.log_likelihood) is not None:
-            status = em.Status(int(self.status)).name.lower()
-            fields += [f"log_likelihood={float(self.log_likelihood):.6f}", f"n_iter={int(self.n_iter)}", status]
+        end, batch = ending(self, self.log_likelihood), tuple(self.weights.shape[:-1])
+        if batch:
+            fields.append(f"batch={batch}")
+        elif end and int(self.n_iter):
+            fields += [f"log_likelihood={float(self.log_likelihood):.6f}", f"n_iter={int(self.n_iter)}"]
+        fields += [end] * bool(end)
+        if end and not batch:
             fields += [f"{name}={where}" for name, which in self.marked().items() if (where := places(which))]
         return f"{type(self).__name__}({', '.join(fields)})"
+
+    def __getitem__(self, index: int | slice | tuple[int | slice, ...]) -> Self:
+        """Return one problem of a batch, or several.
+
+        Parameters
+        ----------
+        index
+            An integer for a problem, a slice for several; a tuple of these where the batch has several dimensions.
+
+        Raises
+        ------
+        InputIndexError
+            If there is no such problem, or this is no batch.
+        """
+        history = (self.log_likelihood, self.trace, self.n_iter, self.status)
+        params, *history = problem((self.params, *history), tuple(self.weights.shape[:-1]), index)
+        return type(self)(self.model, params, *history)
 
     @classmethod
     def unfitted(cls, model: Any, params: Any) -> Self:
@@ -225,7 +245,12 @@ class Mixture:
         path
             The file.
         like
-            An array of the library, device and floating dtype to load into; NumPy as saved by default.
+            An array of the library and device to load into; NumPy by default. The dtype is that of the file.
+
+        Warns
+        -----
+        FitWarning
+            If the library does not have the file's dtype, as JAX has no float64 unless it is enabled.
 
         Raises
         ------
@@ -246,9 +271,7 @@ class Mixture:
             raise InputError(f"{path.name} is not a mixture saved by emroute ({error})") from None
         if not issubclass(kind, cls):
             raise InputError(f"{path.name} holds a {kind.__name__}, expected a {cls.__name__}")
-        if like is not None:
-            backend = backends.get(like)
-            params, history = ([backend.from_numpy(x, like) for x in arrays] for arrays in (params, history))
+        params, history = loaded(params, like), loaded(history, like)
         return kind(model, make(*params), *history)  # type: ignore[return-value]
 
     @classmethod

@@ -11,7 +11,7 @@ from emroute.arrays.functions import eps
 from emroute.arrays.tracing import concrete
 from emroute.em import Status
 
-__all__ = ["lost", "places", "remarks"]
+__all__ = ["ending", "lost", "places", "remarks"]
 
 
 def remarks(fitted: Any, max_iter: int) -> list[str]:
@@ -26,6 +26,22 @@ def remarks(fitted: Any, max_iter: int) -> list[str]:
         "under which every row is possible",
     }
     return [f"{_who(host == int(end))} {words}" for end, words in ends.items() if np.any(host == int(end))]
+
+
+def ending(fitted: Any, value: Any) -> str:
+    """Say in a word or two how fits ended; `value` is their objective, NaN where parameters were given.
+
+    Of a batch, say how many converged. While a compiler is tracing, say nothing.
+    """
+    status, shape = fitted.status, tuple(fitted.status.shape)
+    if concrete(backends.namespace(status).all(status == status)) is None:
+        return ""
+    host, value = (backends.get(x).to_numpy(x) for x in (status, value))
+    if np.all(np.isnan(value) & (host == int(Status.MAX_ITER))):
+        return "parameters given"
+    if not shape:
+        return Status(int(host)).name.lower()
+    return f"{int(np.sum(host == int(Status.CONVERGED)))} of {host.size} converged"
 
 
 def _who(which: np.ndarray) -> str:

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 import emroute
-from emroute.cli import check, demo, fit
+from emroute.cli import check, demo, fit, predict
 from emroute.cli.show import is_terminal
 from emroute.errors import EmrouteError
 
@@ -97,3 +97,4 @@ def _main(
 app.command()(check.check)
 app.command()(demo.demo)
 app.command()(fit.fit)
+app.command()(predict.predict)
