@@ -121,9 +121,20 @@ def panels(
             diagonal(axes, col)
         else:
             fill(axes, col, row)
+        axes.set_xlim(*_span(drawn.points[:, col]))
+        if col != row:
+            axes.set_ylim(*_span(drawn.points[:, row]))
         upright = quantity if row == col else drawn.titles[row] if col == 0 else ""
         tidy(axes, drawn.titles[col] if row == d - 1 else "", upright)
     return figure
+
+
+def _span(values: np.ndarray) -> tuple[float, float]:
+    """Return the range of finite values and a little more: ellipses may reach beyond it."""
+    values = values[np.isfinite(values)]
+    low, high = float(values.min()), float(values.max())
+    margin = 0.05 * (high - low) or 0.5
+    return low - margin, high + margin
 
 
 def scatter(axes: Axes, points: np.ndarray, labels: np.ndarray | None) -> None:
@@ -170,9 +181,13 @@ def mark(label: str, **look: Any) -> Any:
 
 
 def key(figure: Figure, labels: Sequence[int], title: str, *others: Any) -> None:
-    """Draw the legend of groups, and of what else there is, right of the panels."""
+    """Draw the legend of groups, and of what else there is: in the empty corner of many panels, or right of few."""
     found = [mark(str(label), color=style(label)[0], marker=style(label)[1]) for label in labels]
-    figure.legend(handles=[*found, *others], loc="outside right upper", frameon=False, title=title, fontsize=9)
+    roomy = len(figure.axes) > 3
+    place: dict[str, Any] = {"loc": "upper right" if roomy else "outside right upper"}
+    figure.legend(
+        handles=[*found, *others], title=title, frameon=False, fontsize=11 if roomy else 9, alignment="left", **place
+    )
 
 
 def tidy(axes: Axes, xlabel: str, ylabel: str) -> None:

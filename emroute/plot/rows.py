@@ -184,14 +184,14 @@ def uncertainty(
         axes.stairs(mean, edges, color="#555555", fill=True, alpha=0.5)
 
     figure = panels(drawn, fill, mean_of_bins, "mean uncertainty, %")
-    headline(figure, "Uncertainty: the probability that a row is not of its likeliest component", drawn.note)
+    headline(figure, "Uncertainty of the classification", drawn.note)
     first, second = (f"{limit:.2g}" for limit in limits)
     words = (f"up to {first} (75 % of rows)", f"{first} to {second} (20 %)", f"above {second} (5 %)")
     others = [
         mark(word, color=look["c"], marker="o", markersize=look["s"] ** 0.5)
         for word, look in zip(words, _MARKS, strict=True)
     ]
-    key(figure, (), "uncertainty", *others, *_ellipse_marks((1,)))
+    key(figure, (), "probability of not being\nof the likeliest component", *others, *_ellipse_marks((1,)))
     return figure
 
 
@@ -245,10 +245,11 @@ def density(
     of_rows = np.percentile(_host(mixture.log_prob(drawn.rows)), [100 - held for held in _HELD])
     texts = dict(zip(of_rows.tolist(), (f"{held} %" for held in _HELD), strict=True))
     levels = sorted(texts)  # of equal ones, one
+    top = max(float(log_prob.max()), levels[-1] + 1e-6)
 
     figure = figure_of(7.5, 5.0)
     axes = figure.subplots()
-    axes.contourf(first, second, log_prob, levels=[*levels, np.inf], cmap="Greys", alpha=0.25)
+    axes.contourf(first, second, log_prob, levels=[*levels, top], cmap="Greys", alpha=0.25)
     lines = axes.contour(first, second, log_prob, levels=levels, colors="#777777", linewidths=0.8, linestyles="solid")
     axes.clabel(lines, fmt=texts, fontsize=7)
     scatter(axes, points, _host(mixture.predict(drawn.rows)))
@@ -290,6 +291,6 @@ def _grouped(drawn: Drawn, labels: np.ndarray | None, gaussians: tuple[np.ndarra
 
 
 def _ellipse_marks(radii: Sequence[int]) -> list[Any]:
-    words = " and ".join(map(str, radii)) + f" standard deviation{'s' * (radii[-1] > 1)}"
+    words = " and ".join(map(str, radii)) + f" standard\ndeviation{'s' * (radii[-1] > 1)}"
     ring = mark(f"ellipses: {words}", color=style(0)[0], marker="o", markerfacecolor="none", markersize=10)
     return [ring, mark("crosses: means", color=style(0)[0], marker="X", markersize=9)]
