@@ -83,7 +83,7 @@ class Table:
             ``(n,)``: which rows of this table are kept.
         """
         names = [name for name in map(self.find, names) if name not in self.text]  # what `take` refuses is not missing
-        kept = ~np.isnan(self.values[:, [self.names.index(name) for name in names]]).any(axis=1)
+        kept = ~np.isnan(self.values[:, [self.names.index(name) for name in names]]).max(axis=1, initial=False)
         if kept.all():
             return self, kept
         if not kept.any():
@@ -92,7 +92,9 @@ class Table:
         values, place = self.values[rows], self.place
         endless = np.isinf(values).T
         infinite = {name: int(found.argmax()) for name, found in zip(self.names, endless, strict=True) if found.any()}
-        return replace(self, values=values, missing={}, infinite=infinite, place=lambda row: place(rows[row])), kept
+        return replace(
+            self, values=values, missing={}, infinite=infinite, place=lambda row: place(int(rows[row]))
+        ), kept
 
     def take(self, names: Sequence[str], otherwise: str = "no other column is left") -> np.ndarray:
         """Return some columns, ``(n, len(names))``; all of them, in order, without a copy.

@@ -156,9 +156,9 @@ def _fitted(
     """Return the fit, or the best of several and the grid of these, and what is to be said of it."""
     gaussian = job.family is Family.gmm
     if len(sizes) * len(kinds) == 1:
-        result, remarks = fit_one(job, sizes[0], **options, **({"covariance_type": kinds[0]} if gaussian else {}))
+        result, remarks = fit_one(job, sizes[0], **options | ({"covariance_type": kinds[0]} if gaussian else {}))
         return result, None, remarks
-    grid = fit_grid(job, sizes, criterion, **options, **({"covariance_type": kinds} if gaussian else {}))
+    grid = fit_grid(job, sizes, criterion, options | ({"covariance_type": kinds} if gaussian else {}))
     return grid.best, grid, grid.remarks
 
 

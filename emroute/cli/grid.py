@@ -73,20 +73,21 @@ class Grid:
         return min(sizes) < max(sizes) == sizes[self.index]
 
 
-def fit_grid(job: Job, sizes: list[int], criterion: str, progress: bool, **options: Any) -> Grid:
+def fit_grid(job: Job, sizes: list[int], criterion: str, options: dict[str, Any]) -> Grid:
     """Fit every size, Gaussians with every covariance type, and choose.
 
     Mixtures are chosen by an information criterion. Clusterings are chosen by the variance ratio of Calinski and
     Harabasz (1974), the greatest ((T - W) / (k - 1)) / (W / (n - k)), with W the inertia and T that of one cluster.
     """
     if job.family is Family.gmm:
-        return _gaussians(job, sizes, criterion, progress, options)
+        return _gaussians(job, sizes, criterion, options)
     results, candidates, remarks = [], [], []
     total, rows = 0.0, 0.0
     if job.family is Family.kmeans:
         total = float(kmeans.fit(job.x, 1, sample_weight=job.weight).inertia)
         rows = float(job.x.shape[0] if job.weight is None else job.weight.sum())
-    with bar(progress, len(sizes), job.family) as advance:
+    shown, options = options["progress"], options | {"progress": False}  # one bar, of all fits
+    with bar(shown, len(sizes), job.family) as advance:
         for k in sizes:
             result, told = fit_one(job, k, **options)
             if job.family is Family.kmeans:
@@ -114,12 +115,10 @@ def fit_one(job: Job, k: int, **options: Any) -> tuple[Any, list[str]]:
     return result, [str(warning.message) for warning in told]
 
 
-def _gaussians(job: Job, sizes: list[int], criterion: str, progress: bool, options: dict[str, Any]) -> Grid:
+def _gaussians(job: Job, sizes: list[int], criterion: str, options: dict[str, Any]) -> Grid:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", FitWarning)
-        choice = select.mixtures(
-            job.x, sizes, criterion=criterion, sample_weight=job.weight, progress=progress, **options
-        )
+        choice = select.mixtures(job.x, sizes, criterion=criterion, sample_weight=job.weight, **options)
     candidates = []
     for row, mixture in zip(choice.table, choice.mixtures, strict=True):
         figures = {"log-likelihood": row.log_likelihood, "bic": row.bic, "aic": row.aic, "icl": row.icl}

@@ -14,9 +14,9 @@ from emroute.cli.grid import Grid
 from emroute.cli.job import Job
 from emroute.cli.libraries import host
 from emroute.cli.options import Family
-from emroute.cli.show import facts, places, show
+from emroute.cli.show import facts, show
 from emroute.em import Status
-from emroute.remarks import places as which
+from emroute.remarks import figure, places
 
 __all__ = ["NAMES", "Report", "in_options"]
 
@@ -64,7 +64,7 @@ class Report:
         for candidate in grid.candidates:
             remarks = ["best"] * (candidate is best) + ["floored"] * bool(candidate.floored)
             remarks += ["not converged"] * (not candidate.converged)
-            figures = [places(candidate.figures[name], 2) for name in names]
+            figures = [figure(candidate.figures[name], 2) for name in names]
             rows.append((str(candidate.k), *[candidate.kind] * kinds, ", ".join(remarks), *figures))
         headers = ["k", *["covariances"] * kinds, "", *(NAMES.get(name, name) for name in names)]
         title = f"How many components, by {NAMES.get(grid.criterion, grid.criterion)}"
@@ -91,11 +91,11 @@ class Report:
         if job.family is Family.kmeans:
             found["inertia"] = float(result.inertia)
         else:
-            found["log-likelihood"] = places(float(result.log_likelihood), 6)
+            found["log-likelihood"] = figure(float(result.log_likelihood))
             found["per row"] = float(result.score(*job.data, sample_weight=job.weight))
             criterion = "bic" if self.grid is None else self.grid.criterion
             value = criteria_of(result, *job.data, sample_weight=job.weight, names=(criterion,))[criterion]
-            found[NAMES[criterion]] = places(value, 4)
+            found[NAMES[criterion]] = figure(value, 4)
         if job.family is Family.gmm:
             found["floor"] = self._floor()
         found["iterations"] = int(result.n_iter)
@@ -109,7 +109,7 @@ class Report:
     def _floor(self) -> str:
         """Say what the floor of the covariances is, and which components rest on it."""
         floor = f"{self.floor:g} of the squared width of each column"
-        if not (floored := which(self.result.floored)):
+        if not (floored := places(self.result.floored)):
             return f"{floor}; no component rests on it"
         listed, one = ", ".join(map(str, floored)), len(floored) == 1
         rest = f"component {listed} rests" if one else f"components {listed} rest"

@@ -123,7 +123,9 @@ class Results:
     def _criteria(self, path: Path, folder: str) -> None:
         grid: Any = self.report.grid
         if path.suffix == ".png":
-            self._save(sizes_figure(grid.lines(), grid.best_place, NAMES.get(grid.criterion, grid.criterion)), path)
+            self._save(
+                sizes_figure(grid.lines(), grid.best_place, str(NAMES.get(grid.criterion, grid.criterion))), path
+            )
             return
         columns: dict[str, Any] = {"k": [each.k for each in grid.candidates]}
         if grid.candidates[0].kind is not None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["facts", "is_terminal", "number", "places", "show"]
+__all__ = ["facts", "is_terminal", "number", "show"]
 
 _GAP = 2  # blanks between columns
 _NAME = 12  # names in the first column are not broken to less than this
@@ -30,15 +30,6 @@ def number(value: Any) -> str:
     ('-1130.26', '3', 'full')
     """
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def places(value: float, count: int) -> str:
-    """Return a number with so many decimal places, or ten significant digits where it is very large.
-
-    >>> places(-1130.26396, 2), places(1e30, 2)
-    ('-1130.26', '1e+30')
-    """
-    return f"{value:.{count}f}" if abs(value) < 1e12 else f"{value:.10g}"
 
 
 def show(console: Console, title: str, headers: Sequence[str], rows: Iterable[Sequence[Any]], rest: str = "") -> None:

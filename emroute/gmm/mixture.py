@@ -24,7 +24,7 @@ from emroute.errors import tell
 from emroute.fitting import at_points, finite_moments, open_checked
 from emroute.gmm.covariance import COVARIANCES
 from emroute.gmm.model import GaussianModel, Params, begin
-from emroute.gmm.spare import with_spare, without_spare
+from emroute.gmm.spare import component_axes, with_spare, without_spare
 from emroute.gmm.spread import Spread
 from emroute.gmm.start import from_init, standard
 from emroute.gmm.width import widths
@@ -79,6 +79,10 @@ class GaussianMixture(Mixture):
     def marked(self) -> dict[str, Array]:
         """Return what a user should know of single components, each ``(..., k)`` truth values, by its name."""
         return {**super().marked(), "floored": self.floored}
+
+    def component_axes(self) -> Params:
+        """Return along which axis each array of the parameters has the components, None where they share it."""
+        return component_axes(self.model)
 
     def widened(self) -> GaussianMixture:
         """Return the mixture whose floored components have no variance below the features' width: an honest density.

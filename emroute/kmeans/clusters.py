@@ -22,7 +22,7 @@ from emroute.em import Status
 from emroute.errors import InputError, InputTypeError
 from emroute.kmeans.model import KMeansModel, Params, Shared
 from emroute.mixtures.storage import kind_of, loaded, read, write
-from emroute.remarks import ending
+from emroute.remarks import described
 from emroute.validate import check_floating, check_scored, check_width, require
 
 __all__ = ["KMeans"]
@@ -72,11 +72,7 @@ class KMeans:
         return self.params.centroids.shape[-2]
 
     def __repr__(self) -> str:
-        batch, end = tuple(self.params.centroids.shape[:-2]), ending(self, self.inertia)
-        fields = [f"n_clusters={self.n_clusters}", *[f"batch={batch}"] * bool(batch)]
-        if end and not batch and int(self.n_iter):
-            fields += [f"inertia={float(self.inertia):.6f}", f"n_iter={int(self.n_iter)}"]
-        return f"KMeans({', '.join([*fields, *[end] * bool(end)])})"
+        return described(self, "n_clusters", "inertia")
 
     def __getitem__(self, index: int | slice | tuple[int | slice, ...]) -> KMeans:
         """Return one problem of a batch, or several.

@@ -15,7 +15,7 @@ from emroute.arrays.creation import itemsize
 from emroute.backend import Array
 from emroute.errors import InputError, MissingDependencyError, tell
 
-__all__ = ["check_suffix", "kind_of", "loaded", "read", "write"]
+__all__ = ["check_suffix", "kind_of", "loaded", "named", "read", "write"]
 
 
 def write(path: Path, header: str, arrays: dict[str, np.ndarray]) -> None:
@@ -81,3 +81,12 @@ def _safetensors() -> Any:
     except ImportError:
         raise MissingDependencyError("`.safetensors` files need that package: `pip install safetensors`") from None
     return safetensors
+
+
+def named(params: Any) -> dict[str, Array]:
+    """Return arrays of nested NamedTuples by dotted name, in order."""
+    found = {}
+    for name, value in params._asdict().items():
+        inner = named(value) if isinstance(value, tuple) else {"": value}
+        found |= {f"{name}.{below}".rstrip("."): x for below, x in inner.items()}
+    return found
