@@ -197,4 +197,4 @@ def _pictures(console: Console, out: Path, found: tuple[Any, ...]) -> None:
     with drafts(out, _PICTURES) as paths:
         for figure, path in zip(figures, paths, strict=True):
             figure.savefig(path)
-    console.print(f"Pictures in {out}: {', '.join(_PICTURES)}", markup=False, soft_wrap=True)
+    console.print(f"Pictures in {out}:\n{', '.join(_PICTURES)}", markup=False, soft_wrap=True)

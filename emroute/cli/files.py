@@ -16,7 +16,7 @@ from unicodedata import normalize
 import numpy as np
 
 from emroute.cli.libraries import need
-from emroute.cli.text import STDIN, Parsed, first_line, parse
+from emroute.cli.text import STDIN, Parsed, first_line, name_of, parse
 from emroute.errors import InputError
 
 __all__ = ["Table", "read", "split_names"]
@@ -237,7 +237,7 @@ def _read_frame(path: Path, header: bool | None) -> Table:
         raise InputError(f"{path}: cannot be read ({first_line(error)})") from None
     missing = _first_rows(frame, lambda column: column.is_null() | column.is_nan())
     infinite = _first_rows(frame, lambda column: column.is_infinite())
-    return Table(tuple(frame.columns), frame.to_numpy(), text, missing, infinite, assumed, str(path), place)
+    return Table(tuple(frame.columns), frame.to_numpy(), text, missing, infinite, assumed, name_of(path), place)
 
 
 def _parquet(pl: Any, path: Path) -> Parsed:

@@ -36,6 +36,7 @@ from emroute.cli.options import (
 from emroute.cli.report import Report, in_options
 from emroute.cli.results import Results, check_free, names_of
 from emroute.cli.show import is_terminal
+from emroute.cli.text import name_of
 from emroute.em import Status
 from emroute.errors import EmrouteError, InputError
 
@@ -137,7 +138,7 @@ def fit(
     if int(result.status) == Status.NON_FINITE:
         raise EmrouteError(f"iteration {int(result.n_iter) + 1} met a number that is not finite; scale the data")
     told = [*table.assumed, *notes, *rows.notes, *map(in_options, remarks)]
-    where = f"{table.file or file.name}: {x.shape[0]:,} rows, {dtype} on {backend}{f' ({device})' if device else ''}"
+    where = f"{Path(name_of(file)).name}: {x.shape[0]:,} rows, {dtype} on {backend}{f' ({device})' if device else ''}"
     floor = covariance_floor if covariance_floor is not None else _default(family, "covariance_floor")
     report = Report(job, result, where, seconds, floor, grid, told)
     try:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from emroute.errors import InputError
 
-__all__ = ["STDIN", "Parsed", "first_line", "parse"]
+__all__ = ["STDIN", "Parsed", "first_line", "name_of", "parse"]
 
 STDIN = Path("-")
 """Stands for standard input."""
@@ -42,7 +42,7 @@ class Parsed(NamedTuple):
 
 def parse(pl: Any, path: Path, header: bool | None) -> Parsed:
     """Read a csv file as text first, so that a column of numbers is one in which every entry is missing or a number."""
-    content, name = _content(path), "standard input" if path == STDIN else str(path)
+    content, name = _content(path), name_of(path)
     try:
         return _parse(pl, content, name, header)
     except (UnicodeDecodeError, csv.Error) as error:
@@ -95,6 +95,11 @@ def _parse(pl: Any, content: Content, name: str, header: bool | None) -> Parsed:
             if len(names) == 1:
                 text[column] += "; fields are separated by commas, semicolons, tabs or blanks"
     return Parsed(frame, text, place, tuple(f"{name}: {what}" for what in assumed))
+
+
+def name_of(path: Path) -> str:
+    """Return how messages call a file."""
+    return "standard input" if path == STDIN else str(path)
 
 
 def _content(path: Path) -> Content:
