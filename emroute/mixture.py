@@ -97,12 +97,7 @@ class Mixture:
         return described(self, "n_components", "log_likelihood", self.marked())
 
     def __getitem__(self, index: int | slice | tuple[int | slice, ...]) -> Self:
-        """Return one problem of a batch, or several.
-
-        Parameters
-        ----------
-        index
-            An integer for a problem, a slice for several; a tuple of these where the batch has several dimensions.
+        """Return one problem of a batch, or several: by an integer, a slice, or a tuple of these for more dimensions.
 
         Raises
         ------
@@ -113,15 +108,15 @@ class Mixture:
         params, *history = problem((self.params, *history), tuple(self.weights.shape[:-1]), index)
         return type(self)(self.model, params, *history)
 
-    @Capabilities(jit=True, batch=True)
+    @Capabilities(gradients=True, jit=True, batch=True)
     def sorted(self, by: str | Array = "weights") -> Self:
         """Return the same mixture with its components in another order.
 
         Parameters
         ----------
         by
-            ``"weights"``: the heaviest component first. The name of another parameter, such as ``"means"``: ascending
-            by its first entry, that of the first feature. Or keys ``(..., k)``: ascending.
+            ``"weights"``, the heaviest first; another parameter, such as ``"means"``, ascending by the first feature;
+            or keys ``(..., k)``, ascending.
 
         Raises
         ------
@@ -136,12 +131,11 @@ class Mixture:
         >>> mixture.sorted().rates.tolist(), mixture.sorted(by=np.asarray([1, 0])).rates.tolist()
         ([4.0, 9.0], [4.0, 9.0])
         """
-        return replace(self, params=in_order(self.params, self.component_axes(), order_of(self, by)))
+        return replace(self, params=in_order(self.params, self._component_axes(), order_of(self, by)))
 
-    def component_axes(self) -> Any:
+    def _component_axes(self) -> Any:
         """Return along which axis each array of the parameters has the components, None where they share it."""
-        value = self.params[1]
-        return type(self.params)(-1, self.weights.ndim - 1 - value.ndim, None)
+        return type(self.params)(-1, self.weights.ndim - 1 - self.params[1].ndim, None)
 
     @classmethod
     def unfitted(cls, model: Any, params: Any) -> Self:

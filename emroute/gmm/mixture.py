@@ -80,7 +80,7 @@ class GaussianMixture(Mixture):
         """Return what a user should know of single components, each ``(..., k)`` truth values, by its name."""
         return {**super().marked(), "floored": self.floored}
 
-    def component_axes(self) -> Params:
+    def _component_axes(self) -> Params:
         """Return along which axis each array of the parameters has the components, None where they share it."""
         return component_axes(self.model)
 

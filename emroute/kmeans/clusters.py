@@ -91,7 +91,7 @@ class KMeans:
         return KMeans(self.model, *problem(parts, tuple(self.params.centroids.shape[:-2]), index))
 
     @classmethod
-    @Capabilities(batch=True)
+    @Capabilities(gradients=True, jit=True, batch=True)
     def from_centroids(cls, centroids: Array) -> KMeans:
         """Return the clustering with these centroids, ``(..., k, d)``, which has labels of no rows.
 
