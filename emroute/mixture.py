@@ -16,6 +16,7 @@ from emroute import em
 from emroute._batch import problem
 from emroute._engine.once import once
 from emroute._engine.rowwise import each_row, each_row_once
+from emroute._engine.status import described
 from emroute.arrays.creation import full
 from emroute.arrays.tracing import concrete
 from emroute.arrays.trees import map_leaves
@@ -27,7 +28,7 @@ from emroute.family import Family, FamilyModel
 from emroute.mixtures.order import in_order, order_of
 from emroute.mixtures.storage import check_suffix, loaded, named, read, write
 from emroute.mixtures.sums import certainty, weighted
-from emroute.remarks import described, lost, places, remarks
+from emroute.remarks import lost, places, remarks
 from emroute.validate import as_generator, check_count, check_floating, check_weights
 
 __all__ = ["Mixture"]
@@ -94,7 +95,9 @@ class Mixture:
         return found
 
     def __repr__(self) -> str:
-        return described(self, "n_components", "log_likelihood", self.marked())
+        known = self.weights.ndim == 1 and concrete(self.log_likelihood) is not None
+        where = {name: places(which) for name, which in self.marked().items()} if known else {}
+        return described(self, "log_likelihood", "n_components", where)
 
     def __getitem__(self, index: int | slice | tuple[int | slice, ...]) -> Self:
         """Return one problem of a batch, or several: by an integer, a slice, or a tuple of these for more dimensions.

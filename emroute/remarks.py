@@ -11,7 +11,7 @@ from emroute.arrays.functions import eps
 from emroute.arrays.tracing import concrete
 from emroute.em import Status
 
-__all__ = ["described", "figure", "lost", "places", "remarks"]
+__all__ = ["lost", "places", "remarks"]
 
 
 def remarks(fitted: Any, max_iter: int) -> list[str]:
@@ -26,36 +26,6 @@ def remarks(fitted: Any, max_iter: int) -> list[str]:
         "under which every row is possible",
     }
     return [f"{_who(host == int(end))} {words}" for end, words in ends.items() if np.any(host == int(end))]
-
-
-def described(fitted: Any, size: str, objective: str, marked: dict[str, Any] | None = None) -> str:
-    """Return the repr of a fit: its size, its objective and how it ended; of a batch, how many converged.
-
-    While a compiler is tracing nothing is known of the end.
-    """
-    status, batch = fitted.status, tuple(fitted.status.shape)
-    fields = [f"{size}={getattr(fitted, size)}", *[f"batch={batch}"] * bool(batch)]
-    if concrete(backends.namespace(status).all(status == status)) is not None:
-        host, value = (backends.get(x).to_numpy(x) for x in (status, getattr(fitted, objective)))
-        if np.all(np.isnan(value) & (host == int(Status.MAX_ITER))):
-            fields.append("parameters given")
-        elif batch:
-            fields.append(f"{int(np.sum(host == int(Status.CONVERGED)))} of {host.size} converged")
-        else:
-            fields += [f"{objective}={figure(float(value))}", f"n_iter={int(fitted.n_iter)}"]
-            fields.append(Status(int(host)).name.lower())
-        if not batch:
-            fields += [f"{name}={where}" for name, which in (marked or {}).items() if (where := places(which))]
-    return f"{type(fitted).__name__}({', '.join(fields)})"
-
-
-def figure(value: float, decimals: int = 6) -> str:
-    """Return a number with so many decimals, or ten significant digits where it is very large.
-
-    >>> figure(-1130.26396), figure(1e30)
-    ('-1130.263960', '1e+30')
-    """
-    return f"{value:.{decimals}f}" if abs(value) < 1e12 else f"{value:.10g}"
 
 
 def _who(which: np.ndarray) -> str:

@@ -21,6 +21,8 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute._criteria import CRITERIA, criteria_of
+from emroute._foreign import obstacle
+from emroute._keywords import knows_others
 from emroute._progress import bar
 from emroute.arrays.tracing import concrete
 from emroute.backend import Array, is_array
@@ -110,6 +112,7 @@ def _text(value: Any) -> str:
 
 
 @Capabilities()
+@knows_others
 def mixtures(
     x: Array,
     n_components: int | Iterable[int] = range(1, 7),
@@ -249,6 +252,8 @@ def _sizes(n_components: Any) -> list[int]:
 
 
 def _check_data(x: Any) -> None:
+    if reason := obstacle(x):
+        raise InputTypeError(reason)
     if not is_array(x):
         raise InputTypeError(
             f"got x of type {type(x).__qualname__}, expected one array (n, d): streams cannot be scored"

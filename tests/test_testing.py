@@ -48,8 +48,6 @@ EXEMPT = {
     "emroute.mixtures.family.Family.deviance": "each family on counts has its own",
     "emroute.mixtures.family.Family.peak": "each family on counts has its own",
     "emroute.mixtures.family.Family.size": "each family on counts has its own",
-    "emroute.remarks.described": "words",
-    "emroute.remarks.figure": "words",
     "emroute.mixtures.storage.kind_of": "a name",
     "emroute.gmm.kind.Covariance.inverse": "precisions of the estimators: test_sklearn.py",
     "emroute.gmm.matrices.Full.inverse": "precisions of the estimators: test_sklearn.py",

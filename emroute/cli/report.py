@@ -10,13 +10,14 @@ import numpy as np
 from rich.console import Console
 
 from emroute._criteria import criteria_of
+from emroute._engine.status import figure
 from emroute.cli.grid import Grid
 from emroute.cli.job import Job
 from emroute.cli.libraries import host
 from emroute.cli.options import Family
 from emroute.cli.show import facts, show
 from emroute.em import Status
-from emroute.remarks import figure, places
+from emroute.remarks import places
 
 __all__ = ["NAMES", "Report", "in_options"]
 

@@ -14,6 +14,7 @@ from emroute._engine.options import Options
 from emroute._engine.restarts import climb_restarts
 from emroute._engine.starts import draw_starts
 from emroute._engine.units import Unit
+from emroute._keywords import knows_others
 from emroute.arrays.creation import full
 from emroute.arrays.functions import eps
 from emroute.backend import Array
@@ -157,6 +158,7 @@ class GaussianMixture(Mixture):
 
 
 @Capabilities(jit=True, batch=True, streams=True)
+@knows_others
 def fit(
     x: Array | Any,
     n_components: int,

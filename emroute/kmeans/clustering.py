@@ -18,6 +18,7 @@ from emroute._engine.rows import Block, cut, joined
 from emroute._engine.rowwise import each_row_once
 from emroute._engine.starts import draw_starts
 from emroute._engine.units import in_unit_of_length, out_of_range
+from emroute._keywords import knows_others
 from emroute.arrays.distances import alike
 from emroute.arrays.tracing import concrete
 from emroute.backend import Array, compiles
@@ -36,6 +37,7 @@ __all__ = ["cluster", "fit"]
 
 
 @Capabilities(jit=True, batch=True, streams=True)
+@knows_others
 def fit(
     x: Array | Any,
     n_clusters: int,

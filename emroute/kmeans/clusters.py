@@ -13,6 +13,7 @@ import numpy as np
 from emroute import backend as backends
 from emroute._batch import problem
 from emroute._engine.rowwise import each_row
+from emroute._engine.status import described
 from emroute.arrays.creation import as_integers
 from emroute.arrays.distances import alike
 from emroute.backend import Array
@@ -22,7 +23,6 @@ from emroute.em import Status
 from emroute.errors import InputError, InputTypeError
 from emroute.kmeans.model import KMeansModel, Params, Shared
 from emroute.mixtures.storage import kind_of, loaded, read, write
-from emroute.remarks import described
 from emroute.validate import check_floating, check_scored, check_width, require
 
 __all__ = ["KMeans"]
@@ -72,7 +72,7 @@ class KMeans:
         return self.params.centroids.shape[-2]
 
     def __repr__(self) -> str:
-        return described(self, "n_clusters", "inertia")
+        return described(self, "inertia", "n_clusters")
 
     def __getitem__(self, index: int | slice | tuple[int | slice, ...]) -> KMeans:
         """Return one problem of a batch, or several.
