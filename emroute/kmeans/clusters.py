@@ -90,6 +90,21 @@ class KMeans:
         parts = (self.params, self.labels, *(getattr(self, name) for name in _HISTORY))
         return KMeans(self.model, *problem(parts, tuple(self.params.centroids.shape[:-2]), index))
 
+    @Capabilities(jit=True, batch=True)
+    def predict(self, x: Array) -> Array:
+        """Return the nearest centroid of each row, ``(..., n)`` integers."""
+        return self.assign(x)[0]
+
+    @Capabilities(gradients=True, jit=True, batch=True)
+    def assign(self, x: Array) -> tuple[Array, Array]:
+        """Return the nearest centroid of each row, and the squared distance to it, both ``(..., n)``."""
+        return self._each(KMeansModel.assign, x)
+
+    @Capabilities(gradients=True, jit=True, batch=True)
+    def transform(self, x: Array) -> Array:
+        """Distances to all centroids, ``(..., n, k)``."""
+        return self._each(KMeansModel.distances, x)
+
     @classmethod
     @Capabilities(gradients=True, jit=True, batch=True)
     def from_centroids(cls, centroids: Array) -> KMeans:
@@ -154,21 +169,6 @@ class KMeans:
         arrays = loaded([host[name] for name in names], like)
         params = Params(*arrays[: len(Params._fields)])
         return cls(KMeansModel(settings["centred"], settings["scaled"]), params, *arrays[len(params) :])
-
-    @Capabilities(jit=True, batch=True)
-    def predict(self, x: Array) -> Array:
-        """Return the nearest centroid of each row, ``(..., n)`` integers."""
-        return self.assign(x)[0]
-
-    @Capabilities(gradients=True, jit=True, batch=True)
-    def assign(self, x: Array) -> tuple[Array, Array]:
-        """Return the nearest centroid of each row, and the squared distance to it, both ``(..., n)``."""
-        return self._each(KMeansModel.assign, x)
-
-    @Capabilities(gradients=True, jit=True, batch=True)
-    def transform(self, x: Array) -> Array:
-        """Distances to all centroids, ``(..., n, k)``."""
-        return self._each(KMeansModel.distances, x)
 
     def _each(self, method: Callable[..., Any], x: Array) -> Any:
         rows = open_source(x, None, (1,)).filled()
