@@ -80,7 +80,7 @@ class Results:
     def _responsibilities(self, path: Path, folder: str) -> None:
         job = self.report.job
         shares = host(self.report.result.responsibilities(*job.data))
-        table({str(k): spread(share, job.kept) for k, share in enumerate(shares.T)}, path)
+        table({str(k): spread(share, job.kept) for k, share in enumerate(shares.T)}, path, decimals=6)
 
     def _mixture(self, path: Path, folder: str) -> None:
         self.report.result.save(path)
@@ -173,8 +173,8 @@ def spread(values: np.ndarray, kept: np.ndarray | None) -> Any:
     return pl.select(pl.when(pl.Series(kept)).then(column.gather(places))).to_series()
 
 
-def table(columns: dict[str, Any], path: Any) -> None:
-    """Write columns as a csv file; numbers are the shortest that read back, and what is not there is NA."""
+def table(columns: dict[str, Any], path: Any, decimals: int | None = None) -> None:
+    """Write columns as a csv file; numbers are the shortest that read back, unless decimals are given, and gaps NA."""
     import polars as pl
 
-    pl.DataFrame(columns).write_csv(path, null_value="NA")
+    pl.DataFrame(columns).write_csv(path, null_value="NA", float_precision=decimals)

@@ -104,7 +104,7 @@ def criteria(choice: Choice) -> Figure:
     'BIC'
     """
     lines: dict[str, tuple[list[int], list[float]]] = {}
-    for row in sorted(choice.table):
+    for row in sorted(choice.table, key=lambda row: row.n_components):
         sizes, values = lines.setdefault(row.covariance_type, ([], []))
         sizes.append(row.n_components)
         values.append(getattr(row, choice.criterion))
