@@ -45,7 +45,7 @@ def check(
     for name in device or []:
         has = {place.library for place in chosen if place.device == name}
         if without := [each for each in backend or installed_libraries() if each not in has]:
-            console.print(f"Not compared on {name}, which they do not have here: {', '.join(without)}.", markup=False)
+            console.print(f"Left out, because they have no device {name} here: {', '.join(without)}.", markup=False)
     for place in chosen:
         place.enable_float64()
     versions = {place.library: place.version for place in [NUMPY, *chosen]}
