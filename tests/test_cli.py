@@ -16,7 +16,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from emroute import binomial, datasets, gmm, kmeans, select
-from emroute.cli import app
+from emroute.cli import app, demo
 from emroute.cli.show import show
 from emroute.mixture import Mixture
 
@@ -462,6 +462,16 @@ def test_demo_without_matplotlib_says_so(here, monkeypatch):
     assert result.exit_code == 0
     assert "pip install 'emroute[plot]'" in result.stdout
     assert not (here / "emroute-demo").exists()
+
+
+def test_the_demo_says_how_to_see_other_libraries(here, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("emroute.cli.demo._places", lambda chosen: [])
+    monkeypatch.setattr("emroute.cli.demo.find_spec", lambda name: None if name == "jax" else find_spec(name))
+    console = Console(width=80, file=io.StringIO())
+    demo._libraries(console, None)
+    shown = " ".join(console.file.getvalue().split())
+    assert re.search(r"Not installed here: jax[^.]*\. `pip install 'emroute\[torch,jax\]'` adds Torch and JAX", shown)
 
 
 def test_long_names_are_broken_and_not_figures():
