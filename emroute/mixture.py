@@ -42,7 +42,7 @@ class Mixture:
     """
 
     model: Any
-    params: Any
+    params: Any  # in standard coordinates, for the methods alone
     log_likelihood: Array
     """``(...,)``: the total over observations, with every constant."""
     trace: Array

@@ -25,8 +25,9 @@ TEXTS = (".csv", ".tsv", ".txt")
 SUFFIXES = (*TEXTS, *(f"{suffix}.gz" for suffix in TEXTS), ".parquet", ".npy", ".npz")
 
 _LISTED = 20  # columns that an error names
-# as the index is called by `write.csv` and `to_csv`, by pandas that reads those files, by `to_parquet`, by Rdatasets
-_ROW_NUMBERS = ("", "Unnamed: 0", "__index_level_0__", "rownames")
+_PANDAS_INDEX = "__index_level_0__"  # in parquet files, where it comes last
+# as a first column of row numbers is called by R and pandas, by pandas that has read it from a file, and in Rdatasets
+_ROW_NUMBERS = ("", "Unnamed: 0", "rownames", _PANDAS_INDEX)
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,9 @@ class Table:
     @property
     def row_numbers(self) -> str | None:
         """The column that only numbers or names the rows, if there is one beside others."""
-        outer = [name for name in (self.names[0], self.names[-1]) if name in _ROW_NUMBERS] if self.names[1:] else []
-        return outer[0] if outer else None
+        if len(self.names) > 1 and self.names[0] in _ROW_NUMBERS:
+            return self.names[0]
+        return _PANDAS_INDEX if _PANDAS_INDEX in self.names[1:] else None
 
     def find(self, name: str) -> str:
         """Return the name of a column as the file spells it: keyboards and files may compose letters otherwise.
