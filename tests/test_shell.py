@@ -296,7 +296,7 @@ def test_one_rule_for_the_floor(here):
     assert row["floored"].item() == 1
     assert f"{row['bic'].item():.4f}" in alone
     words = " ".join(alone.split())
-    assert "floor 1e-06 of the squared width of each column; component 1 rests on it" in words
+    assert "floor 1e-06 of the columns' squared widths; component 1 rests on it" in words
     higher = narrow("fit", "gmm", "rows.npy", "-k", 2, "--n-init", 4, "--covariance-floor", 0.01)
     assert "floor 0.01 of" in " ".join(higher.split())
 
@@ -335,7 +335,8 @@ def test_large_weights_do_not_print_38_digits(here):
 def test_help_shows_defaults():
     words = " ".join(run("fit", "--help").stdout.replace("│", " ").split())
     for default in ("(full)", "(1e-6; kmeans: 0)", "(1000; kmeans: 300)", "(bic)", "numpy", "npz"):
-        assert f"[default: {default}]" in words
+        assert f"[default: {default}" in words
+    assert "--covariance-floor" in words  # no name is cut
     assert "Missing argument" in fails("predict")
 
 

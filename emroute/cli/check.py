@@ -39,7 +39,10 @@ def check(
         bool, typer.Option("--verbose", help="Print a row for each case and for its gradients.")
     ] = False,
 ) -> None:
-    """Compare every function on every array library and device here with float64 NumPy; status 1 if any differs."""
+    """Compare every library and device here with NumPy.
+
+    Every public function is compared with float64 NumPy. The exit status is 1 if any result differs.
+    """
     start, console = time.perf_counter(), Console()
     chosen = places(backend or None, device or None)
     for name in device or []:

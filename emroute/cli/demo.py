@@ -40,7 +40,10 @@ def demo(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace pictures in --out.")] = False,
 ) -> None:
-    """Fit coins, irises and a geyser on every array library that is installed."""
+    """Fit coins, irises and a geyser, and draw pictures.
+
+    Published figures are shown beside ours, and every array library that is installed makes the same fits.
+    """
     start = time.perf_counter()
     console = Console()
     if out is not None:  # its own folder is the demo's to renew

@@ -44,7 +44,7 @@ __all__ = ["Family", "fit"]
 
 
 def fit(
-    family: Annotated[Family, typer.Argument(metavar="|".join(Family), help="What to fit.", show_default=False)],
+    family: Annotated[Family, typer.Argument(metavar="family", help="What to fit.", show_default=False)],
     file: File,
     k: Annotated[
         str,
@@ -70,8 +70,10 @@ def fit(
         float | None,
         typer.Option(help="gmm: the least variance, in units of each column's squared width.", show_default="1e-6"),
     ] = None,
-    n_init: Annotated[int, typer.Option(min=1, help="Number of starts; the best fit is kept.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the random starts; the same seed gives the same fit.")] = 0,
+    n_init: Annotated[int, typer.Option(min=1, metavar="N", help="Number of starts; the best fit is kept.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Seed of the random starts; the same seed gives the same fit.")
+    ] = 0,
     tol: Annotated[
         float | None,
         typer.Option(
@@ -80,7 +82,8 @@ def fit(
         ),
     ] = None,
     max_iter: Annotated[
-        int | None, typer.Option(min=0, help="Largest number of iterations.", show_default="1000; kmeans: 300")
+        int | None,
+        typer.Option(min=0, metavar="N", help="Largest number of iterations.", show_default="1000; kmeans: 300"),
     ] = None,
     columns: Columns = None,
     weights_column: Annotated[str | None, typer.Option(help="Column of row weights.", show_default="none")] = None,

@@ -43,10 +43,10 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="A csv file to write.", show_default="standard output")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file --out.")] = False,
 ) -> None:
-    """Apply a saved fit to the rows of a file, and write what it finds as csv.
+    """Apply a saved fit to the rows of a file.
 
-    Each row of the output has the label of a row of the file. Mixtures add its log-density and the probability of
-    every component; k-means adds the distance to the centroid.
+    The output is csv, with a line for each row of the file: its label and, for mixtures, its log-density and the
+    probability of every component; for k-means, the distance to its centroid.
     """
     need("polars", "cli", "predict")
     if out is not None:

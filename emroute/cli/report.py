@@ -109,7 +109,7 @@ class Report:
 
     def _floor(self) -> str:
         """Say what the floor of the covariances is, and which components rest on it."""
-        floor = f"{self.floor:g} of the squared width of each column"
+        floor = f"{self.floor:g} of the columns' squared widths"
         if not (floored := places(self.result.floored)):
             return f"{floor}; no component rests on it"
         listed, one = ", ".join(map(str, floored)), len(floored) == 1
