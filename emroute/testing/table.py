@@ -30,7 +30,7 @@ MODULES = (
         "nn",
         "em",
     ),
-    *("array", "family", "counts", "arrays.bessel", "arrays.diagonal", "backend"),
+    *("array", "family", "counts", "von_mises_fisher.bessel", "arrays.diagonal", "backend"),
 )
 """Where users find what declares something, in the order of the tables; the last six are to build upon."""
 

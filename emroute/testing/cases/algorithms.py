@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from emroute import em, family, gmm, kmeans, poisson, select
-from emroute.arrays import bessel, diagonal
+from emroute.arrays import diagonal
 from emroute.backend import Array, namespace
 from emroute.gmm import GaussianMixture
 from emroute.gmm.covariance import COVARIANCES
@@ -26,6 +26,7 @@ from emroute.testing.cases.data import (
 from emroute.testing.cases.families import FAMILIES, SHORT, history, sampled, scored
 from emroute.testing.cases.models import NORMAL, Moments
 from emroute.testing.cases.routings import ROUTINGS
+from emroute.von_mises_fisher.bessel import log_bessel
 
 __all__ = ["ALGORITHMS"]
 
@@ -163,7 +164,7 @@ ALGORITHMS = (
         smooth=False,
         variant="of nothing",
     ),
-    Case("arrays.bessel.log_bessel", lambda square: bessel.log_bessel(1.0, 9 * square), positive((2, 3))),
+    Case("von_mises_fisher.bessel.log_bessel", lambda square: log_bessel(1.0, 9 * square), positive((2, 3))),
     Case("arrays.diagonal.weighted_sum", diagonal.weighted_sum, normal((2, 3, 4, 5), (2, 3, 5))),
     Case("arrays.diagonal.quadratic", diagonal.quadratic, normal((2, 3, 4), (2, 3, 4, 5))),
     Case("arrays.diagonal.log_peak", diagonal.log_peak, positive((2, 3, 4))),
