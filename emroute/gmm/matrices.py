@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -11,6 +12,7 @@ from emroute.arrays.creation import swap
 from emroute.backend import Array
 from emroute.gmm.differences import full_moments, full_squares
 from emroute.gmm.kind import Covariance, ones_and
+from emroute.gmm.parsimonious import matrices
 from emroute.gmm.spread import Spread, diagonal, inverse, least, truncated
 
 __all__ = ["Full", "Tied"]
@@ -51,8 +53,11 @@ def _halved(d: int) -> np.ndarray:
     return np.concatenate([np.ones(d + 1), np.where(i == j, 0.5, 1.0)])
 
 
+@dataclass(frozen=True)
 class Full(Covariance):
     """A matrix for each component: ``(..., k, d, d)``. Monomials are the products of (1, z) with itself."""
+
+    code: str = "VVV"
 
     rank = 3
     feature_axes = (-2, -1)
@@ -100,6 +105,11 @@ class Full(Covariance):
     def covariances_from(self, counts: Array, shift: Array, second: Array) -> Array:
         return second / counts[..., None, None] - _outer(shift, shift)
 
+    def couple(
+        self, own: Array, weights: Array, floor: Array, axes: Array | None = None
+    ) -> tuple[Array, Array | None]:
+        return matrices(self.code, own, weights, floor, axes)
+
     def decompose(
         self, covariances: Array, floor: Array, d: int, resolution: float, bound: Array | None = None
     ) -> Spread:
@@ -117,9 +127,6 @@ class Full(Covariance):
     def scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * _outer(scale, scale)[..., None, :, :]
 
-    def n_parameters(self, k: int, d: int) -> int:
-        return k * d * (d + 1) // 2
-
     def dense(self, covariances: np.ndarray, k: int, d: int) -> np.ndarray:
         return covariances
 
@@ -127,6 +134,8 @@ class Full(Covariance):
 class Tied(Covariance):
     """One matrix for all components: ``(..., d, d)``. z'P z is common, so the monomials are 1 and z alone."""
 
+    code = "EEE"
+    shared = True
     rank = 2
     feature_axes = (-2, -1)
 
@@ -188,9 +197,6 @@ class Tied(Covariance):
 
     def scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * _outer(scale, scale)
-
-    def n_parameters(self, k: int, d: int) -> int:
-        return d * (d + 1) // 2
 
     def dense(self, covariances: np.ndarray, k: int, d: int) -> np.ndarray:
         return np.broadcast_to(covariances[..., None, :, :], (*covariances.shape[:-2], k, d, d))

@@ -130,7 +130,7 @@ class GaussianMixture(Mixture):
         means, covariances = (backend.to_numpy(x).astype(np.float64) for x in (self.means, self.covariances))
         k, d = means.shape[-2:]
         drawn = rng.standard_normal((*labels.shape, d))
-        if self.covariance_type in ("full", "tied"):
+        if self.model.covariance.matrices:
             root = np.linalg.cholesky(self.model.covariance.dense(covariances, k, d))
             for place in np.ndindex(*root.shape[:-2]):  # a component of a problem at a time
                 *problem, component = place

@@ -88,7 +88,7 @@ def triangular(mixture: GaussianMixture) -> Array:
 
 def _triangular(model: GaussianModel, params: Params) -> Array:
     factors, scale, covariance = params.spread.factors, params.scale, model.covariance
-    if model.covariance_type not in ("full", "tied"):
+    if not covariance.matrices:
         return covariance.scaled(factors**2, 1 / scale) ** 0.5
     xp = backends.namespace(factors)
     rows = scale if covariance.rank == 2 else scale[..., None, :]

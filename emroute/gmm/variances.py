@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from emroute import backend as backends
 from emroute.backend import Array
 from emroute.gmm.differences import diagonal_moments, diagonal_squares
 from emroute.gmm.kind import Covariance, ones_and
+from emroute.gmm.parsimonious import variances
 from emroute.gmm.spread import Spread
 
 __all__ = ["Diagonal", "Spherical"]
 
 
+@dataclass(frozen=True)
 class Diagonal(Covariance):
     """A variance for each feature of each component: ``(..., k, d)``. Monomials are 1, z and z²."""
+
+    code: str = "VVI"
 
     rank = 2
     feature_axes = (-1,)
@@ -45,6 +51,9 @@ class Diagonal(Covariance):
     def covariances_from(self, counts: Array, shift: Array, second: Array) -> Array:
         return second / counts[..., None] - shift**2
 
+    def couple(self, own: Array, weights: Array, floor: Array, axes: Array | None = None) -> tuple[Array, None]:
+        return variances(self.code, own, weights, floor), None
+
     def decompose(
         self, covariances: Array, floor: Array, d: int, resolution: float, bound: Array | None = None
     ) -> Spread:
@@ -60,15 +69,15 @@ class Diagonal(Covariance):
     def scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * scale[..., None, :] ** 2
 
-    def n_parameters(self, k: int, d: int) -> int:
-        return k * d
-
     def dense(self, covariances: np.ndarray, k: int, d: int) -> np.ndarray:
         return covariances[..., None] * np.eye(d)
 
 
+@dataclass(frozen=True)
 class Spherical(Covariance):
     """A variance for each component: ``(..., k)``. Monomials are 1, z and z'z."""
+
+    code: str = "VII"
 
     rank = 1
     feature_axes = ()
@@ -102,6 +111,10 @@ class Spherical(Covariance):
     def covariances_from(self, counts: Array, shift: Array, second: Array) -> Array:
         return (second / counts - backends.namespace(shift).sum(shift**2, axis=-1)) / shift.shape[-1]
 
+    def couple(self, own: Array, weights: Array, floor: Array, axes: Array | None = None) -> tuple[Array, None]:
+        xp = backends.namespace(own)
+        return xp.zeros_like(own) + xp.sum(weights * own, axis=-1, keepdims=True), None
+
     def decompose(
         self, covariances: Array, floor: Array, d: int, resolution: float, bound: Array | None = None
     ) -> Spread:
@@ -116,9 +129,6 @@ class Spherical(Covariance):
 
     def scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * scale[..., :1] ** 2
-
-    def n_parameters(self, k: int, d: int) -> int:
-        return k
 
     def dense(self, covariances: np.ndarray, k: int, d: int) -> np.ndarray:
         return covariances[..., None, None] * np.eye(d)
