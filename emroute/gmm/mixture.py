@@ -51,7 +51,7 @@ class GaussianMixture(Mixture):
 
     @property
     def covariance_type(self) -> str:
-        """One of ``"full"``, ``"tied"``, ``"diag"``, ``"spherical"``."""
+        """As it was given to `fit`."""
         return self.model.covariance_type
 
     @property
@@ -61,7 +61,7 @@ class GaussianMixture(Mixture):
 
     @property
     def covariances(self) -> Array:
-        """Full ``(..., k, d, d)``, tied ``(..., d, d)``, diag ``(..., k, d)``, spherical ``(..., k)``."""
+        """Full ``(..., k, d, d)``, tied ``(..., d, d)``, diag ``(..., k, d)``, spherical ``(..., k)``; see `fit`."""
         return once(backends.get(self.weights), GaussianModel.covariances, self.model)(self.params)
 
     @property
@@ -147,7 +147,7 @@ class GaussianMixture(Mixture):
         """Return the model of a saved description, and what makes its parameters."""
 
         def make(weights: Array, means: Array, *rest: Array) -> Params:
-            return Params(weights, means, Spread(*rest[:7]), *rest[7:])
+            return Params(weights, means, Spread(*rest[:7]), *rest[7:])  # with axes or without
 
         return GaussianModel(**description), make
 
@@ -179,7 +179,11 @@ def fit(
     n_components
         How many components, k.
     covariance_type
-        ``"full"``, ``"tied"``, ``"diag"`` or ``"spherical"``.
+        ``"full"``, ``"tied"``, ``"diag"`` or ``"spherical"``; or one of the fourteen codes of mclust, of three letters:
+        whether the components' volumes, shapes and orientations are equal (E), vary (V) or are those of a sphere or the
+        features' axes (I). VVV is full, EEE tied, VVI diag and VII spherical. Covariances of VEE, EVE, VVE, EEV, VEV
+        and EVV have the shape of full ones, those of EEI, VEI and EVI that of diag ones, those of EII that of
+        spherical ones.
     sample_weight
         ``(n,)`` or ``(..., n)``; an integer weight equals repeating the row.
     init
@@ -195,7 +199,8 @@ def fit(
         mean). The width of a feature is that of the narrowest interval that holds a twentieth of the weight and two
         distinct values (of more than 2,048 rows, those of a sample), and 1 for a constant feature. A component of a
         tenth of the rows is never as narrow by itself, however far other rows lie. `floored` tells which
-        components rest on the floor. An eigenvalue of a matrix is also never less than ``10 d`` spacings of the dtype
+        components rest on the floor. Of VEI, EVI, VEE, EVE, VVE, EEV, VEV and EVV each component is kept above the
+        floor by itself, after the M-step: where one rests on it, the likelihood may fall a little. An eigenvalue of a matrix is also never less than ``10 d`` spacings of the dtype
         times the component's own variances, because it could not be told from rounding.
     rng
         None, a seed or a `numpy.random.Generator`.
@@ -222,6 +227,8 @@ def fit(
     ----------
     Dempster, A. P., Laird, N. M. and Rubin, D. B. (1977). Maximum likelihood from incomplete data via the EM
     algorithm. JRSS B 39. Bishop, C. M. (2006). Pattern Recognition and Machine Learning, equations 9.23-9.27.
+    Celeux, G. and Govaert, G. (1995). Gaussian parsimonious clustering models. Pattern Recognition 28. Browne, R. P.
+    and McNicholas, P. D. (2014). Estimating common principal components in high dimensions. ADAC 8.
 
     Examples
     --------

@@ -134,7 +134,8 @@ class GaussianModel:
         covariances = covariance.covariances_from(counts if shared else safe, shift, second)
         if covariance.coupled:
             covariances = _chosen(held, covariances, params.spread.covariances)
-            covariances, axes = covariance.couple(covariances, weights, params.floor, axes)
+            # less than the floor, so that what rests on it is seen when it is decomposed
+            covariances, axes = covariance.couple(covariances, weights, params.floor / 2, axes)
         spread = self.decompose(covariances, params, params.spread.bound)
         if not shared and not covariance.coupled:
             spread = _keep(held, spread, params.spread)

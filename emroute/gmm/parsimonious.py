@@ -39,6 +39,7 @@ __all__ = ["matrices", "variances"]
 
 _STEPS = 200  # the slowest of Celeux and Govaert's rules has converged after some twenty
 _COLD, _WARM = 500, 5  # sweeps of majorization, without axes to start from and with
+_TURN = 4e-9  # a sweep that turns axes by no more ends them: variances then err by the square
 
 
 def variances(code: str, own: Array, weights: Array, floor: Array) -> Array:
@@ -116,15 +117,18 @@ def _common_axes(rule: Callable[[Array], Array], own: Array, weights: Array, axe
         """One half step; `factors` ``(..., k, d)`` are of the axes, `less` ``(..., k, 1)`` of the covariances."""
         factors = weights[..., None] * factors
         turn = xp.sum(factors[..., None] * xp.matmul(axes[..., None, :, :], own), axis=-3)
-        return -_polar(turn - xp.sum(factors * less, axis=-2)[..., None] * axes)
+        found = -_polar(turn - xp.sum(factors * less, axis=-2)[..., None] * axes)
+        back = xp.sum(found * axes, axis=-1, keepdims=True) < 0  # an axis of factor 0 comes with any sign
+        return xp.where(back, -found, found)
 
     def sweep(axes: Array) -> Array:
         axes = turned(axes, 1 / rule(_along(axes, own)), largest)
         precisions = 1 / rule(_along(axes, own))
         return turned(axes, precisions - xp.max(precisions, axis=-1, keepdims=True), xp.zeros_like(largest))
 
-    most = xp.where(xp.all(known), _WARM, _COLD)
-    return _until_still(sweep, xp.where(known, axes, pooled), eps(own) ** 0.5, most)
+    cold = xp.astype(~xp.all(known), xp.int32)
+    tol = max(64 * eps(own), _TURN)
+    return _until_still(sweep, xp.where(known, axes, pooled), tol, _WARM + cold * (_COLD - _WARM))
 
 
 def _until_still(step: Callable[[Array], Array], x: Array, tol: float, most: Array | int) -> Array:
