@@ -52,7 +52,9 @@ def fit(
     backend: Annotated[Library, typer.Option(help="The array library to fit on.")] = Library.numpy,
     device: Annotated[str | None, typer.Option(help="Its device, such as cpu or cuda:0.")] = None,
     dtype: Annotated[Dtype | None, typer.Option(help="By default the file's, or float64.")] = None,
-    covariance_type: Annotated[CovarianceType | None, typer.Option(help="Gaussians only; full by default, all to choose.")] = None,
+    covariance_type: Annotated[
+        CovarianceType | None, typer.Option(help="Gaussians only; full by default, all to choose.")
+    ] = None,
     n_init: Annotated[int, typer.Option(min=1, help="Restarts; the best is kept.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the random starts; the same seed gives the same fit.")] = 0,
     tol: Annotated[float | None, typer.Option(help="Change of the objective a row that counts as rest.")] = None,

@@ -89,9 +89,7 @@ class Covariance(ABC):
         `counts` are positive, but where one covariance is shared.
         """
 
-    def couple(
-        self, own: Array, weights: Array, floor: Array, axes: Array | None = None
-    ) -> tuple[Array, Array | None]:
+    def couple(self, own: Array, weights: Array, floor: Array, axes: Array | None = None) -> tuple[Array, Array | None]:
         """Covariances of the model, of those that components of these weights have by themselves.
 
         Also the axes that all share, if they are the only thing that is equal; `axes` are the last ones.

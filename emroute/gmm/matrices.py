@@ -105,9 +105,7 @@ class Full(Covariance):
     def covariances_from(self, counts: Array, shift: Array, second: Array) -> Array:
         return second / counts[..., None, None] - _outer(shift, shift)
 
-    def couple(
-        self, own: Array, weights: Array, floor: Array, axes: Array | None = None
-    ) -> tuple[Array, Array | None]:
+    def couple(self, own: Array, weights: Array, floor: Array, axes: Array | None = None) -> tuple[Array, Array | None]:
         return matrices(self.code, own, weights, floor, axes)
 
     def decompose(

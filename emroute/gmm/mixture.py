@@ -200,8 +200,9 @@ def fit(
         distinct values (of more than 2,048 rows, those of a sample), and 1 for a constant feature. A component of a
         tenth of the rows is never as narrow by itself, however far other rows lie. `floored` tells which
         components rest on the floor. Of VEI, EVI, VEE, EVE, VVE, EEV, VEV and EVV each component is kept above the
-        floor by itself, after the M-step: where one rests on it, the likelihood may fall a little. An eigenvalue of a matrix is also never less than ``10 d`` spacings of the dtype
-        times the component's own variances, because it could not be told from rounding.
+        floor by itself, after the M-step: where one rests on it, the likelihood may fall a little. An eigenvalue of a
+        matrix is also never less than ``10 d`` spacings of the dtype times the component's own variances, because it
+        could not be told from rounding.
     rng
         None, a seed or a `numpy.random.Generator`.
 

@@ -61,15 +61,16 @@ def variances(code: str, own: Array, weights: Array, floor: Array) -> Array:
 def matrices(code: str, own: Array, weights: Array, floor: Array, axes: Array | None) -> tuple[Array, Array | None]:
     """Covariances ``(..., k, d, d)``, and the axes ``(..., d, d)``, a row each, of EVE and VVE.
 
-    `axes` are the last ones, or 0.
+    `axes` are the last ones, or 0 where none are known yet; of other models None.
     """
     if code[2] == "V":
         values, vectors = backends.get(own).eigh(own)
         return _composed(swap(vectors), variances(code, values, weights, floor)), None
-    if code[1] == "E":
+    if axes is None:
         return _of_one_matrix(own, weights, floor), None
-    axes = _common_axes(partial(variances, code, weights=weights, floor=floor), own, weights, axes)
-    return _composed(axes[..., None, :, :], variances(code, _along(axes, own), weights, floor)), axes
+    rule = partial(variances, code, weights=weights, floor=floor)
+    found = _common_axes(rule, own, weights, axes)
+    return _composed(found[..., None, :, :], rule(_along(found, own))), found
 
 
 def _of_one_shape(along: Callable[[Array], Array], start: Array, weights: Array) -> Array:
