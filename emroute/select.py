@@ -27,7 +27,7 @@ from emroute.errors import InputError, InputTypeError, tell
 from emroute.fitting import Options
 from emroute.gmm import GaussianMixture
 from emroute.gmm.covariance import CODES, COVARIANCES, NAMED
-from emroute.gmm.mixture import fit_model
+from emroute.gmm.fitting import fit_model
 from emroute.gmm.model import GaussianModel
 from emroute.remarks import places
 from emroute.validate import check_choice, check_count, check_number

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-import numpy as np
-
 from emroute import backend as backends
 from emroute.arrays.creation import swap
 from emroute.backend import Array
@@ -79,6 +77,10 @@ class Covariance(ABC):
         """Weight ``(..., k)``, first moments ``(..., k, d)`` and second moments from sums."""
 
     @abstractmethod
+    def pack(self, counts: Array, first: Array, second: Array) -> tuple[Array, ...]:
+        """Sums, of weights ``(..., k)``, first moments and second ones ``(..., k, d, d)``: what `unpack` takes apart."""
+
+    @abstractmethod
     def squares(self, spread: Spread, z: Array, means: Array) -> Array:
         """Squared Mahalanobis lengths ``(..., k, n)`` of the differences to means ``(..., k, d)``."""
 
@@ -140,8 +142,8 @@ class Covariance(ABC):
         return volume + shape * (d - 1) + orientation * d * (d - 1) // 2
 
     @abstractmethod
-    def dense(self, covariances: np.ndarray, k: int, d: int) -> np.ndarray:
-        """Full matrices ``(..., k, d, d)``, on the host."""
+    def dense(self, covariances: Array, k: int, d: int) -> Array:
+        """Full matrices ``(..., k, d, d)``."""
 
 
 def ones_and(z: Array) -> Array:

@@ -90,7 +90,10 @@ class Full(Covariance):
 
     def sums_about_means(self, z: Array, means: Array, shares: Array) -> tuple[Array, ...]:
         counts = backends.namespace(shares).sum(shares, axis=-1)
-        return (_packed(counts, *full_moments(z, means, shares)),)
+        return self.pack(counts, *full_moments(z, means, shares))
+
+    def pack(self, counts: Array, first: Array, second: Array) -> tuple[Array, ...]:
+        return (_packed(counts, first, second),)
 
     def unpack(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
         (packed,) = sums
@@ -125,7 +128,7 @@ class Full(Covariance):
     def scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * _outer(scale, scale)[..., None, :, :]
 
-    def dense(self, covariances: np.ndarray, k: int, d: int) -> np.ndarray:
+    def dense(self, covariances: Array, k: int, d: int) -> Array:
         return covariances
 
 
@@ -160,8 +163,11 @@ class Tied(Covariance):
         return *super().sums_about_centre(monomials, shares, z, weight), scatter
 
     def sums_about_means(self, z: Array, means: Array, shares: Array) -> tuple[Array, ...]:
-        xp, (first, second) = backends.namespace(z), full_moments(z, means, shares)
-        return xp.concat([xp.sum(shares, axis=-1)[..., None], first], axis=-1), xp.sum(second, axis=-3)
+        return self.pack(backends.namespace(z).sum(shares, axis=-1), *full_moments(z, means, shares))
+
+    def pack(self, counts: Array, first: Array, second: Array) -> tuple[Array, ...]:
+        xp = backends.namespace(counts)
+        return xp.concat([counts[..., None], first], axis=-1), xp.sum(second, axis=-3)
 
     def unpack(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
         return sums[0][..., 0], sums[0][..., 1:], sums[1]
@@ -196,5 +202,6 @@ class Tied(Covariance):
     def scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * _outer(scale, scale)
 
-    def dense(self, covariances: np.ndarray, k: int, d: int) -> np.ndarray:
-        return np.broadcast_to(covariances[..., None, :, :], (*covariances.shape[:-2], k, d, d))
+    def dense(self, covariances: Array, k: int, d: int) -> Array:
+        shape = *covariances.shape[:-2], k, d, d
+        return backends.namespace(covariances).broadcast_to(covariances[..., None, :, :], shape)

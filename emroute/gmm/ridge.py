@@ -19,7 +19,8 @@ from emroute.arrays.functions import eps
 from emroute.backend import Array
 from emroute.data import open_source
 from emroute.family import Statistics
-from emroute.gmm.mixture import GaussianMixture, prepare
+from emroute.gmm.fitting import prepare
+from emroute.gmm.mixture import GaussianMixture
 from emroute.gmm.model import GaussianModel, Params, unit
 from emroute.gmm.spread import Spread
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from emroute import backend as backends
+from emroute.arrays.creation import constant
 from emroute.backend import Array
 from emroute.gmm.differences import diagonal_moments, diagonal_squares
 from emroute.gmm.kind import Covariance, ones_and
@@ -45,6 +46,10 @@ class Diagonal(Covariance):
         xp, moments = backends.namespace(z), diagonal_moments(z, means, shares)
         return (xp.concat([xp.sum(shares, axis=-1)[..., None], *moments], axis=-1),)
 
+    def pack(self, counts: Array, first: Array, second: Array) -> tuple[Array, ...]:
+        xp = backends.namespace(counts)
+        return (xp.concat([counts[..., None], first, xp.linalg.diagonal(second)], axis=-1),)
+
     def squares(self, spread: Spread, z: Array, means: Array) -> Array:
         return diagonal_squares(z, means, spread.factors)[0]
 
@@ -69,8 +74,8 @@ class Diagonal(Covariance):
     def scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * scale[..., None, :] ** 2
 
-    def dense(self, covariances: np.ndarray, k: int, d: int) -> np.ndarray:
-        return covariances[..., None] * np.eye(d)
+    def dense(self, covariances: Array, k: int, d: int) -> Array:
+        return covariances[..., None] * constant(np.eye(d), like=covariances)
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,10 @@ class Spherical(Covariance):
         each = xp.sum(shares, axis=-1)[..., None], first, xp.sum(second, axis=-1, keepdims=True)
         return (xp.concat([*each], axis=-1),)
 
+    def pack(self, counts: Array, first: Array, second: Array) -> tuple[Array, ...]:
+        xp = backends.namespace(counts)
+        return (xp.concat([counts[..., None], first, xp.linalg.trace(second)[..., None]], axis=-1),)
+
     def squares(self, spread: Spread, z: Array, means: Array) -> Array:
         factors = backends.namespace(means).zeros_like(means) + spread.factors[..., None]
         return diagonal_squares(z, means, factors)[0]
@@ -130,8 +139,8 @@ class Spherical(Covariance):
     def scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * scale[..., :1] ** 2
 
-    def dense(self, covariances: np.ndarray, k: int, d: int) -> np.ndarray:
-        return covariances[..., None, None] * np.eye(d)
+    def dense(self, covariances: Array, k: int, d: int) -> Array:
+        return covariances[..., None, None] * constant(np.eye(d), like=covariances)
 
 
 def _raised(variances: Array, floor: Array) -> tuple[Array, Array]:

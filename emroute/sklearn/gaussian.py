@@ -12,8 +12,8 @@ from emroute.backend import Array
 from emroute.errors import InputError
 from emroute.fitting import Options
 from emroute.gmm.covariance import COVARIANCES
+from emroute.gmm.fitting import fit_model
 from emroute.gmm.mixture import GaussianMixture as Gaussians
-from emroute.gmm.mixture import fit_model
 from emroute.gmm.ridge import RidgeModel, collapsed, one_step, triangular
 from emroute.gmm.start import symmetric
 from emroute.kmeans.clustering import cluster
