@@ -277,6 +277,8 @@ def _named(params: Any) -> dict[str, Array]:
     """Arrays of nested NamedTuples by dotted name, in order."""
     named = {}
     for name, value in params._asdict().items():
+        if value is None:
+            continue
         inner = _named(value) if isinstance(value, tuple) else {"": value}
         named |= {f"{name}.{below}".rstrip("."): x for below, x in inner.items()}
     return named

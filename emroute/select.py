@@ -26,8 +26,8 @@ from emroute.capability import Capabilities
 from emroute.errors import InputError, InputTypeError, tell
 from emroute.fitting import Options
 from emroute.gmm import GaussianMixture
-from emroute.gmm.covariance import COVARIANCES
-from emroute.gmm.mixture import fit_model
+from emroute.gmm.covariance import CODES, COVARIANCES, NAMED
+from emroute.gmm.fitting import fit_model
 from emroute.gmm.model import GaussianModel
 from emroute.remarks import places
 from emroute.validate import check_choice, check_count, check_number
@@ -114,7 +114,7 @@ def _text(value: Any) -> str:
 def mixtures(
     x: Array,
     n_components: int | Iterable[int] = range(1, 7),
-    covariance_type: str | Sequence[str] = ("full", "tied", "diag", "spherical"),
+    covariance_type: str | Sequence[str] = NAMED,
     criterion: str = "bic",
     *,
     sample_weight: Array | None = None,
@@ -135,7 +135,7 @@ def mixtures(
     n_components
         How many components to try: one number or several.
     covariance_type
-        One or several of ``"full"``, ``"tied"``, ``"diag"`` and ``"spherical"``.
+        One or several of those of `emroute.gmm.fit`, or ``"all"`` for the fourteen codes.
     criterion
         What the best has least of: ``"bic"``, ``"aic"`` or ``"icl"``.
     sample_weight
@@ -189,7 +189,8 @@ def mixtures(
     """
     check_choice("criterion", criterion, CRITERIA)
     sizes = _sizes(n_components)
-    types = [covariance_type] if isinstance(covariance_type, str | None) else list(covariance_type)
+    given = CODES if isinstance(covariance_type, str) and covariance_type == "all" else covariance_type
+    types = [given] if isinstance(given, str | None) else list(given)
     for kind in types:
         check_choice("covariance_type", kind, tuple(COVARIANCES))
     if not sizes or not types:

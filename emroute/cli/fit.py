@@ -52,7 +52,9 @@ def fit(
     backend: Annotated[Library, typer.Option(help="The array library to fit on.")] = Library.numpy,
     device: Annotated[str | None, typer.Option(help="Its device, such as cpu or cuda:0.")] = None,
     dtype: Annotated[Dtype | None, typer.Option(help="By default the file's, or float64.")] = None,
-    covariance_type: Annotated[CovarianceType | None, typer.Option(help="Gaussians only; full by default.")] = None,
+    covariance_type: Annotated[
+        CovarianceType | None, typer.Option(help="Gaussians only; full by default, all to choose.")
+    ] = None,
     n_init: Annotated[int, typer.Option(min=1, help="Restarts; the best is kept.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the random starts; the same seed gives the same fit.")] = 0,
     tol: Annotated[float | None, typer.Option(help="Change of the objective a row that counts as rest.")] = None,
@@ -103,7 +105,7 @@ def fit(
     start, choice = time.perf_counter(), None
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", FitWarning)
-        if len(sizes) == 1:
+        if not _chooses(sizes, covariance_type):
             result = job.fit(sizes[0], progress=not quiet and is_terminal(), **options)
         else:
             options = {"covariance_type": "full", "criterion": criterion or "bic", **options}
@@ -151,12 +153,17 @@ def _sizes(text: str) -> list[int]:
     return sizes
 
 
+def _chooses(sizes: list[int], covariance_type: CovarianceType | None) -> bool:
+    """Whether there are several mixtures to choose from."""
+    return len(sizes) > 1 or covariance_type is CovarianceType.all
+
+
 def _check_options(family: Family, sizes: list[int], **asked: Any) -> None:
     """Raise `InputError` for options that do not go together."""
     if len(sizes) > 1 and family is not Family.gmm:
         raise InputError(f"to choose -k among several is for gmm, got {family}; give one number")
-    if asked["criterion"] is not None and len(sizes) == 1:
-        raise InputError("--criterion chooses among several: -k 1-6 or -k 2,3,5")
+    if asked["criterion"] is not None and not _chooses(sizes, asked["covariance_type"]):
+        raise InputError("--criterion chooses among several: -k 1-6 or -k 2,3,5, or --covariance-type all")
     if asked["covariance_type"] is not None and family is not Family.gmm:
         raise InputError(f"--covariance-type is for gmm, got {family}")
     if asked["counts"] is not None and family is not Family.binomial:

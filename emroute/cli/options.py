@@ -22,6 +22,21 @@ class CovarianceType(StrEnum):
     tied = "tied"
     diag = "diag"
     spherical = "spherical"
+    EII = "EII"
+    VII = "VII"
+    EEI = "EEI"
+    VEI = "VEI"
+    EVI = "EVI"
+    VVI = "VVI"
+    EEE = "EEE"
+    VEE = "VEE"
+    EVE = "EVE"
+    VVE = "VVE"
+    EEV = "EEV"
+    VEV = "VEV"
+    EVV = "EVV"
+    VVV = "VVV"
+    all = "all"
 
 
 class Criterion(StrEnum):

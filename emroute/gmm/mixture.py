@@ -1,4 +1,4 @@
-"""Fitted mixtures of Gaussians, and `fit`; the algorithm is in `emroute.gmm.model`."""
+"""Fitted mixtures of Gaussians; `emroute.gmm.fitting` makes them."""
 
 from __future__ import annotations
 
@@ -10,28 +10,17 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute._engine.once import once
-from emroute._engine.options import Options
-from emroute._engine.restarts import climb_restarts
-from emroute._engine.starts import draw_starts
-from emroute._engine.units import Unit
 from emroute.arrays.creation import full
-from emroute.arrays.functions import eps
 from emroute.backend import Array
 from emroute.capability import Capabilities
-from emroute.data import Rows, Stream
-from emroute.em import Fit
-from emroute.errors import tell
-from emroute.fitting import at_points, finite_moments, open_checked
 from emroute.gmm.covariance import COVARIANCES
 from emroute.gmm.model import GaussianModel, Params, begin
-from emroute.gmm.spare import with_spare, without_spare
 from emroute.gmm.spread import Spread
-from emroute.gmm.start import from_init, standard
-from emroute.gmm.width import widths
+from emroute.gmm.start import from_init
 from emroute.mixture import Mixture
-from emroute.validate import as_parameter, check_choice, check_count, check_floating, check_number
+from emroute.validate import check_choice, check_floating
 
-__all__ = ["GaussianMixture", "fit"]
+__all__ = ["GaussianMixture"]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -42,7 +31,8 @@ class GaussianMixture(Mixture):
     --------
     >>> import numpy as np
     >>> x = np.asarray([[0.0], [1.0], [10.0], [11.0]])
-    >>> mixture = fit(x, 2, rng=0)
+    >>> from emroute import gmm
+    >>> mixture = gmm.fit(x, 2, rng=0)
     >>> sorted(mixture.means[:, 0].round(3).tolist())
     [0.5, 10.5]
     >>> mixture.score(x).round(3)
@@ -51,7 +41,7 @@ class GaussianMixture(Mixture):
 
     @property
     def covariance_type(self) -> str:
-        """One of ``"full"``, ``"tied"``, ``"diag"``, ``"spherical"``."""
+        """As it was given to `fit`."""
         return self.model.covariance_type
 
     @property
@@ -61,7 +51,7 @@ class GaussianMixture(Mixture):
 
     @property
     def covariances(self) -> Array:
-        """Full ``(..., k, d, d)``, tied ``(..., d, d)``, diag ``(..., k, d)``, spherical ``(..., k)``."""
+        """Full ``(..., k, d, d)``, tied ``(..., d, d)``, diag ``(..., k, d)``, spherical ``(..., k)``; see `fit`."""
         return once(backends.get(self.weights), GaussianModel.covariances, self.model)(self.params)
 
     @property
@@ -130,7 +120,7 @@ class GaussianMixture(Mixture):
         means, covariances = (backend.to_numpy(x).astype(np.float64) for x in (self.means, self.covariances))
         k, d = means.shape[-2:]
         drawn = rng.standard_normal((*labels.shape, d))
-        if self.covariance_type in ("full", "tied"):
+        if self.model.covariance.matrices:
             root = np.linalg.cholesky(self.model.covariance.dense(covariances, k, d))
             for place in np.ndindex(*root.shape[:-2]):  # a component of a problem at a time
                 *problem, component = place
@@ -147,132 +137,6 @@ class GaussianMixture(Mixture):
         """Return the model of a saved description, and what makes its parameters."""
 
         def make(weights: Array, means: Array, *rest: Array) -> Params:
-            return Params(weights, means, Spread(*rest[:7]), *rest[7:])
+            return Params(weights, means, Spread(*rest[:7]), *rest[7:])  # with axes or without
 
         return GaussianModel(**description), make
-
-
-@Capabilities(jit=True, batch=True, streams=True)
-def fit(
-    x: Array | Any,
-    n_components: int,
-    *,
-    covariance_type: str = "full",
-    sample_weight: Array | None = None,
-    init: Any = "k-means++",
-    n_init: int = 1,
-    tol: float = 1e-6,
-    max_iter: int = 1000,
-    covariance_floor: float = 1e-6,
-    rng: Any = None,
-    chunk_size: int | None = None,
-    callback: Callable[[int, Fit], object] | None = None,
-    progress: bool = False,
-) -> GaussianMixture:
-    """Fit a mixture of Gaussians by EM.
-
-    Parameters
-    ----------
-    x
-        ``(..., n, d)`` in float32 or float64; leading dimensions are separate problems. Or a source of chunks
-        ``(rows, d)`` that can be read again and again. Memory maps are read in chunks.
-    n_components
-        How many components, k.
-    covariance_type
-        ``"full"``, ``"tied"``, ``"diag"`` or ``"spherical"``.
-    sample_weight
-        ``(n,)`` or ``(..., n)``; an integer weight equals repeating the row.
-    init
-        ``"k-means++"`` or ``"random"`` (rows of the data), or means ``(..., k, d)``: nearest-mean assignment in
-        coordinates scaled to unit variance, then one M-step, gives weights and covariances. Or a tuple
-        ``(weights, means, covariances)``.
-    n_init
-        Restarts, run in one batch; the best is returned. Not with a given start.
-    tol, max_iter, chunk_size, callback, progress
-        As in `emroute.em.fit`.
-    covariance_floor
-        Least variance in any direction, as a share of the squares of the features' widths (spherical: of their
-        mean). The width of a feature is that of the narrowest interval that holds a twentieth of the weight and two
-        distinct values (of more than 2,048 rows, those of a sample), and 1 for a constant feature. A component of a
-        tenth of the rows is never as narrow by itself, however far other rows lie. `floored` tells which
-        components rest on the floor. An eigenvalue of a matrix is also never less than ``10 d`` spacings of the dtype
-        times the component's own variances, because it could not be told from rounding.
-    rng
-        None, a seed or a `numpy.random.Generator`.
-
-    Returns
-    -------
-    GaussianMixture
-        With arrays of the data's library, dtype and device.
-
-    Warns
-    -----
-    FitWarning
-        Once, if the fit has not converged, or components have lost their weight or rest on the floor.
-
-    Raises
-    ------
-    InputError
-        If the data hold NaN or infinity, naming the first such row; if there are fewer rows than components; if
-        shapes, weights, starting values or options cannot be used.
-    InputTypeError
-        If the dtype is not float32 or float64, or arrays differ in library, device or dtype.
-
-    References
-    ----------
-    Dempster, A. P., Laird, N. M. and Rubin, D. B. (1977). Maximum likelihood from incomplete data via the EM
-    algorithm. JRSS B 39. Bishop, C. M. (2006). Pattern Recognition and Machine Learning, equations 9.23-9.27.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> x = np.concatenate([np.random.default_rng(0).normal(m, 1, (100, 2)) for m in (0, 8)])
-    >>> mixture = fit(x, 2, rng=0)
-    >>> sorted(mixture.means[:, 0].round(1).tolist())
-    [-0.1, 7.9]
-    >>> mixture.predict(x).shape, mixture.responsibilities(x).shape
-    ((200,), (200, 2))
-    """
-    check_choice("covariance_type", covariance_type, tuple(COVARIANCES))
-    check_number("covariance_floor", covariance_floor)
-    options = Options(
-        tol, max_iter, chunk_size, callback, progress, sample_weight=sample_weight, init=init, n_init=n_init, rng=rng
-    )
-    fitted = fit_model(GaussianModel(covariance_type), x, n_components, covariance_floor, options)
-    tell(fitted.remarks(max_iter))
-    return fitted
-
-
-def fit_model(model: GaussianModel, x: Any, n_components: int, floor: float, options: Options) -> GaussianMixture:
-    """Return what `fit` does, for any model whose parameters are Gaussian."""
-    source, params, unit = prepare(model, x, n_components, options.sample_weight, floor)
-    if isinstance(options.init, tuple):
-        params = from_init(model, params, options.init)
-    else:
-        points = _points(model, params, source, options)
-        source, params = at_points(model, params, source, points, options)
-    if not options.watched:
-        params = with_spare(model, params, source)
-    fit = climb_restarts(model, params, source, options, unit)
-    return GaussianMixture(model, *fit._replace(params=without_spare(model, fit.params, n_components)))
-
-
-def prepare(
-    model: GaussianModel, x: Any, n_components: int, sample_weight: Array | None, floor: float
-) -> tuple[Rows | Stream, Params, Unit]:
-    """Check the data; return what `open_checked` does, and equal components in the data's standard coordinates."""
-    k = check_count("n_components", n_components)
-    source, unit = open_checked(x, sample_weight, k, "n_components")
-    moments = finite_moments(source)
-    floor = max(floor, (64 * eps(moments.mean)) ** 2)  # what keeps numbers finite
-    start = once(backends.get(moments.mean), standard, model, k)
-    return source, start(moments, *widths(source), floor), unit
-
-
-def _points(model: GaussianModel, params: Params, source: Rows | Stream, options: Options) -> Array:
-    """Starting points in coordinates of unit variance: drawn, or the means that a user gives."""
-    (k, d), centre = params.means.shape[-2:], params.centre
-    if options.draws:
-        return draw_starts(model, params, source, k, options)
-    means = as_parameter("starting means", options.init, centre, (k, d), source.batch)
-    return (means - centre[..., None, :]) / params.scale[..., None, :] / params.reach[..., None, :]

@@ -47,6 +47,8 @@ class Params(NamedTuple):
     floor: Array
     reach: Array
     """Standard deviations of the features in units of `scale`, ``(..., d)``: starts are drawn in units of them."""
+    axes: Array | None = None
+    """``(..., d, d)``: the axes that all components share, a row each; 0 before they are known, None where none are."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class GaussianModel:
         if self.plain(params):
             return self.bytes_per_scored_row(params)
         k, d = params.means.shape[-2:]
-        monomials = (d + 1) * (d + 2) // 2 if self.covariance_type == "full" else 2 * d + 1
+        monomials = (d + 1) * (d + 2) // 2 if self.covariance.rank == 3 else 2 * d + 1
         restarts = math.prod(params.weights.shape[:-1])
         return itemsize(params.means) * (monomials + 3 * k * restarts)
 
@@ -127,12 +129,17 @@ class GaussianModel:
         safe = xp.where(held, counts, 1.0)
         shift = xp.where(held[..., None], first / safe[..., None], 0.0)
         means = xp.where(held[..., None], self.reference(params) + shift, params.means)
-        shared = self.covariance_type == "tied"  # by all rows, whose number is no more for a component without any
-        covariances = self.covariance.covariances_from(counts if shared else safe, shift, second)
+        covariance, weights, axes = self.covariance, share(counts), params.axes
+        shared = covariance.shared  # by all rows, whose number is no more for a component without any
+        covariances = covariance.covariances_from(counts if shared else safe, shift, second)
+        if covariance.coupled:
+            covariances = _chosen(held, covariances, params.spread.covariances)
+            # less than the floor, so that what rests on it is seen when it is decomposed
+            covariances, axes = covariance.couple(covariances, weights, params.floor / 2, axes)
         spread = self.decompose(covariances, params, params.spread.bound)
-        if not shared:
+        if not shared and not covariance.coupled:
             spread = _keep(held, spread, params.spread)
-        return self.complete(params._replace(weights=share(counts), means=means, spread=spread))
+        return self.complete(params._replace(weights=weights, means=means, spread=spread, axes=axes))
 
     def decompose(self, covariances: Array, params: Params, bound: Array | None = None) -> Spread:
         """Decompose the covariances that the data ask for, kept above the floor."""
@@ -180,7 +187,9 @@ class GaussianModel:
         means, d = xp.take(params.means, features, axis=-1), features.shape[0]
         spread = self.covariance.decompose(covariances, 0 * params.floor, d, self.resolution(covariances, d))
         return self.complete(
-            params._replace(means=means, spread=spread, centre=centre, scale=scale, reach=reach, narrow=params.floor)
+            params._replace(
+                means=means, spread=spread, centre=centre, scale=scale, reach=reach, narrow=params.floor, axes=None
+            )
         )
 
     def objective(self, statistics: Statistics, params: Params) -> Array:
@@ -233,14 +242,12 @@ class GaussianModel:
 def _keep(held: Array, new: Spread, old: Spread) -> Spread:
     """`new` where components are held, else `old`."""
     xp = backends.namespace(held)
-    if concrete(xp.all(held)):
-        return new
+    return new if concrete(xp.all(held)) else Spread(*(_chosen(held, a, b) for a, b in zip(new, old, strict=True)))
 
-    def choose(a: Array, b: Array) -> Array:
-        wide = max(0, a.ndim - held.ndim)
-        return xp.where(xp.reshape(held, (*held.shape, *(1,) * wide)), a, b)
 
-    return Spread(*map(choose, new, old))
+def _chosen(held: Array, new: Array, old: Array) -> Array:
+    xp, wide = backends.namespace(held), max(0, new.ndim - held.ndim)
+    return xp.where(xp.reshape(held, (*held.shape, *(1,) * wide)), new, old)
 
 
 def standardize(params: Params, x: Array) -> Array:
@@ -267,9 +274,10 @@ def begin(model: GaussianModel, k: int, centre: Array, scale: Array, floor: Arra
     spread = model.covariance.uncorrelated(variances, floor, model.resolution(centre, d))
     spread = spread._replace(floored=0 * spread.floored)
     weights, means = full((*batch, k), 1 / k, like=centre), full((*batch, k, d), 0, like=centre)
-    return Params(weights, means, spread, weights[..., None], floor, centre, scale, floor, reach)
+    axes = full((*batch, d, d), 0, like=centre) if model.covariance.code in ("EVE", "VVE") else None
+    return Params(weights, means, spread, weights[..., None], floor, centre, scale, floor, reach, axes)
 
 
 def unit(model: GaussianModel, d: int, *, like: Array) -> Array:
     """Unit covariances, which broadcast to the shape of the covariance type."""
-    return constant(np.eye(d) if model.covariance_type in ("full", "tied") else np.ones(1), like=like)
+    return constant(np.eye(d) if model.covariance.matrices else np.ones(1), like=like)

@@ -43,7 +43,7 @@ def standard(
     rounding = 4 * eps(centre) * xp.abs(moments.mean)
     deviation = xp.where(deviation > rounding, deviation, xp.zeros_like(deviation))
     width = xp.where((width > 0) & (deviation > 0), width, deviation)
-    if model.covariance_type == "spherical":
+    if model.covariance.isotropic:
         width, deviation = (xp.zeros_like(y) + root_mean_square(y, -1) for y in (width, deviation))
     width, deviation = (xp.where(y > 0, y, xp.ones_like(y)) for y in (width, deviation))
     return begin(model, k, centre, width, xp.zeros_like(centre[..., 0]) + floor, deviation / width)
@@ -58,10 +58,10 @@ def from_init(model: GaussianModel, params: Params, init: tuple[Any, ...]) -> Pa
     batch = tuple(params.centre.shape[:-1])
     means = as_parameter("means", init[1], like, (k, d), batch)
     covariances = as_parameter("covariances", init[2], like, covariance.shape(k, d), batch)
-    if covariance.rank > 1 and covariances.shape[-1] == covariances.shape[-2] and model.covariance_type != "diag":
+    if covariance.matrices:
         require(once(backends.get(covariances), symmetric)(covariances), lambda: "covariances must be symmetric")
     own = (weights, 1), (means, 2), (covariances, covariance.rank)
-    own, shared = align(batch, own, (params.centre, params.scale, params.floor, params.reach))
+    own, shared = align(batch, own, (params.centre, params.scale, params.floor, params.reach, params.axes))
     params, positive = once(backends.get(like), _start, model)(params, tuple(own), shared)
     require(positive, lambda: "covariances must be positive definite; add a small multiple of the identity")
     return params
@@ -80,8 +80,8 @@ def _start(
 ) -> tuple[Params, Array]:
     """Bring a start into standard coordinates; and whether its covariances are positive definite."""
     weights, means, covariances = own
-    centre, scale, floor, reach = shared
-    params = params._replace(centre=centre, scale=scale, floor=floor, reach=reach)
+    centre, scale, floor, reach, axes = shared
+    params = params._replace(centre=centre, scale=scale, floor=floor, reach=reach, axes=axes)
     covariances = model.covariance.scaled(covariances, 1 / params.scale)
     means = (means - params.centre[..., None, :]) / params.scale[..., None, :]
     d = means.shape[-1]
