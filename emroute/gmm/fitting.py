@@ -1,4 +1,4 @@
-"""The fit of Gaussian mixtures: data in standard coordinates, a start, and EM; the algorithm is in `emroute.gmm.model`."""
+"""The fit of Gaussian mixtures: standard coordinates, a start, and EM; the algorithm is in `emroute.gmm.model`."""
 
 from __future__ import annotations
 
@@ -130,16 +130,22 @@ def fit(
 
 def fit_model(model: GaussianModel, x: Any, n_components: int, floor: float, options: Options) -> GaussianMixture:
     """Return what `fit` does, for any model whose parameters are Gaussian."""
-    source, params, unit = prepare(model, x, n_components, options.sample_weight, floor)
-    if isinstance(options.init, tuple):
-        params = from_init(model, params, options.init)
-    else:
-        points = _points(model, params, source, options)
-        source, params = at_points(model, params, source, points, options)
+    source, params, unit = begun(model, x, n_components, floor, options)
     if not options.watched:
         params = with_spare(model, params, source)
     fit = climb_restarts(model, params, source, options, unit)
     return GaussianMixture(model, *fit._replace(params=without_spare(model, fit.params, n_components)))
+
+
+def begun(
+    model: GaussianModel, x: Any, n_components: int, floor: float, options: Options
+) -> tuple[Rows | Stream, Params, Unit]:
+    """Return the data, opened and checked, the start of a fit, and the unit of weight."""
+    source, params, unit = prepare(model, x, n_components, options.sample_weight, floor)
+    if isinstance(options.init, tuple):
+        return source, from_init(model, params, options.init), unit
+    points = _points(model, params, source, options)
+    return *at_points(model, params, source, points, options), unit
 
 
 def prepare(

@@ -78,7 +78,7 @@ class Covariance(ABC):
 
     @abstractmethod
     def pack(self, counts: Array, first: Array, second: Array) -> tuple[Array, ...]:
-        """Sums, of weights ``(..., k)``, first moments and second ones ``(..., k, d, d)``: what `unpack` takes apart."""
+        """What `unpack` takes apart: weights ``(..., k)``, first moments and second ones ``(..., k, d, d)``."""
 
     @abstractmethod
     def squares(self, spread: Spread, z: Array, means: Array) -> Array:

@@ -17,7 +17,7 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute.arrays.creation import constant, full, itemsize, swap
-from emroute.arrays.functions import eps, normalize, safe_log, tiny
+from emroute.arrays.functions import eps, normalize, ratio, safe_log, tiny
 from emroute.arrays.tracing import concrete, either
 from emroute.backend import Array
 from emroute.data import Rows
@@ -123,15 +123,26 @@ class GaussianModel:
 
     def maximize(self, statistics: Statistics, params: Params) -> Params:
         """M-step; a component without weight keeps its mean and covariance."""
-        counts, first, second = self.covariance.unpack(statistics.sums, params.means.shape[-1])
+        return self.update(statistics.sums, params)
+
+    def update(self, sums: tuple[Array, ...], params: Params, rows: Array | None = None) -> Params:
+        """M-step from sums of the moments.
+
+        Where moments are weighted by more than responsibilities, as in Student-t mixtures, `rows` ``(..., k)`` has the
+        sums of these: mixing weights are shares of it, and second moments are divided by it.
+        """
+        counts, first, second = self.covariance.unpack(sums, params.means.shape[-1])
         xp = backends.namespace(counts)
         held = counts > tiny(counts) / eps(counts)
         safe = xp.where(held, counts, 1.0)
         shift = xp.where(held[..., None], first / safe[..., None], 0.0)
         means = xp.where(held[..., None], self.reference(params) + shift, params.means)
-        covariance, weights, axes = self.covariance, share(counts), params.axes
+        covariance, weights, axes = self.covariance, share(counts if rows is None else rows), params.axes
         shared = covariance.shared  # by all rows, whose number is no more for a component without any
         covariances = covariance.covariances_from(counts if shared else safe, shift, second)
+        if rows is not None:
+            part, whole = (xp.sum(counts, axis=-1), xp.sum(rows, axis=-1)) if shared else (counts, rows)
+            covariances = covariances * trailing(ratio(part, whole, part), covariances)
         if covariance.coupled:
             covariances = _chosen(held, covariances, params.spread.covariances)
             # less than the floor, so that what rests on it is seen when it is decomposed
@@ -246,8 +257,12 @@ def _keep(held: Array, new: Spread, old: Spread) -> Spread:
 
 
 def _chosen(held: Array, new: Array, old: Array) -> Array:
-    xp, wide = backends.namespace(held), max(0, new.ndim - held.ndim)
-    return xp.where(xp.reshape(held, (*held.shape, *(1,) * wide)), new, old)
+    return backends.namespace(held).where(trailing(held, new), new, old)
+
+
+def trailing(x: Array, like: Array) -> Array:
+    """`x` with dimensions of one at the end, as many as `like` has more."""
+    return backends.namespace(x).reshape(x, (*x.shape, *(1,) * max(0, like.ndim - x.ndim)))
 
 
 def standardize(params: Params, x: Array) -> Array:
