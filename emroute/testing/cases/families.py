@@ -147,9 +147,8 @@ def _directions(weights: Array, means: Array, concentrations: Array) -> Any:
     return mixture.means, mixture.concentrations, mixture.log_prob(x)
 
 
-def _student_t(x: Array, weight: Array, weights: Array, means: Array, covariances: Array, dofs: Array) -> Any:
-    init = weights, means, covariances, dofs
-    fitted = student_t.fit(x, 3, covariance_type="diag", sample_weight=weight, init=init, **SHORT)
+def _student_t(x: Array, weight: Array, *parameters: Array) -> Any:
+    fitted = student_t.fit(x, 3, covariance_type="diag", sample_weight=weight, init=parameters, **SHORT)
     return {**history(fitted), **{name: getattr(fitted, name) for name in ("means", "covariances", "dofs", "floored")}}
 
 
