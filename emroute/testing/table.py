@@ -18,6 +18,7 @@ __all__ = ["COLUMNS", "FAMILIES", "MODULES", "declared", "families", "libraries"
 MODULES = (
     *(
         "gmm",
+        "student_t",
         "binomial",
         "multinomial",
         "poisson",
