@@ -1,9 +1,12 @@
-"""The fit of Gaussian mixtures: data in standard coordinates, a start, and EM; the algorithm is in `emroute.gmm.model`."""
+"""The fit of Gaussian mixtures: standard coordinates, a start, and EM; the algorithm is in `emroute.gmm.model`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from emroute import backend as backends
 from emroute._engine.once import once
@@ -12,17 +15,19 @@ from emroute._engine.restarts import climb_restarts
 from emroute._engine.starts import draw_starts
 from emroute._engine.units import Unit
 from emroute.arrays.functions import eps
-from emroute.backend import Array
+from emroute.backend import Array, is_array
 from emroute.capability import Capabilities
 from emroute.data import Rows, Stream
 from emroute.em import Fit
-from emroute.errors import tell
+from emroute.errors import InputTypeError, tell
 from emroute.fitting import at_points, finite_moments, open_checked
 from emroute.gmm.covariance import COVARIANCES
+from emroute.gmm.gaps import gappy
 from emroute.gmm.mixture import GaussianMixture
 from emroute.gmm.model import GaussianModel, Params
 from emroute.gmm.spare import with_spare, without_spare
 from emroute.gmm.start import from_init, standard
+from emroute.gmm.tiles import check_seen, gaps_in, tiled, without_gaps
 from emroute.gmm.width import widths
 from emroute.validate import as_parameter, check_choice, check_count, check_number
 
@@ -35,6 +40,7 @@ def fit(
     n_components: int,
     *,
     covariance_type: str = "full",
+    missing: str = "refuse",
     sample_weight: Array | None = None,
     init: Any = "k-means++",
     n_init: int = 1,
@@ -61,6 +67,9 @@ def fit(
         features' axes (I). VVV is full, EEE tied, VVI diag and VII spherical. Covariances of VEE, EVE, VVE, EEV, VEV
         and EVV have the shape of full ones, those of EEI, VEI and EVI that of diag ones, those of EII that of
         spherical ones.
+    missing
+        What NaN are: ``"refuse"`` raises an error; ``"marginalize"`` takes them for gaps, missing at random, and
+        maximizes the likelihood of what is seen. Rows are grouped by their gaps on the host. Not of a source of chunks.
     sample_weight
         ``(n,)`` or ``(..., n)``; an integer weight equals repeating the row.
     init
@@ -119,27 +128,51 @@ def fit(
     ((200,), (200, 2))
     """
     check_choice("covariance_type", covariance_type, tuple(COVARIANCES))
+    check_choice("missing", missing, ("refuse", "marginalize"))
     check_number("covariance_floor", covariance_floor)
     options = Options(
         tol, max_iter, chunk_size, callback, progress, sample_weight=sample_weight, init=init, n_init=n_init, rng=rng
     )
-    fitted = fit_model(GaussianModel(covariance_type), x, n_components, covariance_floor, options)
+    fitted = fit_model(GaussianModel(covariance_type, missing), x, n_components, covariance_floor, options)
     tell(fitted.remarks(max_iter))
     return fitted
 
 
 def fit_model(model: GaussianModel, x: Any, n_components: int, floor: float, options: Options) -> GaussianMixture:
     """Return what `fit` does, for any model whose parameters are Gaussian."""
+    gaps = _gaps(x) if model.missing == "marginalize" else None
+    x = x if gaps is None else without_gaps(x, gaps)
     source, params, unit = prepare(model, x, n_components, options.sample_weight, floor)
+    whole = source
     if isinstance(options.init, tuple):
         params = from_init(model, params, options.init)
     else:
         points = _points(model, params, source, options)
         source, params = at_points(model, params, source, points, options)
+    if gaps is not None:
+        tiles, _ = tiled(whole, gaps)
+        return _fit_tiles(model, params, tiles, options, unit)
     if not options.watched:
         params = with_spare(model, params, source)
     fit = climb_restarts(model, params, source, options, unit)
     return GaussianMixture(model, *fit._replace(params=without_spare(model, fit.params, n_components)))
+
+
+def _fit_tiles(model: GaussianModel, params: Params, tiles: Rows, options: Options, unit: Unit) -> GaussianMixture:
+    """Return the fit to rows with gaps."""
+    size = tiles.arrays[0].shape[-2]
+    if options.n_init > 1:
+        tiles = tiles.with_restarts()
+    if options.chunk_size is not None:
+        options = replace(options, chunk_size=max(1, options.chunk_size // size))
+    return GaussianMixture(model, *climb_restarts(gappy(model, tiles), params, tiles, options, unit))
+
+
+def _gaps(x: Any) -> np.ndarray | None:
+    if not is_array(x) or x.ndim < 2:
+        raise InputTypeError('missing="marginalize" takes one array (..., n, d); of a source of chunks pass the rows')
+    check_seen(x)
+    return gaps_in(x)
 
 
 def prepare(

@@ -56,6 +56,8 @@ class GaussianModel:
     """EM of a Gaussian mixture of one covariance type, for `emroute.em.fit`."""
 
     covariance_type: str = "full"
+    missing: str = "refuse"
+    """What NaN in the data are: refused, or gaps over which the density is summed (``"marginalize"``)."""
 
     ranks = (1,)
     fixed_weights = False
@@ -218,11 +220,11 @@ class GaussianModel:
 
     def predict(self, params: Params, x: Array) -> Array:
         """Return the likeliest component, ``(..., n)``."""
-        return backends.namespace(x).argmax(self._joint_of(params, x), axis=-2)
+        return backends.namespace(params.weights).argmax(self._joint_of(params, x), axis=-2)
 
     def _log_prob_of(self, params: Params, x: Array) -> Array:
         """log N(x | k), ``(..., k, n)``."""
-        return self._joint_of(params._replace(weights=backends.namespace(x).ones_like(params.weights)), x)
+        return self._joint_of(params._replace(weights=backends.namespace(params.weights).ones_like(params.weights)), x)
 
     def _joint_of(self, params: Params, x: Array) -> Array:
         return self._joint(params, standardize(params, x))
@@ -232,11 +234,11 @@ class GaussianModel:
         (x,) = rows.arrays
         check_floating("x", params.means, x)
         check_width(x, params.means.shape[-1])
-        check_scored(rows)
+        check_scored(rows, gaps=self.missing == "marginalize")
 
     def describe(self) -> dict[str, Any]:
         """Return what a saved mixture must know beside its arrays."""
-        return {"covariance_type": self.covariance_type}
+        return {"covariance_type": self.covariance_type, "missing": self.missing}
 
 
 def _keep(held: Array, new: Spread, old: Spread) -> Spread:
