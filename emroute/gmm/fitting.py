@@ -24,7 +24,7 @@ from emroute.fitting import at_points, finite_moments, open_checked
 from emroute.gmm.covariance import COVARIANCES
 from emroute.gmm.gaps import gappy
 from emroute.gmm.mixture import GaussianMixture
-from emroute.gmm.model import GaussianModel, Params
+from emroute.gmm.model import MISSING, GaussianModel, Params
 from emroute.gmm.spare import with_spare, without_spare
 from emroute.gmm.start import from_init, standard
 from emroute.gmm.tiles import check_seen, gaps_in, tiled, without_gaps
@@ -128,7 +128,7 @@ def fit(
     ((200,), (200, 2))
     """
     check_choice("covariance_type", covariance_type, tuple(COVARIANCES))
-    check_choice("missing", missing, ("refuse", "marginalize"))
+    check_choice("missing", missing, MISSING)
     check_number("covariance_floor", covariance_floor)
     options = Options(
         tol, max_iter, chunk_size, callback, progress, sample_weight=sample_weight, init=init, n_init=n_init, rng=rng
@@ -149,9 +149,8 @@ def fit_model(model: GaussianModel, x: Any, n_components: int, floor: float, opt
     else:
         points = _points(model, params, source, options)
         source, params = at_points(model, params, source, points, options)
-    if gaps is not None:
-        tiles, _ = tiled(whole, gaps)
-        return _fit_tiles(model, params, tiles, options, unit)
+    if gaps is not None and isinstance(whole, Rows):
+        return _fit_tiles(model, params, tiled(whole, gaps)[0], options, unit)
     if not options.watched:
         params = with_spare(model, params, source)
     fit = climb_restarts(model, params, source, options, unit)

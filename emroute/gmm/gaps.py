@@ -70,10 +70,10 @@ class GappyModel(GaussianModel):
         """Of a tile: matrices of all components, and differences to all means."""
         return itemsize(params.means) * math.prod(params.means.shape) * (3 * self.size + 8 * params.means.shape[-1])
 
-    def expect(self, params: Params, data: Tiles, sample_weight: Array) -> Statistics:
+    def expect(self, params: Params, x: Tiles, sample_weight: Array) -> Statistics:
         """E-step, in the two forms of `GaussianModel`."""
-        z, view = _standardized(params, data), _view(self, params, data.seen)
-        xp, weight = backends.namespace(z), (sample_weight[..., None] * data.share)[..., None, :]
+        z, view = _standardized(params, x), _view(self, params, x.seen)
+        xp, weight = backends.namespace(z), (sample_weight[..., None] * x.share)[..., None, :]
         reference = xp.broadcast_to(self.reference(params)[..., None, :, :], view.means.shape)
 
         def about_means(z: Array) -> tuple[Array, Array]:

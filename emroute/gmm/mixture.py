@@ -10,8 +10,10 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute._engine.once import once
+from emroute._engine.rows import outside
 from emroute._engine.rowwise import each_row, each_row_once
 from emroute.arrays.creation import full
+from emroute.arrays.trees import map_leaves
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.data import Rows
@@ -153,13 +155,14 @@ class GaussianMixture(Mixture):
             If rows hold infinity, or a compiler is tracing, so that gaps are not known.
         """
         check_seen(x)
-        rows = replace(self, model=replace(self.model, missing="marginalize"))._rows((x,))
+        detached = replace(self, params=map_leaves(backends.get(self.weights).detach, self.params))
+        rows = replace(detached, model=replace(self.model, missing="marginalize"))._rows((outside(x),))
         gaps = gaps_in(rows.arrays[0])
         if gaps is None:
-            return x
-        return self._each_gappy(each_row, GappyModel.impute, rows, gaps)
+            return outside(x)
+        return detached._each_gappy(each_row, GappyModel.impute, rows, gaps)
 
-    @Capabilities(jit=True, batch=True)
+    @Capabilities(gradients=True, jit=True, batch=True)
     def marginal(self, features: Sequence[int]) -> GaussianMixture:
         """Return the mixture of some features alone, by their places.
 
@@ -173,7 +176,7 @@ class GaussianMixture(Mixture):
         index = backends.get(self.weights).from_numpy(np.asarray(places), self.weights)
         return self.unfitted(model, once(backends.get(self.weights), GaussianModel.marginal, model)(self.params, index))
 
-    @Capabilities(jit=True, batch=True)
+    @Capabilities(gradients=True, jit=True, batch=True)
     def condition(self, features: Sequence[int], values: Array) -> GaussianMixture:
         """Return the mixture of the other features, given values ``(..., f)`` of these.
 

@@ -26,7 +26,10 @@ from emroute.gmm.covariance import COVARIANCES, Covariance
 from emroute.gmm.spread import Spread
 from emroute.validate import check_floating, check_scored, check_width
 
-__all__ = ["GaussianModel", "Params", "begin", "unit"]
+__all__ = ["MISSING", "GaussianModel", "Params", "begin", "unit"]
+
+MISSING = ("refuse", "marginalize")
+"""What NaN in the data may be."""
 
 _TOLERATED = {4: 1e-3, 8: 1e-8}  # of float32 and float64: log-densities err by about 3 % of this
 
