@@ -51,6 +51,7 @@ def fit(
     chunk_size: int | None = None,
     callback: Callable[[int, Fit], object] | None = None,
     progress: bool = False,
+    accelerate: str | None = None,
 ) -> GaussianMixture:
     """Fit a mixture of Gaussians by EM.
 
@@ -78,7 +79,7 @@ def fit(
         ``(weights, means, covariances)``.
     n_init
         Restarts, run in one batch; the best is returned. Not with a given start.
-    tol, max_iter, chunk_size, callback, progress
+    tol, max_iter, chunk_size, callback, progress, accelerate
         As in `emroute.em.fit`.
     covariance_floor
         Least variance in any direction, as a share of the squares of the features' widths (spherical: of their
@@ -130,9 +131,8 @@ def fit(
     check_choice("covariance_type", covariance_type, tuple(COVARIANCES))
     check_choice("missing", missing, MISSING)
     check_number("covariance_floor", covariance_floor)
-    options = Options(
-        tol, max_iter, chunk_size, callback, progress, sample_weight=sample_weight, init=init, n_init=n_init, rng=rng
-    )
+    loop = {"tol": tol, "max_iter": max_iter, "chunk_size": chunk_size, "callback": callback, "progress": progress}
+    options = Options(**loop, accelerate=accelerate, sample_weight=sample_weight, init=init, n_init=n_init, rng=rng)
     fitted = fit_model(GaussianModel(covariance_type, missing), x, n_components, covariance_floor, options)
     tell(fitted.remarks(max_iter))
     return fitted

@@ -17,7 +17,7 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute.arrays.creation import constant, full, itemsize, swap
-from emroute.arrays.functions import eps, normalize, safe_log, tiny
+from emroute.arrays.functions import eps, normalize, safe_log, softmax, tiny
 from emroute.arrays.tracing import concrete, either
 from emroute.backend import Array
 from emroute.data import Rows
@@ -174,6 +174,19 @@ class GaussianModel:
     def covariances(self, params: Params) -> Array:
         """Covariances, in the users' coordinates."""
         return self.covariance.scaled(params.spread.covariances, params.scale)
+
+    def pack(self, params: Params) -> tuple[Array, Array, Array]:
+        """Coordinates that may be extrapolated: log weights, means and covariances."""
+        weights = backends.namespace(params.weights).clip(params.weights, tiny(params.weights), None)
+        return safe_log(weights), params.means, params.spread.covariances
+
+    def unpack(self, coordinates: tuple[Array, Array, Array], params: Params) -> Params:
+        """Parameters from them; covariances are kept above the floor."""
+        log_weights, means, covariances = coordinates
+        d = means.shape[-1]
+        resolution, bound = self.resolution(means, d), params.spread.bound
+        spread = self.covariance.decompose(covariances, params.floor, d, resolution, bound)
+        return self.complete(params._replace(weights=softmax(log_weights), means=means, spread=spread))
 
     def widen(self, params: Params) -> Params:
         """Give floored components no variance below D, the floor's unit."""
