@@ -52,7 +52,6 @@ def test_the_values_of_the_specification(lib, name):
     np.testing.assert_allclose(lib.to_numpy(fitted.dofs), dofs, rtol=1e-6)
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("x", "labels", "dof", "last"),
     [
@@ -63,8 +62,10 @@ def test_the_values_of_the_specification(lib, name):
     ],
 )
 def test_the_slow_values_of_the_specification(x, labels, dof, last):
-    fitted = student_t.fit(x, labels.max() + 1, dof=dof, init=start(x, labels), tol=1e-13, max_iter=8000)
-    assert float(fitted.log_likelihood) == pytest.approx(last, abs=2e-8)
+    options = {"tol": 1e-13, "max_iter": 400, "accelerate": "squarem"}
+    fitted = student_t.fit(x, labels.max() + 1, dof=dof, init=start(x, labels), **options)
+    # the specification's fits, without acceleration, were still rising in the eighth digit
+    assert last - 1e-8 < float(fitted.log_likelihood) < last + 1e-7
 
 
 def test_degrees_of_freedom_of_ten_rows():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["CovarianceType", "Criterion", "Dtype", "Family", "Format"]
+__all__ = ["CovarianceType", "Criterion", "Dtype", "Family", "Format", "Missing"]
 
 
 class Family(StrEnum):
@@ -59,3 +59,10 @@ class Format(StrEnum):
 
     npz = "npz"
     safetensors = "safetensors"
+
+
+class Missing(StrEnum):
+    """What empty cells and NaN are."""
+
+    refuse = "refuse"
+    marginalize = "marginalize"

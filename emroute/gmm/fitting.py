@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from emroute import backend as backends
 from emroute._engine.once import once
@@ -12,17 +15,19 @@ from emroute._engine.restarts import climb_restarts
 from emroute._engine.starts import draw_starts
 from emroute._engine.units import Unit
 from emroute.arrays.functions import eps
-from emroute.backend import Array
+from emroute.backend import Array, is_array
 from emroute.capability import Capabilities
 from emroute.data import Rows, Stream
 from emroute.em import Fit
-from emroute.errors import tell
+from emroute.errors import InputTypeError, tell
 from emroute.fitting import at_points, finite_moments, open_checked
 from emroute.gmm.covariance import COVARIANCES
+from emroute.gmm.gaps import gappy
 from emroute.gmm.mixture import GaussianMixture
-from emroute.gmm.model import GaussianModel, Params
+from emroute.gmm.model import MISSING, GaussianModel, Params
 from emroute.gmm.spare import with_spare, without_spare
 from emroute.gmm.start import from_init, standard
+from emroute.gmm.tiles import check_seen, gaps_in, tiled, without_gaps
 from emroute.gmm.width import widths
 from emroute.validate import as_parameter, check_choice, check_count, check_number
 
@@ -35,6 +40,7 @@ def fit(
     n_components: int,
     *,
     covariance_type: str = "full",
+    missing: str = "refuse",
     sample_weight: Array | None = None,
     init: Any = "k-means++",
     n_init: int = 1,
@@ -45,6 +51,7 @@ def fit(
     chunk_size: int | None = None,
     callback: Callable[[int, Fit], object] | None = None,
     progress: bool = False,
+    accelerate: str | None = None,
 ) -> GaussianMixture:
     """Fit a mixture of Gaussians by EM.
 
@@ -61,6 +68,9 @@ def fit(
         features' axes (I). VVV is full, EEE tied, VVI diag and VII spherical. Covariances of VEE, EVE, VVE, EEV, VEV
         and EVV have the shape of full ones, those of EEI, VEI and EVI that of diag ones, those of EII that of
         spherical ones.
+    missing
+        What NaN are: ``"refuse"`` raises an error; ``"marginalize"`` takes them for gaps, missing at random, and
+        maximizes the likelihood of what is seen. Rows are grouped by their gaps on the host. Not of a source of chunks.
     sample_weight
         ``(n,)`` or ``(..., n)``; an integer weight equals repeating the row.
     init
@@ -69,7 +79,7 @@ def fit(
         ``(weights, means, covariances)``.
     n_init
         Restarts, run in one batch; the best is returned. Not with a given start.
-    tol, max_iter, chunk_size, callback, progress
+    tol, max_iter, chunk_size, callback, progress, accelerate
         As in `emroute.em.fit`.
     covariance_floor
         Least variance in any direction, as a share of the squares of the features' widths (spherical: of their
@@ -119,33 +129,53 @@ def fit(
     ((200,), (200, 2))
     """
     check_choice("covariance_type", covariance_type, tuple(COVARIANCES))
+    check_choice("missing", missing, MISSING)
     check_number("covariance_floor", covariance_floor)
-    options = Options(
-        tol, max_iter, chunk_size, callback, progress, sample_weight=sample_weight, init=init, n_init=n_init, rng=rng
-    )
-    fitted = fit_model(GaussianModel(covariance_type), x, n_components, covariance_floor, options)
+    loop = {"tol": tol, "max_iter": max_iter, "chunk_size": chunk_size, "callback": callback, "progress": progress}
+    options = Options(**loop, accelerate=accelerate, sample_weight=sample_weight, init=init, n_init=n_init, rng=rng)
+    fitted = fit_model(GaussianModel(covariance_type, missing), x, n_components, covariance_floor, options)
     tell(fitted.remarks(max_iter))
     return fitted
 
 
 def fit_model(model: GaussianModel, x: Any, n_components: int, floor: float, options: Options) -> GaussianMixture:
     """Return what `fit` does, for any model whose parameters are Gaussian."""
-    source, params, unit = begun(model, x, n_components, floor, options)
+    gaps = _gaps(x) if model.missing == "marginalize" else None
+    x = x if gaps is None else without_gaps(x, gaps)
+    whole, params, unit = prepare(model, x, n_components, options.sample_weight, floor)
+    source, params = started(model, params, whole, options)
+    if gaps is not None and isinstance(whole, Rows):
+        return _fit_tiles(model, params, tiled(whole, gaps)[0], options, unit)
     if not options.watched:
         params = with_spare(model, params, source)
     fit = climb_restarts(model, params, source, options, unit)
     return GaussianMixture(model, *fit._replace(params=without_spare(model, fit.params, n_components)))
 
 
-def begun(
-    model: GaussianModel, x: Any, n_components: int, floor: float, options: Options
-) -> tuple[Rows | Stream, Params, Unit]:
-    """Return the data, opened and checked, the start of a fit, and the unit of weight."""
-    source, params, unit = prepare(model, x, n_components, options.sample_weight, floor)
+def _fit_tiles(model: GaussianModel, params: Params, tiles: Rows, options: Options, unit: Unit) -> GaussianMixture:
+    """Return the fit to rows with gaps."""
+    size = tiles.arrays[0].shape[-2]
+    if options.n_init > 1:
+        tiles = tiles.with_restarts()
+    if options.chunk_size is not None:
+        options = replace(options, chunk_size=max(1, options.chunk_size // size))
+    return GaussianMixture(model, *climb_restarts(gappy(model, tiles), params, tiles, options, unit))
+
+
+def _gaps(x: Any) -> np.ndarray | None:
+    if not is_array(x) or x.ndim < 2:
+        raise InputTypeError('missing="marginalize" takes one array (..., n, d); of a source of chunks pass the rows')
+    check_seen(x)
+    return gaps_in(x)
+
+
+def started(
+    model: GaussianModel, params: Params, source: Rows | Stream, options: Options
+) -> tuple[Rows | Stream, Params]:
+    """Return the data, with a batch dimension for restarts, and the start of a fit, given or at points."""
     if isinstance(options.init, tuple):
-        return source, from_init(model, params, options.init), unit
-    points = _points(model, params, source, options)
-    return *at_points(model, params, source, points, options), unit
+        return source, from_init(model, params, options.init)
+    return at_points(model, params, source, _points(model, params, source, options), options)
 
 
 def prepare(

@@ -35,6 +35,13 @@ class Covariance(ABC):
         _, shape, orientation = self.code
         return shape == "I" or {shape, orientation} == {"E", "V"}
 
+    def of_some(self, name: str) -> str:
+        """Return the type, or its `name`, of some features alone; what features share need not be shared by some."""
+        _, shape, orientation = self.code
+        if shape == "E" or self.code == "EII" or "E" not in self.code:
+            return name if orientation != "V" else "full"
+        return "full" if self.matrices else "diag"
+
     @property
     def coupled(self) -> bool:
         """Whether components have covariances of their own that share something."""
@@ -78,7 +85,7 @@ class Covariance(ABC):
 
     @abstractmethod
     def pack(self, counts: Array, first: Array, second: Array) -> tuple[Array, ...]:
-        """What `unpack` takes apart: weights ``(..., k)``, first moments and second ones ``(..., k, d, d)``."""
+        """Sums of weights ``(..., k)``, first moments and second ones ``(..., k, d, d)``, as `unpack` takes them."""
 
     @abstractmethod
     def squares(self, spread: Spread, z: Array, means: Array) -> Array:

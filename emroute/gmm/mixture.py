@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,15 +10,22 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute._engine.once import once
+from emroute._engine.rows import outside
+from emroute._engine.rowwise import each_row, each_row_once
 from emroute.arrays.creation import full
+from emroute.arrays.trees import map_leaves
 from emroute.backend import Array
 from emroute.capability import Capabilities
+from emroute.data import Rows
+from emroute.errors import InputError
 from emroute.gmm.covariance import COVARIANCES
-from emroute.gmm.model import GaussianModel, Params, begin
+from emroute.gmm.gaps import GappyModel, conditional, gappy
+from emroute.gmm.model import GaussianModel, Params
 from emroute.gmm.spread import Spread
-from emroute.gmm.start import from_init
+from emroute.gmm.start import begin, from_init
+from emroute.gmm.tiles import check_seen, gaps_in, in_order, tiled
 from emroute.mixture import Mixture
-from emroute.validate import check_choice, check_floating
+from emroute.validate import as_parameter, check_choice, check_count, check_floating
 
 __all__ = ["GaussianMixture"]
 
@@ -131,6 +138,88 @@ class GaussianMixture(Mixture):
             drawn *= np.take_along_axis(deviations, labels[..., None], axis=-2)
         drawn += np.take_along_axis(means, labels[..., None], axis=-2)
         return drawn
+
+    @Capabilities(batch=True)
+    def impute(self, x: Array) -> Array:
+        """Rows ``(..., n, d)`` whose gaps, which are NaN, have the values expected of them given what is seen.
+
+        >>> import numpy as np
+        >>> covariances = np.asarray([[[1.0, 0.5], [0.5, 1.0]]])
+        >>> one = GaussianMixture.from_parameters(np.ones(1), np.zeros((1, 2)), covariances)
+        >>> one.impute(np.asarray([[2.0, np.nan], [1.0, 3.0]])).tolist()
+        [[2.0, 1.0], [1.0, 3.0]]
+
+        Raises
+        ------
+        InputError
+            If rows hold infinity, or a compiler is tracing, so that gaps are not known.
+        """
+        check_seen(x)
+        detached = replace(self, params=map_leaves(backends.get(self.weights).detach, self.params))
+        rows = replace(detached, model=replace(self.model, missing="marginalize"))._rows((outside(x),))
+        gaps = gaps_in(rows.arrays[0])
+        if gaps is None:
+            return outside(x)
+        return detached._each_gappy(each_row, GappyModel.impute, rows, gaps)
+
+    @Capabilities(gradients=True, jit=True, batch=True)
+    def marginal(self, features: Sequence[int]) -> GaussianMixture:
+        """Return the mixture of some features alone, by their places.
+
+        >>> import numpy as np
+        >>> two = GaussianMixture.from_parameters(np.ones(1), np.asarray([[1.0, 2.0]]), np.eye(2)[None])
+        >>> two.marginal([1]).means.tolist()
+        [[2.0]]
+        """
+        places = self._places(features)
+        model = replace(self.model, covariance_type=self.model.covariance.of_some(self.covariance_type))
+        index = backends.get(self.weights).from_numpy(np.asarray(places), self.weights)
+        return self.unfitted(model, once(backends.get(self.weights), GaussianModel.marginal, model)(self.params, index))
+
+    @Capabilities(gradients=True, jit=True, batch=True)
+    def condition(self, features: Sequence[int], values: Array) -> GaussianMixture:
+        """Return the mixture of the other features, given values ``(..., f)`` of these.
+
+        Leading dimensions of the values are a batch of mixtures; they broadcast against those of this one.
+
+        >>> import numpy as np
+        >>> covariances = np.asarray([[[1.0, 0.5], [0.5, 1.0]]])
+        >>> one = GaussianMixture.from_parameters(np.ones(1), np.zeros((1, 2)), covariances)
+        >>> given = one.condition([0], np.asarray([2.0]))
+        >>> given.means.round(9).tolist(), given.covariances.round(9).tolist()
+        ([[1.0]], [[[0.75]]])
+        """
+        places, d = self._places(features), self.params.means.shape[-1]
+        others = [place for place in range(d) if place not in places]
+        if not others:
+            raise InputError(f"got all {d} features; expected at least one to be left")
+        values = as_parameter("values", values, self.weights, (len(places),))
+        find = once(backends.get(self.weights), conditional, self.model, tuple(places), tuple(others))
+        kind = self.model.covariance.of_some(self.covariance_type)
+        return self.from_parameters(*find(self.params, values), covariance_type=kind)
+
+    def _places(self, features: Sequence[int]) -> list[int]:
+        d = self.params.means.shape[-1]
+        places = [check_count("a feature", feature, 0) for feature in features]
+        if not places or len(set(places)) < len(places) or max(places) >= d:
+            raise InputError(f"got features {list(features)!r}, expected one or more of 0 to {d - 1}, each once")
+        return places
+
+    def _each_row(self, run: Callable[..., Array], method: Callable[..., Array], rows: Rows) -> Array:
+        gaps = gaps_in(rows.arrays[0]) if self.model.missing == "marginalize" else None
+        if gaps is None:
+            return super()._each_row(run, method, rows)
+        return self._each_gappy(run, getattr(GappyModel, method.__name__, method), rows, gaps)
+
+    def _each_gappy(
+        self, run: Callable[..., Array], method: Callable[..., Array], rows: Rows, gaps: np.ndarray
+    ) -> Array:
+        """Run a method of `GappyModel` on rows with gaps."""
+        tiles, place = tiled(rows, gaps)
+        batch = tuple(self.weights.shape[:-1])
+        found = run(method, gappy(self.model, tiles), self.params, tiles, batch)
+        place = place if run is each_row_once else place[..., : rows.n]
+        return in_order(found, place, len(np.broadcast_shapes(batch, rows.batch)))
 
     @classmethod
     def restored(cls, **description: Any) -> tuple[Any, Callable[..., Any]]:

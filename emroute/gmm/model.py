@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emroute import backend as backends
-from emroute.arrays.creation import constant, full, itemsize, swap
-from emroute.arrays.functions import eps, normalize, ratio, safe_log, tiny
+from emroute.arrays.creation import itemsize, swap
+from emroute.arrays.functions import eps, normalize, ratio, safe_log, softmax, tiny
 from emroute.arrays.tracing import concrete, either
 from emroute.backend import Array
 from emroute.data import Rows
@@ -26,7 +26,10 @@ from emroute.gmm.covariance import COVARIANCES, Covariance
 from emroute.gmm.spread import Spread
 from emroute.validate import check_floating, check_scored, check_width
 
-__all__ = ["GaussianModel", "Params", "begin", "unit"]
+__all__ = ["MISSING", "GaussianModel", "Params"]
+
+MISSING = ("refuse", "marginalize")
+"""What NaN in the data may be."""
 
 _TOLERATED = {4: 1e-3, 8: 1e-8}  # of float32 and float64: log-densities err by about 3 % of this
 
@@ -56,6 +59,8 @@ class GaussianModel:
     """EM of a Gaussian mixture of one covariance type, for `emroute.em.fit`."""
 
     covariance_type: str = "full"
+    missing: str = "refuse"
+    """What NaN in the data are: refused, or gaps over which the density is summed (``"marginalize"``)."""
 
     ranks = (1,)
     fixed_weights = False
@@ -181,6 +186,19 @@ class GaussianModel:
         """Covariances, in the users' coordinates."""
         return self.covariance.scaled(params.spread.covariances, params.scale)
 
+    def pack(self, params: Params) -> tuple[Array, Array, Array]:
+        """Coordinates that may be extrapolated: log weights, means and covariances."""
+        weights = backends.namespace(params.weights).clip(params.weights, tiny(params.weights), None)
+        return safe_log(weights), params.means, params.spread.covariances
+
+    def unpack(self, coordinates: tuple[Array, Array, Array], params: Params) -> Params:
+        """Parameters from them; covariances are kept above the floor."""
+        log_weights, means, covariances = coordinates
+        d = means.shape[-1]
+        resolution, bound = self.resolution(means, d), params.spread.bound
+        spread = self.covariance.decompose(covariances, params.floor, d, resolution, bound)
+        return self.complete(params._replace(weights=softmax(log_weights), means=means, spread=spread))
+
     def widen(self, params: Params) -> Params:
         """Give floored components no variance below D, the floor's unit."""
         floor, d = params.floor * 0 + 1, params.means.shape[-1]
@@ -229,11 +247,11 @@ class GaussianModel:
 
     def predict(self, params: Params, x: Array) -> Array:
         """Return the likeliest component, ``(..., n)``."""
-        return backends.namespace(x).argmax(self._joint_of(params, x), axis=-2)
+        return backends.namespace(params.weights).argmax(self._joint_of(params, x), axis=-2)
 
     def _log_prob_of(self, params: Params, x: Array) -> Array:
         """log N(x | k), ``(..., k, n)``."""
-        return self._joint_of(params._replace(weights=backends.namespace(x).ones_like(params.weights)), x)
+        return self._joint_of(params._replace(weights=backends.namespace(params.weights).ones_like(params.weights)), x)
 
     def _joint_of(self, params: Params, x: Array) -> Array:
         return self._joint(params, standardize(params, x))
@@ -243,11 +261,11 @@ class GaussianModel:
         (x,) = rows.arrays
         check_floating("x", params.means, x)
         check_width(x, params.means.shape[-1])
-        check_scored(rows)
+        check_scored(rows, gaps=self.missing == "marginalize")
 
     def describe(self) -> dict[str, Any]:
         """Return what a saved mixture must know beside its arrays."""
-        return {"covariance_type": self.covariance_type}
+        return {"covariance_type": self.covariance_type, "missing": self.missing}
 
 
 def _keep(held: Array, new: Spread, old: Spread) -> Spread:
@@ -277,22 +295,3 @@ def offset(params: Params) -> Array:
     # the log of 0 is below every density, yet finite: coefficients are multiplied and compared
     log_weights = xp.clip(safe_log(params.weights), -xp.finfo(params.weights.dtype).max / 8, None)
     return log_weights + params.spread.log_det / 2 - jacobian - d * np.log(2 * np.pi).item() / 2
-
-
-def begin(model: GaussianModel, k: int, centre: Array, scale: Array, floor: Array, reach: Array) -> Params:
-    """Equal weights, means at the centre, covariances of the data's extent: what a component without data keeps.
-
-    What `GaussianModel.complete` derives is missing; it is added with the means of the start.
-    """
-    batch, d = tuple(centre.shape[:-1]), centre.shape[-1]
-    variances = full((*batch, k, d), 1, like=centre) * reach[..., None, :] ** 2
-    spread = model.covariance.uncorrelated(variances, floor, model.resolution(centre, d))
-    spread = spread._replace(floored=0 * spread.floored)
-    weights, means = full((*batch, k), 1 / k, like=centre), full((*batch, k, d), 0, like=centre)
-    axes = full((*batch, d, d), 0, like=centre) if model.covariance.code in ("EVE", "VVE") else None
-    return Params(weights, means, spread, weights[..., None], floor, centre, scale, floor, reach, axes)
-
-
-def unit(model: GaussianModel, d: int, *, like: Array) -> Array:
-    """Unit covariances, which broadcast to the shape of the covariance type."""
-    return constant(np.eye(d) if model.covariance.matrices else np.ones(1), like=like)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from emroute import backend as backends
 from emroute._engine.moments import Moments
 from emroute._engine.once import once
 from emroute._engine.problems import align
-from emroute.arrays.creation import swap
+from emroute.arrays.creation import constant, full, swap
 from emroute.arrays.functions import eps, tiny
 from emroute.backend import Array
 from emroute.errors import InputError
-from emroute.gmm.model import GaussianModel, Params, begin
+from emroute.gmm.model import GaussianModel, Params
 from emroute.gmm.width import root_mean_square
 from emroute.validate import as_parameter, mixing_weights, require
 
-__all__ = ["from_init", "standard", "symmetric"]
+__all__ = ["begin", "from_init", "standard", "symmetric", "unit"]
 
 
 def standard(
@@ -88,3 +90,22 @@ def _start(
     spread = model.covariance.decompose(covariances, params.floor, d, model.resolution(means, d))
     params = model.complete(params._replace(weights=weights, means=means, spread=spread))
     return params, backends.namespace(means).all(model.covariance.least(covariances) > 0)
+
+
+def begin(model: GaussianModel, k: int, centre: Array, scale: Array, floor: Array, reach: Array) -> Params:
+    """Equal weights, means at the centre, covariances of the data's extent: what a component without data keeps.
+
+    What `GaussianModel.complete` derives is missing; it is added with the means of the start.
+    """
+    batch, d = tuple(centre.shape[:-1]), centre.shape[-1]
+    variances = full((*batch, k, d), 1, like=centre) * reach[..., None, :] ** 2
+    spread = model.covariance.uncorrelated(variances, floor, model.resolution(centre, d))
+    spread = spread._replace(floored=0 * spread.floored)
+    weights, means = full((*batch, k), 1 / k, like=centre), full((*batch, k, d), 0, like=centre)
+    axes = full((*batch, d, d), 0, like=centre) if model.covariance.code in ("EVE", "VVE") else None
+    return Params(weights, means, spread, weights[..., None], floor, centre, scale, floor, reach, axes)
+
+
+def unit(model: GaussianModel, d: int, *, like: Array) -> Array:
+    """Unit covariances, which broadcast to the shape of the covariance type."""
+    return constant(np.eye(d) if model.covariance.matrices else np.ones(1), like=like)

@@ -135,7 +135,7 @@ class GaussianMixture(MixtureEstimator):
 
     def _model(self) -> RidgeModel:
         check_choice("covariance_type", self.covariance_type, tuple(COVARIANCES))
-        return RidgeModel(self.covariance_type, check_number("reg_covar", self.reg_covar))
+        return RidgeModel(self.covariance_type, ridge=check_number("reg_covar", self.reg_covar))
 
     def _given(self, like: Array) -> tuple[Array | None, ...]:
         k, d = self.n_components, like.shape[-1]

@@ -18,7 +18,7 @@ from emroute.errors import InputError, tell
 from emroute.fitting import Options
 from emroute.gmm import GaussianMixture
 from emroute.gmm.covariance import COVARIANCES
-from emroute.gmm.fitting import begun
+from emroute.gmm.fitting import prepare, started
 from emroute.mixture import Mixture
 from emroute.student_t.model import LEAST, MOST, Params, StudentTModel
 from emroute.validate import as_parameter, check_choice, check_number, require
@@ -140,6 +140,7 @@ def fit(
     chunk_size: int | None = None,
     callback: Callable[[int, Fit], object] | None = None,
     progress: bool = False,
+    accelerate: str | None = None,
 ) -> StudentTMixture:
     """Fit a mixture of Student-t distributions by EM.
 
@@ -154,7 +155,8 @@ def fit(
     dof
         Degrees of freedom: None fits those of each component, ``"common"`` fits one number for all, a number is kept.
         Fitted ones lie between 0.001 and 200, above which a component is as good as Gaussian. Their likelihood is flat
-        where they are many, so they are the last to come to rest: lower `tol` where they matter.
+        where they are many, so they come to rest last: where they matter, lower `tol`, and let ``accelerate="squarem"``
+        save most of the iterations.
     sample_weight
         ``(n,)`` or ``(..., n)``.
     init
@@ -162,7 +164,7 @@ def fit(
         where they are not given.
     n_init
         Restarts, run in one batch; the best is returned. Not with a given start.
-    tol, max_iter, chunk_size, callback, progress
+    tol, max_iter, chunk_size, callback, progress, accelerate
         As in `emroute.em.fit`.
     covariance_floor
         As in `emroute.gmm.fit`.
@@ -203,11 +205,11 @@ def fit(
     given, init = (init[3], init[:3]) if isinstance(init, tuple) and len(init) == 4 else (None, init)
     if given is not None and freedom == "fixed":
         raise InputError("got degrees of freedom twice, as dof and in init; leave one out")
-    options = Options(
-        tol, max_iter, chunk_size, callback, progress, sample_weight=sample_weight, init=init, n_init=n_init, rng=rng
-    )
+    loop = tol, max_iter, chunk_size, callback, progress, accelerate
+    options = Options(*loop, sample_weight=sample_weight, init=init, n_init=n_init, rng=rng)
     model = StudentTModel(covariance_type, freedom)
-    source, gaussians, unit = begun(model.gaussian, x, n_components, covariance_floor, options)
+    source, gaussians, unit = prepare(model.gaussian, x, n_components, sample_weight, covariance_floor)
+    source, gaussians = started(model.gaussian, gaussians, source, options)
     dofs = _degrees(given if given is not None else dof if freedom == "fixed" else _START, gaussians.weights)
     if freedom != "fixed":
         dofs = backends.namespace(dofs).clip(dofs, LEAST, MOST)

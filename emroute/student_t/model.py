@@ -117,6 +117,17 @@ class StudentTModel:
         found = solved(ratio(of_rows, rows, xp.zeros_like(rows)), dofs)
         return Params(gaussians, xp.where(rows > 0, found, dofs))
 
+    def pack(self, params: Params) -> tuple[Any, Array]:
+        """Coordinates that may be extrapolated: those of the Gaussians, and log degrees of freedom."""
+        return self.gaussian.pack(params.gaussians), backends.namespace(params.dofs).log(params.dofs)
+
+    def unpack(self, coordinates: tuple[Any, Array], params: Params) -> Params:
+        """Parameters from them."""
+        gaussians, log_dofs = coordinates
+        xp = backends.namespace(log_dofs)
+        dofs = params.dofs if self.freedom == "fixed" else xp.clip(xp.exp(log_dofs), LEAST, MOST)
+        return Params(self.gaussian.unpack(gaussians, params.gaussians), dofs)
+
     def objective(self, statistics: Statistics, params: Params) -> Array:
         """Return the total log-likelihood."""
         return statistics.log_likelihood
