@@ -22,7 +22,11 @@ CRITERIA = ("bic", "aic", "icl")
 def varying(x: Array) -> Array | None:
     """Return the places of the features that vary; None where all do, or none."""
     xp, backend = backends.namespace(x), backends.get(x)
-    vary = np.flatnonzero(backend.to_numpy(xp.min(x, axis=0) != xp.max(x, axis=0)))
+    least, most = (backend.to_numpy(find(x, axis=0)) for find in (xp.min, xp.max))
+    if np.isnan(least).any():  # gaps
+        ends = ((xp.min, xp.inf), (xp.max, -xp.inf))
+        least, most = (backend.to_numpy(find(xp.where(xp.isnan(x), end, x), axis=0)) for find, end in ends)
+    vary = np.flatnonzero(least < most)
     return backend.from_numpy(vary, x) if 0 < len(vary) < x.shape[-1] else None
 
 

@@ -95,9 +95,7 @@ class Mixture:
         return found
 
     def __repr__(self) -> str:
-        known = self.weights.ndim == 1 and concrete(self.log_likelihood) is not None
-        where = {name: places(which) for name, which in self.marked().items()} if known else {}
-        return described(self, "log_likelihood", "n_components", where)
+        return described(self, "log_likelihood", "n_components", self.marked)
 
     def __getitem__(self, index: int | slice | tuple[int | slice, ...]) -> Self:
         """Return one problem of a batch, or several: by an integer, a slice, or a tuple of these for more dimensions.
@@ -213,14 +211,17 @@ class Mixture:
         return rows
 
     def _each(self, method: Callable[..., Array], data: tuple[Array, ...]) -> Array:
-        return each_row(method, self.model, self.params, self._rows(data), tuple(self.weights.shape[:-1]))
+        return self._each_row(each_row, method, self._rows(data))
+
+    def _each_row(self, run: Callable[..., Array], method: Callable[..., Array], rows: Rows) -> Array:
+        return run(method, self.model, self.params, rows, tuple(self.weights.shape[:-1]))
 
     def _total(
         self, data: tuple[Array, ...], sample_weight: Array | None, method: Callable[..., Array] | None = None
     ) -> tuple[Array, Array]:
         """Weighted sum of what a method of the model, `log_prob`, gives for the rows, and the sum of the weights."""
         rows, method = self._rows(data, sample_weight), method or type(self.model).log_prob
-        value = each_row_once(method, self.model, self.params, rows, tuple(self.weights.shape[:-1]))
+        value = self._each_row(each_row_once, method, rows)
         check_weights("sample_weight", rows.weight, value)
         return once(backends.get(value), weighted)(value, rows.counted.weight)
 

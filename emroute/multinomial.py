@@ -150,6 +150,7 @@ def fit(
     chunk_size: int | None = None,
     callback: Callable[[int, Fit], object] | None = None,
     progress: bool = False,
+    accelerate: str | None = None,
 ) -> MultinomialMixture:
     """Fit a mixture of multinomials by EM.
 
@@ -168,7 +169,7 @@ def fit(
         ``(weights, probs)``.
     n_init
         Restarts, run in one batch; the best is returned. Not with a given start.
-    tol, max_iter, chunk_size, callback, progress
+    tol, max_iter, chunk_size, callback, progress, accelerate
         As in `emroute.em.fit`.
     rng
         None, a seed or a `numpy.random.Generator`.
@@ -203,6 +204,7 @@ def fit(
         chunk_size,
         callback,
         progress,
+        accelerate,
         sample_weight=sample_weight,
         weights=weights,
         init=init,

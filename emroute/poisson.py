@@ -152,6 +152,7 @@ def fit(
     chunk_size: int | None = None,
     callback: Callable[[int, Fit], object] | None = None,
     progress: bool = False,
+    accelerate: str | None = None,
 ) -> PoissonMixture:
     """Fit a mixture of Poissons by EM.
 
@@ -170,7 +171,7 @@ def fit(
         ``"k-means++"`` or ``"random"`` (over square roots), or rates ``(..., k, d)``, or ``(weights, rates)``.
     n_init
         Restarts, run in one batch; the best is returned. Not with a given start.
-    tol, max_iter, chunk_size, callback, progress
+    tol, max_iter, chunk_size, callback, progress, accelerate
         As in `emroute.em.fit`.
     rng
         None, a seed or a `numpy.random.Generator`.
@@ -204,6 +205,7 @@ def fit(
         chunk_size,
         callback,
         progress,
+        accelerate,
         sample_weight=sample_weight,
         weights=weights,
         init=init,

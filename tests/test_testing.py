@@ -50,6 +50,7 @@ EXEMPT = {
     "emroute.mixtures.family.Family.peak": "each family on counts has its own",
     "emroute.mixtures.family.Family.size": "each family on counts has its own",
     "emroute.mixtures.storage.kind_of": "a name",
+    "emroute.gmm.kind.Covariance.couple": "types that couple components have their own",
     "emroute.gmm.kind.Covariance.inverse": "precisions of the estimators: test_sklearn.py",
     "emroute.gmm.matrices.Full.inverse": "precisions of the estimators: test_sklearn.py",
     "emroute.gmm.matrices.Tied.inverse": "precisions of the estimators: test_sklearn.py",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from emroute import backend as backends
 from emroute.arrays.tracing import concrete
 
-__all__ = ["Status", "described", "figure"]
+__all__ = ["Status", "described", "figure", "places"]
 
 
 class Status(IntEnum):
@@ -22,7 +22,7 @@ class Status(IntEnum):
     NON_FINITE = 2
 
 
-def described(fitted: Any, objective: str, size: str = "", marked: Mapping[str, list[int]] | None = None) -> str:
+def described(fitted: Any, objective: str, size: str = "", marked: Callable[[], dict[str, Any]] = dict) -> str:
     """Return the repr of a fit: its size, its objective and how it ended; of a batch, how many converged.
 
     Parameters
@@ -32,7 +32,7 @@ def described(fitted: Any, objective: str, size: str = "", marked: Mapping[str, 
     objective, size
         Names of members. The objective is NaN where parameters were given and nothing was fitted.
     marked
-        Components of which a user should know something, by its name.
+        What a user should know of single components, truth values ``(k,)`` by name.
     """
     status, batch = fitted.status, tuple(fitted.status.shape)
     fields = [f"{size}={getattr(fitted, size)}"] if size else []
@@ -47,7 +47,7 @@ def described(fitted: Any, objective: str, size: str = "", marked: Mapping[str, 
             fields += [f"{objective}={figure(float(value))}", f"n_iter={int(fitted.n_iter)}"]
             fields.append(Status(int(host)).name.lower())
         if not batch:
-            fields += [f"{name}={where}" for name, where in (marked or {}).items() if where]
+            fields += [f"{name}={where}" for name, which in marked().items() if (where := places(which))]
     return f"{type(fitted).__name__}({', '.join(fields)})"
 
 
@@ -58,3 +58,9 @@ def figure(value: float, decimals: int = 6) -> str:
     ('-1130.263960', '1e+30')
     """
     return f"{value:.{decimals}f}" if abs(value) < 1e12 else f"{value:.10g}"
+
+
+def places(which: Any) -> list[int]:
+    """Return the components of one or more problems of which something holds, in order."""
+    host = backends.get(which).to_numpy(which)
+    return np.flatnonzero(host.reshape(-1, host.shape[-1]).any(axis=0)).tolist()

@@ -194,6 +194,7 @@ def fit(
     chunk_size: int | None = None,
     callback: Callable[[int, Fit], object] | None = None,
     progress: bool = False,
+    accelerate: str | None = None,
 ) -> BinomialMixture:
     """Fit a mixture of binomials by EM.
 
@@ -214,7 +215,7 @@ def fit(
         ``"k-means++"`` or ``"random"`` (over rates), or probabilities ``(..., k)``, or ``(weights, probs)``.
     n_init
         Restarts, run in one batch; the best is returned. Not with a given start.
-    tol, max_iter, chunk_size, callback, progress
+    tol, max_iter, chunk_size, callback, progress, accelerate
         As in `emroute.em.fit`.
     rng
         None, a seed or a `numpy.random.Generator`.
@@ -250,6 +251,7 @@ def fit(
         chunk_size,
         callback,
         progress,
+        accelerate,
         sample_weight=sample_weight,
         weights=weights,
         init=init,

@@ -72,6 +72,7 @@ def fit(
     chunk_size: int | None = None,
     callback: Callable[[int, Fit], object] | None = None,
     progress: bool = False,
+    accelerate: str | None = None,
 ) -> CategoricalMixture:
     """Fit a latent class model by EM.
 
@@ -97,7 +98,7 @@ def fit(
         of ``(..., k, C_j)``, or ``(weights, probs)``.
     n_init
         Restarts, run in one batch; the best is returned. Not with a given start.
-    tol, max_iter, chunk_size, callback, progress
+    tol, max_iter, chunk_size, callback, progress, accelerate
         As in `emroute.em.fit`.
     rng
         None, a seed or a `numpy.random.Generator`.
@@ -136,6 +137,7 @@ def fit(
         chunk_size,
         callback,
         progress,
+        accelerate,
         sample_weight=sample_weight,
         weights=weights,
         init=init,

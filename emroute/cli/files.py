@@ -21,6 +21,8 @@ from emroute.errors import InputError
 
 __all__ = ["Table", "read", "split_names"]
 
+_GAPS = "fit a Gaussian mixture with --missing marginalize"
+
 TEXTS = (".csv", ".tsv", ".txt")
 SUFFIXES = (*TEXTS, *(f"{suffix}.gz" for suffix in TEXTS), ".parquet", ".npy", ".npz")
 
@@ -98,7 +100,7 @@ class Table:
             self, values=values, missing={}, infinite=infinite, place=lambda row: place(int(rows[row]))
         ), kept
 
-    def take(self, names: Sequence[str], otherwise: str = "no other column is left") -> np.ndarray:
+    def take(self, names: Sequence[str], otherwise: str = "no other column is left", gaps: bool = False) -> np.ndarray:
         """Return some columns, ``(n, len(names))``; all of them, in order, without a copy.
 
         Parameters
@@ -107,6 +109,8 @@ class Table:
             Of the columns.
         otherwise
             What to say where none of them holds numbers.
+        gaps
+            Whether there may be rows without a number.
 
         Raises
         ------
@@ -120,10 +124,10 @@ class Table:
             remedy = f"correct it, or fit the others: --columns {_join_names(rest)}" if rest else otherwise
             complaints = "; ".join(f"column {name!r} does not hold numbers ({self.text[name]})" for name in text)
             raise InputError(f"{complaints}; {remedy}")
-        if gaps := [name for name in names if name in self.missing]:
-            name = min(gaps, key=self.missing.__getitem__)
+        if lacking := [name for name in names if name in self.missing and not gaps]:
+            name = min(lacking, key=self.missing.__getitem__)
             where = f"{self.file}, {self.place(self.missing[name])}"
-            raise InputError(f"{where}: no number in column {name!r}; fill it in, or add --drop-missing")
+            raise InputError(f"{where}: no number in column {name!r}; fill it in, add --drop-missing, or {_GAPS}")
         if endless := [name for name in names if name in self.infinite]:
             name = min(endless, key=self.infinite.__getitem__)
             where = f"{self.file}, {self.place(self.infinite[name])}"

@@ -30,6 +30,7 @@ from emroute.cli.options import (
     Header,
     Heads,
     Key,
+    Missing,
     Trials,
     covariance_types,
 )
@@ -63,7 +64,8 @@ def fit(
     covariance_type: Annotated[
         str | None,
         typer.Option(
-            help="gmm: full, tied, diag or spherical; several to choose from, full,diag; or all.", show_default="full"
+            help="gmm: full, tied, diag, spherical or a code such as VVE; full,VVE or all to choose among several.",
+            show_default="full",
         ),
     ] = None,
     covariance_floor: Annotated[
@@ -90,6 +92,12 @@ def fit(
     heads: Heads = None,
     trials: Trials = None,
     drop_missing: DropMissing = False,
+    missing: Annotated[
+        Missing | None,
+        typer.Option(
+            help="gmm: refuse missing numbers, or fit rows by the numbers that they have.", show_default="refuse"
+        ),
+    ] = None,
     standardize: Annotated[
         bool, typer.Option("--standardize", help="gmm, kmeans: give each column mean 0 and variance 1 for the fit.")
     ] = False,
@@ -112,7 +120,14 @@ def fit(
     sizes, kinds = _sizes(k), covariance_types(covariance_type or "full")
     several = len(sizes) * len(kinds) > 1
     asked = {"criterion": criterion, "covariance_type": covariance_type, "covariance_floor": covariance_floor}
-    asked |= {"columns": columns, "counts": heads or trials, "standardize": standardize, "out": out, "plot": pictures}
+    asked |= {
+        "missing": missing,
+        "columns": columns,
+        "counts": heads or trials,
+        "standardize": standardize,
+        "out": out,
+        "plot": pictures,
+    }
     _check_options(family, several, asked)
     if format is Format.safetensors:
         need("safetensors", "cli", "--format safetensors")
@@ -122,7 +137,7 @@ def fit(
     table = read(file, key, header)
     weights = None if weights_column is None else table.find(weights_column)
     names, notes = choose_columns(family, table, columns, weights, (heads, trials))
-    rows = choose_rows(table, names, weights, drop_missing)
+    rows = choose_rows(table, names, weights, drop_missing, gaps=missing is Missing.marginalize)
     scaling = Scaling.of(rows.x, rows.weight) if standardize else None
     dtype = dtype or (Dtype.float32 if rows.x.dtype.kind == "f" and rows.x.dtype.itemsize <= 4 else Dtype.float64)
     like = anchor(backend, device, dtype)
@@ -132,7 +147,12 @@ def fit(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made is told before the fit, not after it
     job = Job(family, names, x, weight, scaling, rows.kept)
-    given = {"tol": tol, "max_iter": max_iter, "covariance_floor": covariance_floor}
+    given = {
+        "tol": tol,
+        "max_iter": max_iter,
+        "covariance_floor": covariance_floor,
+        "missing": missing and str(missing),
+    }
     options = {"n_init": n_init, "rng": seed, **{name: value for name, value in given.items() if value is not None}}
     progress = not quiet and is_terminal()
     start = time.perf_counter()
@@ -190,15 +210,17 @@ def _sizes(text: str) -> list[int]:
 
 def _check_options(family: Family, several: bool, asked: dict[str, Any]) -> None:
     """Raise `InputError` for options that do not go together."""
-    for name in ("covariance_type", "covariance_floor"):
+    for name in ("covariance_type", "covariance_floor", "missing"):
         if asked[name] is not None and family is not Family.gmm:
             raise InputError(f"--{name.replace('_', '-')} is for gmm, got {family}")
     if asked["criterion"] is not None and family is Family.kmeans:
         raise InputError("--criterion is for mixtures; clusterings are compared by the variance ratio")
     if asked["criterion"] is not None and not several:
-        raise InputError("--criterion chooses among several: -k 1-6 or -k 2,3,5")
+        raise InputError("--criterion chooses among several: -k 1-6 or -k 2,3,5, or --covariance-type all")
     if asked["standardize"] and family not in (Family.gmm, Family.kmeans):
         raise InputError(f"--standardize is for gmm and kmeans, got {family}, whose data are counts")
+    if asked["standardize"] and asked["missing"] is Missing.marginalize:
+        raise InputError("--standardize needs every number; add --drop-missing in place of --missing marginalize")
     if asked["counts"] is not None and family is not Family.binomial:
         raise InputError(f"--heads and --trials are for binomial, got {family}")
     if asked["columns"] is not None and family is Family.binomial:

@@ -79,8 +79,11 @@ def choose_columns(
     return free, (f"{table.file}: {named} holds row numbers and is left out; --columns would take it",)
 
 
-def choose_rows(table: Table, names: list[str], weights: str | None, drop_missing: bool) -> Rows:
-    """Take columns, and the weights of rows; `drop_missing` leaves out the rows that have gaps in any of them."""
+def choose_rows(table: Table, names: list[str], weights: str | None, drop_missing: bool, gaps: bool = False) -> Rows:
+    """Take columns, and the weights of rows.
+
+    `drop_missing` leaves out the rows that have gaps in any of them; `gaps` lets columns have some.
+    """
     kept, notes = None, ()
     if drop_missing:
         n = len(table.values)
@@ -88,7 +91,7 @@ def choose_rows(table: Table, names: list[str], weights: str | None, drop_missin
         gone = n - int(kept.sum())
         notes = (f"{table.file}: {gone:,} of {n:,} rows have missing numbers and are left out",) if gone else ()
         kept = kept if gone else None
-    x, weight = table.take(names), None
+    x, weight = table.take(names, gaps=gaps), None
     if weights is not None:
         weight = table.take([weights], "weights are numbers; name another --weights-column")[:, 0]
     return Rows(x, weight, kept, notes)

@@ -10,7 +10,7 @@ import typer
 
 from emroute.cli.libraries import Library
 from emroute.errors import InputError
-from emroute.gmm.covariance import COVARIANCES
+from emroute.gmm.covariance import CODES, COVARIANCES
 
 __all__ = [
     "Backend",
@@ -26,6 +26,7 @@ __all__ = [
     "Header",
     "Heads",
     "Key",
+    "Missing",
     "Trials",
     "covariance_types",
 ]
@@ -61,6 +62,13 @@ class Format(StrEnum):
 
     npz = "npz"
     safetensors = "safetensors"
+
+
+class Missing(StrEnum):
+    """What missing numbers are."""
+
+    refuse = "refuse"
+    marginalize = "marginalize"
 
 
 File = Annotated[
@@ -110,7 +118,7 @@ def covariance_types(text: str) -> list[str]:
     InputError
         If a name is not known.
     """
-    names = list(COVARIANCES) if text == "all" else [name.strip() for name in text.split(",")]
+    names = list(CODES) if text == "all" else [name.strip() for name in text.split(",")]
     if unknown := [name for name in names if name not in COVARIANCES]:
         raise InputError(f"got --covariance-type {unknown[0]}, expected all or some of {', '.join(COVARIANCES)}")
     return list(dict.fromkeys(names))

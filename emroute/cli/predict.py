@@ -15,7 +15,7 @@ from emroute.binomial import BinomialMixture
 from emroute.cli.files import read
 from emroute.cli.job import Job, Scaling, choose_columns, choose_rows
 from emroute.cli.libraries import Library, anchor, host, need, put
-from emroute.cli.options import Backend, Columns, Device, DropMissing, Family, File, Header, Heads, Key, Trials
+from emroute.cli.options import Backend, Columns, Device, DropMissing, Family, File, Header, Heads, Key, Missing, Trials
 from emroute.cli.results import check_free, spread, table
 from emroute.errors import InputError
 from emroute.kmeans import KMeans
@@ -60,7 +60,8 @@ def predict(
         names, notes = [rows.find(name) for name in known], ()
     else:
         names, notes = choose_columns(family, rows, columns, None, (heads, trials))
-    chosen = choose_rows(rows, names, None, drop_missing)
+    gaps = getattr(result.model, "missing", None) == Missing.marginalize
+    chosen = choose_rows(rows, names, None, drop_missing, gaps)
     like = result.centroids if isinstance(result, KMeans) else result.weights
     x = put(np.asarray(chosen.x if scaling is None else scaling.apply(chosen.x), dtype=host(like).dtype), like)
     found = {name: spread(values, chosen.kept) for name, values in _predicted(result, Job(family, names, x)).items()}

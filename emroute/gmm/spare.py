@@ -67,6 +67,6 @@ def _taken(model: GaussianModel, params: Params, index: np.ndarray) -> Params:
 
 def component_axes(model: GaussianModel) -> Params:
     """Return along which axis each array of the parameters has the components; None where they share it."""
-    rank, shared = model.covariance.rank, model.covariance_type == "tied"
+    rank, shared = model.covariance.rank, model.covariance.shared
     spread = Spread(*(None if shared else axis for axis in (-rank, -rank, -1, -2, -1, -1, -1)))  # type: ignore[arg-type]
-    return Params(-1, -2, spread, -2, *(None,) * 5)  # type: ignore[arg-type]
+    return Params(-1, -2, spread, -2, *(None,) * 6)  # type: ignore[arg-type]

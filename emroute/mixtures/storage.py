@@ -87,6 +87,8 @@ def named(params: Any) -> dict[str, Array]:
     """Return arrays of nested NamedTuples by dotted name, in order."""
     found = {}
     for name, value in params._asdict().items():
+        if value is None:
+            continue
         inner = named(value) if isinstance(value, tuple) else {"": value}
         found |= {f"{name}.{below}".rstrip("."): x for below, x in inner.items()}
     return found

@@ -176,11 +176,12 @@ def uncertainty(
         ellipses(axes, means[:, [col, row]], covariances[:, [col, row]][:, :, [col, row]], (1,))
 
     def mean_of_bins(axes: Axes, col: int) -> None:
-        values = drawn.points[:, col]
+        finite = np.isfinite(drawn.points[:, col])
+        values = drawn.points[finite, col]
         edges = np.histogram_bin_edges(values, bins=20)
         place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, 19)
         count = np.bincount(place, minlength=20)
-        mean = np.bincount(place, weights=100 * unsure, minlength=20) / np.maximum(count, 1)
+        mean = np.bincount(place, weights=100 * unsure[finite], minlength=20) / np.maximum(count, 1)
         axes.stairs(mean, edges, color="#555555", fill=True, alpha=0.5)
 
     figure = panels(drawn, fill, mean_of_bins, "mean uncertainty, %")
@@ -236,7 +237,7 @@ def density(
         raise InputError(f"got means of shape {tuple(mixture.means.shape)}, expected (k, 2): one mixture in the plane")
     drawn = _rows(x, names, max_points)
     points, k = drawn.points, mixture.n_components
-    low, high = points.min(axis=0), points.max(axis=0)
+    low, high = np.nanmin(points, axis=0), np.nanmax(points, axis=0)
     margin = 0.12 * np.where(high > low, high - low, 1.0)
     first, second = np.linspace(low - margin, high + margin, _GRID).T
     cells = np.stack(np.meshgrid(first, second), axis=-1).reshape(-1, 2)

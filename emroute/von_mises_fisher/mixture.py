@@ -84,6 +84,7 @@ def fit(
     chunk_size: int | None = None,
     callback: Callable[[int, Fit], object] | None = None,
     progress: bool = False,
+    accelerate: str | None = None,
 ) -> VonMisesFisherMixture:
     """Fit a mixture of von Mises-Fisher distributions by EM: cluster directions.
 
@@ -103,7 +104,7 @@ def fit(
         assigned; or ``(weights, means, concentrations)``.
     n_init
         Restarts, run in one batch; the best is returned. Not with a given start.
-    tol, max_iter, chunk_size, callback, progress
+    tol, max_iter, chunk_size, callback, progress, accelerate
         As in `emroute.em.fit`.
     rng
         None, a seed or a `numpy.random.Generator`.
@@ -145,6 +146,7 @@ def fit(
         chunk_size,
         callback,
         progress,
+        accelerate,
         sample_weight=sample_weight,
         weights=weights,
         init=init,

@@ -1,0 +1,201 @@
+"""The fit of Gaussian mixtures: standard coordinates, a start, and EM; the algorithm is in `emroute.gmm.model`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from emroute import backend as backends
+from emroute._engine.once import once
+from emroute._engine.options import Options
+from emroute._engine.restarts import climb_restarts
+from emroute._engine.starts import draw_starts
+from emroute._engine.units import Unit
+from emroute._keywords import knows_others
+from emroute.arrays.functions import eps
+from emroute.backend import Array, is_array
+from emroute.capability import Capabilities
+from emroute.data import Rows, Stream
+from emroute.em import Fit
+from emroute.errors import InputTypeError, tell
+from emroute.fitting import at_points, finite_moments, open_checked
+from emroute.gmm.covariance import COVARIANCES
+from emroute.gmm.gaps import gappy
+from emroute.gmm.mixture import GaussianMixture
+from emroute.gmm.model import MISSING, GaussianModel, Params
+from emroute.gmm.spare import with_spare, without_spare
+from emroute.gmm.start import from_init, standard
+from emroute.gmm.tiles import check_seen, gaps_in, tiled, without_gaps
+from emroute.gmm.width import widths
+from emroute.validate import as_parameter, check_choice, check_count, check_number
+
+__all__ = ["fit"]
+
+
+@Capabilities(jit=True, batch=True, streams=True)
+@knows_others
+def fit(
+    x: Array | Any,
+    n_components: int,
+    *,
+    covariance_type: str = "full",
+    missing: str = "refuse",
+    sample_weight: Array | None = None,
+    init: Any = "k-means++",
+    n_init: int = 1,
+    tol: float = 1e-6,
+    max_iter: int = 1000,
+    covariance_floor: float = 1e-6,
+    rng: Any = None,
+    chunk_size: int | None = None,
+    callback: Callable[[int, Fit], object] | None = None,
+    progress: bool = False,
+    accelerate: str | None = None,
+) -> GaussianMixture:
+    """Fit a mixture of Gaussians by EM.
+
+    Parameters
+    ----------
+    x
+        ``(..., n, d)`` in float32 or float64; leading dimensions are separate problems. Or a source of chunks
+        ``(rows, d)`` that can be read again and again. Memory maps are read in chunks.
+    n_components
+        How many components, k.
+    covariance_type
+        ``"full"``, ``"tied"``, ``"diag"`` or ``"spherical"``; or one of the fourteen codes of mclust, of three letters:
+        whether the components' volumes, shapes and orientations are equal (E), vary (V) or are those of a sphere or the
+        features' axes (I). VVV is full, EEE tied, VVI diag and VII spherical. Covariances of VEE, EVE, VVE, EEV, VEV
+        and EVV have the shape of full ones, those of EEI, VEI and EVI that of diag ones, those of EII that of
+        spherical ones.
+    missing
+        What NaN are: ``"refuse"`` raises an error; ``"marginalize"`` takes them for gaps, missing at random, and
+        maximizes the likelihood of what is seen. Rows are grouped by their gaps on the host. Not of a source of chunks.
+    sample_weight
+        ``(n,)`` or ``(..., n)``; an integer weight equals repeating the row.
+    init
+        ``"k-means++"`` or ``"random"`` (rows of the data), or means ``(..., k, d)``: nearest-mean assignment in
+        coordinates scaled to unit variance, then one M-step, gives weights and covariances. Or a tuple
+        ``(weights, means, covariances)``.
+    n_init
+        Restarts, run in one batch; the best is returned. Not with a given start.
+    tol, max_iter, chunk_size, callback, progress, accelerate
+        As in `emroute.em.fit`.
+    covariance_floor
+        Least variance in any direction, as a share of the squares of the features' widths (spherical: of their
+        mean). The width of a feature is that of the narrowest interval that holds a twentieth of the weight and two
+        distinct values (of more than 2,048 rows, those of a sample), and 1 for a constant feature. A component of a
+        tenth of the rows is never as narrow by itself, however far other rows lie. `floored` tells which
+        components rest on the floor. Of VEI, EVI, VEE, EVE, VVE, EEV, VEV and EVV each component is kept above the
+        floor by itself, after the M-step: where one rests on it, the likelihood may fall a little. An eigenvalue of a
+        matrix is also never less than ``10 d`` spacings of the dtype times the component's own variances, because it
+        could not be told from rounding.
+    rng
+        None, a seed or a `numpy.random.Generator`.
+
+    Returns
+    -------
+    GaussianMixture
+        With arrays of the data's library, dtype and device.
+
+    Warns
+    -----
+    FitWarning
+        Once, if the fit has not converged, or components have lost their weight or rest on the floor.
+
+    Raises
+    ------
+    InputError
+        If the data hold NaN or infinity, naming the first such row; if there are fewer rows than components; if
+        shapes, weights, starting values or options cannot be used.
+    InputTypeError
+        If the dtype is not float32 or float64, or arrays differ in library, device or dtype.
+
+    References
+    ----------
+    Dempster, A. P., Laird, N. M. and Rubin, D. B. (1977). Maximum likelihood from incomplete data via the EM
+    algorithm. JRSS B 39. Bishop, C. M. (2006). Pattern Recognition and Machine Learning, equations 9.23-9.27.
+    Celeux, G. and Govaert, G. (1995). Gaussian parsimonious clustering models. Pattern Recognition 28. Browne, R. P.
+    and McNicholas, P. D. (2014). Estimating common principal components in high dimensions. ADAC 8.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.concatenate([np.random.default_rng(0).normal(m, 1, (100, 2)) for m in (0, 8)])
+    >>> mixture = fit(x, 2, rng=0)
+    >>> sorted(mixture.means[:, 0].round(1).tolist())
+    [-0.1, 7.9]
+    >>> mixture.predict(x).shape, mixture.responsibilities(x).shape
+    ((200,), (200, 2))
+    """
+    check_choice("covariance_type", covariance_type, tuple(COVARIANCES))
+    check_choice("missing", missing, MISSING)
+    check_number("covariance_floor", covariance_floor)
+    loop = {"tol": tol, "max_iter": max_iter, "chunk_size": chunk_size, "callback": callback, "progress": progress}
+    options = Options(**loop, accelerate=accelerate, sample_weight=sample_weight, init=init, n_init=n_init, rng=rng)
+    fitted = fit_model(GaussianModel(covariance_type, missing), x, n_components, covariance_floor, options)
+    tell(fitted.remarks(max_iter))
+    return fitted
+
+
+def fit_model(model: GaussianModel, x: Any, n_components: int, floor: float, options: Options) -> GaussianMixture:
+    """Return what `fit` does, for any model whose parameters are Gaussian."""
+    gaps = _gaps(x) if model.missing == "marginalize" else None
+    x = x if gaps is None else without_gaps(x, gaps)
+    whole, params, unit = prepare(model, x, n_components, options.sample_weight, floor)
+    source, params = started(model, params, whole, options)
+    if gaps is not None and isinstance(whole, Rows):
+        return _fit_tiles(model, params, tiled(whole, gaps)[0], options, unit)
+    if not options.watched:
+        params = with_spare(model, params, source)
+    fit = climb_restarts(model, params, source, options, unit)
+    return GaussianMixture(model, *fit._replace(params=without_spare(model, fit.params, n_components)))
+
+
+def _fit_tiles(model: GaussianModel, params: Params, tiles: Rows, options: Options, unit: Unit) -> GaussianMixture:
+    """Return the fit to rows with gaps."""
+    size = tiles.arrays[0].shape[-2]
+    if options.n_init > 1:
+        tiles = tiles.with_restarts()
+    if options.chunk_size is not None:
+        options = replace(options, chunk_size=max(1, options.chunk_size // size))
+    return GaussianMixture(model, *climb_restarts(gappy(model, tiles), params, tiles, options, unit))
+
+
+def _gaps(x: Any) -> np.ndarray | None:
+    if not is_array(x) or x.ndim < 2:
+        raise InputTypeError('missing="marginalize" takes one array (..., n, d); of a source of chunks pass the rows')
+    check_seen(x)
+    return gaps_in(x)
+
+
+def started(
+    model: GaussianModel, params: Params, source: Rows | Stream, options: Options
+) -> tuple[Rows | Stream, Params]:
+    """Return the data, with a batch dimension for restarts, and the start of a fit, given or at points."""
+    if isinstance(options.init, tuple):
+        return source, from_init(model, params, options.init)
+    return at_points(model, params, source, _points(model, params, source, options), options)
+
+
+def prepare(
+    model: GaussianModel, x: Any, n_components: int, sample_weight: Array | None, floor: float
+) -> tuple[Rows | Stream, Params, Unit]:
+    """Check the data; return what `open_checked` does, and equal components in the data's standard coordinates."""
+    k = check_count("n_components", n_components)
+    source, unit = open_checked(x, sample_weight, k, "n_components")
+    moments = finite_moments(source)
+    floor = max(floor, (64 * eps(moments.mean)) ** 2)  # what keeps numbers finite
+    start = once(backends.get(moments.mean), standard, model, k)
+    return source, start(moments, *widths(source), floor), unit
+
+
+def _points(model: GaussianModel, params: Params, source: Rows | Stream, options: Options) -> Array:
+    """Starting points in coordinates of unit variance: drawn, or the means that a user gives."""
+    (k, d), centre = params.means.shape[-2:], params.centre
+    if options.draws:
+        return draw_starts(model, params, source, k, options)
+    means = as_parameter("starting means", options.init, centre, (k, d), source.batch)
+    return (means - centre[..., None, :]) / params.scale[..., None, :] / params.reach[..., None, :]
