@@ -68,7 +68,7 @@ def test_problems_that_are_not_there(lib, index):
 # order
 
 
-@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical", "VVE", "EEV"])
 def test_sorted_components_are_the_same_mixture(kind):
     mixture = gmm.fit(BATCH, 3, covariance_type=kind, rng=0, max_iter=5)
     for by in ("weights", "means", -mixture.means[..., 1]):
