@@ -17,6 +17,7 @@ from emroute import (
     binomial,
     capsule,
     categorical,
+    em,
     gmm,
     kmeans,
     multinomial,
