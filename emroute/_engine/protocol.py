@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
+from emroute._engine.status import Status, described
 from emroute.backend import Array
 
 __all__ = ["Fit", "Model", "Status"]
-
-
-class Status(IntEnum):
-    """How a fit ended."""
-
-    CONVERGED = 0
-    MAX_ITER = 1
-    NON_FINITE = 2
 
 
 class Model(Protocol):
@@ -59,3 +51,6 @@ class Fit(NamedTuple):
     def converged(self) -> Array:
         """Whether each problem's objective came to rest."""
         return self.status == int(Status.CONVERGED)
+
+    def __repr__(self) -> str:
+        return described(self, "objective")
