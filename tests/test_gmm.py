@@ -13,7 +13,8 @@ from sklearn.mixture import GaussianMixture as Reference
 
 from emroute import gmm
 from emroute.backend import named
-from emroute.gmm.model import GaussianModel, begin
+from emroute.gmm.model import GaussianModel
+from emroute.gmm.start import begin
 from tests.helpers import COVARIANCE_TYPES, NUMPY, clusters, compiling, dense, gaussian_em, given_start
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
