@@ -109,6 +109,12 @@ def _fit_gaps(x: Array, weight: Array, means: Array) -> Any:
     return history(fitted), fitted.means, fitted.covariances
 
 
+def _fit_labels(x: Array, weight: Array, means: Array) -> Any:
+    labels = get(x).from_numpy(np.where(np.arange(42) % 4 == 0, np.arange(42) % 3, -1), x)
+    fitted = gmm.fit(x, 3, labels=labels, fixed=["weights"], sample_weight=weight, init=means, **SHORT)
+    return history(fitted), fitted.means, fitted.covariances
+
+
 def _clustered(rng: np.random.Generator) -> tuple[kmeans.KMeans, np.ndarray]:
     """Two clusters, and rows."""
     centroids = np.asarray([[-1.0, 0, 1], [1, 1, 0]])
@@ -205,6 +211,7 @@ ALGORITHMS = (
     Case("arrays.diagonal.log_peak", diagonal.log_peak, positive((2, 3, 4))),
     Case("em.fit", _own_model, draw_clusters),
     Case("gmm.fit", _fit_gaps, draw_clusters, variant="gaps"),
+    Case("gmm.fit", _fit_labels, draw_clusters, variant="labels"),
     Case("gmm.fit", _gmm("full", **_THREE_STARTS), draw_problems, variant="two problems, 3 starts"),
     *(Case("gmm.fit", _gmm(kind), draw_clusters, variant=kind) for kind in ("tied", "diag", "spherical")),
     *(Case("gmm.fit", _gmm(kind), draw_clusters, variant=kind) for kind in ("EII", "EVI", "VEE", "EVE", "VEV")),
