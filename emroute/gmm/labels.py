@@ -59,13 +59,13 @@ def labelled(rows: Rows, known: Array) -> Rows:
 def labelled_means(model: GaussianModel, params: Params, rows: Rows, known: Array, points: Array) -> Array:
     """Return starting points: the means of the rows that are known, and `points` for components without any."""
     find = once(backends.get(points), _labelled_means, model)
-    return find(params, rows.arrays[0], rows.counted.weight, known, points)
+    return find(params, (rows.arrays[0], known), rows.counted.weight, points)
 
 
 def _labelled_means(
-    model: GaussianModel, params: Params, x: Array, weight: Array | None, known: Array, points: Array
+    model: GaussianModel, params: Params, data: tuple[Array, Array], weight: Array | None, points: Array
 ) -> Array:
-    xp = backends.namespace(points)
+    xp, (x, known) = backends.namespace(points), data
     shares = xp.exp(log_known(known, params.weights))
     told = xp.max(shares, axis=-2, keepdims=True) > xp.min(shares, axis=-2, keepdims=True)
     shares = xp.where(told, shares, 0.0)
