@@ -14,11 +14,13 @@ class Model(Protocol):
     """What can be fitted: hashable, static settings only; arrays live in `params`.
 
     `Params` and `Statistics` are (nests of) NamedTuples of arrays. Every array in them begins with the problem's
-    batch dimensions; one that all problems share may have 1 there. Three more members are optional:
+    batch dimensions; one that all problems share may have 1 there. Some more members are optional:
 
     - ``merge(a, b)``: the statistics of two sets of rows; without it, every field is added;
     - ``ranks``: the rank of one row of each data array, e.g. ``(1, 0)`` for ``(x, y)``;
-    - ``bytes_per_row(params)``: working memory of the E-step, from which chunks are sized.
+    - ``bytes_per_row(params)``: working memory of the E-step, from which chunks are sized;
+    - ``pack(params)`` and ``unpack(nest, params)``: coordinates that may be extrapolated freely, a nest of arrays, and
+      parameters from them, by the side of others; without them ``accelerate`` extrapolates every number by itself.
     """
 
     def expect(self, params: Any, data: Any, sample_weight: Array, /) -> Any:
