@@ -153,7 +153,7 @@ class GaussianMixture(Mixture):
         >>> import numpy as np
         >>> covariances = np.asarray([[[1.0, 0.5], [0.5, 1.0]]])
         >>> one = GaussianMixture.from_parameters(np.ones(1), np.zeros((1, 2)), covariances)
-        >>> one.impute(np.asarray([[2.0, np.nan], [1.0, 3.0]])).tolist()
+        >>> one.impute(np.asarray([[2.0, np.nan], [1.0, 3.0]])).round(6).tolist()
         [[2.0, 1.0], [1.0, 3.0]]
 
         Raises

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -147,8 +148,10 @@ def _directions(weights: Array, means: Array, concentrations: Array) -> Any:
     return mixture.means, mixture.concentrations, mixture.log_prob(x)
 
 
-def _student_t(x: Array, weight: Array, *parameters: Array) -> Any:
-    fitted = student_t.fit(x, 3, covariance_type="diag", sample_weight=weight, init=parameters, **SHORT)
+def _student_t(x: Array, weight: Array, *parameters: Array, accelerate: str | None = None) -> Any:
+    fitted = student_t.fit(
+        x, 3, covariance_type="diag", sample_weight=weight, init=parameters, accelerate=accelerate, **SHORT
+    )
     return {**history(fitted), **{name: getattr(fitted, name) for name in ("means", "covariances", "dofs", "floored")}}
 
 
@@ -206,6 +209,7 @@ FAMILIES = (
         lambda rng: draw_answers(rng)[2:],
     ),
     Case("student_t.fit", _student_t, draw_heavy_tails),
+    Case("student_t.fit", partial(_student_t, accelerate="squarem"), draw_heavy_tails, variant="squarem"),
     Case("student_t.StudentTMixture", _student_t_scores, draw_heavy_tails),
     Case("student_t.StudentTMixture.from_parameters", _heavy_tails, lambda rng: draw_heavy_tails(rng)[2:]),
     Case(
