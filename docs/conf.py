@@ -107,7 +107,7 @@ def options():
     return "\n".join(rows)
 
 
-TABLES = {"capabilities": (table_of.libraries, table_of.families, table_of.table), "howto/files": (options,)}
+TABLES = {"capabilities": (table_of.libraries, table_of.table), "howto/files": (options,)}
 
 
 def fill(app, docname, source):
