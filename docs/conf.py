@@ -42,6 +42,7 @@ html_title = f"emroute {release}"
 html_copy_source = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_search_scorer = "scorer.js"
 pygments_dark_style = "a11y-high-contrast-dark"
 
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
@@ -67,7 +68,12 @@ autodoc_member_order = "bysource"
 autodoc_type_aliases = {"Array": "Array"}
 TypeAliasForwardRef.__repr__ = lambda alias: alias.name  # as it is written, also inside a union
 autodoc_typehints = "signature"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+FOREIGN = "BaseEstimator, Exception, int, Module, NamedTuple, Protocol, tuple"  # whose members their own pages list
+autodoc_default_options = {
+    "members": True,
+    "inherited-members": FOREIGN,
+    "show-inheritance": True,
+}
 napoleon_numpy_docstring = True
 napoleon_google_docstring = False
 napoleon_use_rtype = False
@@ -84,6 +90,22 @@ def arrange(app, what, name, obj, options, lines):
             lines[place] = lines[place].replace("|", r"\|")
         elif not lines[place - 1].strip():
             lines[place:place] = ["::", ""]
+
+
+def give_defaults(app, what, name, obj, options, lines):
+    """Give the defaults of parameters, which docstrings leave to the signature, in the list of parameters."""
+    if what not in ("class", "function", "method") or "Parameters" not in lines:
+        return
+    try:
+        parameters = inspect.signature(obj.__init__ if what == "class" else obj).parameters
+    except (TypeError, ValueError):
+        return
+    for place in range(lines.index("Parameters") + 2, len(lines)):
+        if lines[place].startswith("---"):
+            break  # the next section
+        names = lines[place].split(", ")
+        if all(each in parameters and parameters[each].default is not inspect.Parameter.empty for each in names):
+            lines[place] += f" : default {', '.join(repr(parameters[each].default) for each in names)}"
 
 
 def tell(app, what, name, obj, options, lines):
@@ -116,9 +138,18 @@ def fill(app, docname, source):
         source[0] = source[0].replace(f"%{table.__name__}%", table())
 
 
+USERS_PAGES = {f"api/generated/emroute.{name}" for name in ("binomial", "gmm", "multinomial", "poisson")}
+FOR_FAMILIES = {"data", "families", "family", "marked", "remarks", "remedies", "restored", "unfitted"}
+
+
 def leave_out(app, what, name, obj, skip, options):
-    """Leave out what scikit-learn adds to every estimator: its words are links into its own site."""
-    return True if name.startswith("set_") and name.endswith("_request") else None
+    """Leave out what scikit-learn adds to every estimator, and what mixtures have only for authors of families.
+
+    The words of the first are links into its own site; the second are on the page of `emroute.mixture`.
+    """
+    added = name.startswith("set_") and name.endswith("_request")
+    inherited = name in FOR_FAMILIES and app.env.docname in USERS_PAGES
+    return True if added or inherited else None
 
 
 def unhide(app, what, name, obj, options, signature, returns):
@@ -152,6 +183,7 @@ def setup(app):
     app.connect("html-page-context", tell_language)
     app.connect("html-page-context", reach, priority=900)  # the theme has its say before
     app.connect("autodoc-process-signature", unhide)
+    app.connect("autodoc-process-docstring", give_defaults, priority=400)  # before napoleon reads the list
     app.connect("autodoc-process-docstring", arrange)
     app.connect("autodoc-process-docstring", tell)
     app.connect("env-get-outdated", lambda *_: list(TABLES))  # they change with the code

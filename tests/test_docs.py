@@ -88,7 +88,8 @@ def test_readme_example_runs_on(module, capsys):
         printed = capsys.readouterr().out
         number = r"-?\d+\.\d+"
         assert re.split(number, printed) == re.split(number, shown)
-        np.testing.assert_allclose(*(np.asarray(re.findall(number, each), float) for each in (printed, shown)), rtol=1e-5)
+        values = (np.asarray(re.findall(number, each), float) for each in (printed, shown))
+        np.testing.assert_allclose(*values, rtol=1e-5)
 
 
 @pytest.mark.parametrize("figures", [("100,000 × 16, k = 16", "653 ms", "2.70 s"), ("of a file", "13.8 MB", "4.00 GB")])

@@ -60,7 +60,7 @@ def nearest(points: Array, centres: Array, close: Array | None = None) -> Array:
 
 
 def alike(centres: Array) -> Array:
-    """``(...,)``: 1 where products cannot tell some two of the centres ``(..., k, d)`` apart, else 0."""
+    """1 where products cannot tell some two of the centres ``(..., k, d)`` apart, else 0, ``(...,)``."""
     xp, k = backends.namespace(centres), centres.shape[-2]
     square = xp.vecdot(centres, centres)
     between = square[..., None, :] + square[..., None] - 2 * xp.matmul(centres, swap(centres))

@@ -47,7 +47,7 @@ class _Logits(NamedTuple):
     logits: Array
     """``(n * Q, J, C)``."""
     norm: Array
-    """``(n * Q, 1, C)``: their logsumexp over all parents of a child."""
+    """Their logsumexp over all parents of a child, ``(n * Q, 1, C)``."""
 
 
 @dataclass(frozen=True)

@@ -48,11 +48,11 @@ class Routing(NamedTuple):
     """
 
     poses: Array
-    """``(..., J, H)``: of the parents."""
+    """Of the parents, ``(..., J, H)``."""
     activations: Array
-    """``(..., J)``: how much each parent is there."""
+    """How much each parent is there, ``(..., J)``."""
     assignments: Array
-    """``(..., I, J)``: to which parents each child belongs, as the last update of the poses used it."""
+    """To which parents each child belongs, as the last update of the poses used it, ``(..., I, J)``."""
 
 
 History = tuple[Routing, ...]

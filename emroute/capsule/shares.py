@@ -25,7 +25,7 @@ class Shares(NamedTuple):
     relative: Array
     """``(b, J, I)``: R a over the parent's largest; all 0 where no child is active. One J where all are alike."""
     some: Array
-    """``(b, J)``: their sum, at least about 1, or 0."""
+    """Their sum, at least about 1, or 0, ``(b, J)``."""
     log_scale: Array
     """``(b, J)``: logarithm of the parent's largest R a; no gradient flows through it."""
 

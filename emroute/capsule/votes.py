@@ -180,7 +180,7 @@ def centres(h: int, w: int, size: int, entries: Sequence[int], coordinates: Any 
 
 
 def _places(h: int, w: int, coordinates: Any) -> np.ndarray:
-    """``(h, w, 2)``: the places of positions, or raise `InputError`."""
+    """The places of positions, or raise `InputError`, ``(h, w, 2)``."""
     if coordinates is None:
         coordinates = (np.arange(h) + 0.5) / h, (np.arange(w) + 0.5) / w
     try:

@@ -59,7 +59,7 @@ class Windows:
 
     @cached_property
     def children(self) -> np.ndarray:
-        """``(Q, S)``: the child position in each place of each window."""
+        """The child position in each place of each window, ``(Q, S)``."""
         rows, columns = (np.arange(n) * self.stride - self.padding for n in self.grid)
         inside = np.arange(self.kernel)
         y = (rows[:, None] + inside)[:, None, :, None]
@@ -88,7 +88,7 @@ class Windows:
         return np.log(n_types * np.maximum(count, 1))[self.children]
 
     def index(self, images: int, like: Array) -> Array:
-        """``(images * Q, S)``: rows of children, those of all images followed by one of padding."""
+        """Rows of children, those of all images followed by one of padding, ``(images * Q, S)``."""
         xp, backend = backends.namespace(like), backends.get(like)
         children = backend.from_numpy(self.children, like)
         real = backend.from_numpy(self.children < self.n_children, like)

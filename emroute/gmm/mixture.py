@@ -1,4 +1,4 @@
-"""Fitted mixtures of Gaussians, and `fit`; the algorithm is in `emroute.gmm.model`."""
+"""Gaussian mixtures: the result, and `fit`. The algorithm is in `emroute.gmm.model`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = ["GaussianMixture", "fit"]
 
 @dataclass(frozen=True, repr=False, eq=False)
 class GaussianMixture(Mixture):
-    """A mixture of Gaussians over ``x (..., n, d)``.
+    """A Gaussian mixture over ``x (..., n, d)``.
 
     Examples
     --------
@@ -56,41 +56,41 @@ class GaussianMixture(Mixture):
 
     @property
     def means(self) -> Array:
-        """``(..., k, d)``: the components' means."""
+        """The means of the components, ``(..., k, d)``."""
         return once(backends.get(self.weights), GaussianModel.means, self.model)(self.params)
 
     @property
     def covariances(self) -> Array:
-        """Full ``(..., k, d, d)``, tied ``(..., d, d)``, diag ``(..., k, d)``, spherical ``(..., k)``."""
+        """Covariances: full ``(..., k, d, d)``, tied ``(..., d, d)``, diag ``(..., k, d)``, spherical ``(..., k)``."""
         return once(backends.get(self.weights), GaussianModel.covariances, self.model)(self.params)
 
     @property
     def floored(self) -> Array:
-        """``(..., k)``: which components rest on the floor in some direction; as narrow as `fit` lets them be."""
+        """Which components are on the covariance floor in some direction, as narrow as `fit` allows, ``(..., k)``."""
         xp = backends.namespace(self.weights)
         return xp.broadcast_to(self.params.spread.floored > 0, self.weights.shape)
 
     remedies = Mixture.remedies | {
-        "floored": "came to rest on the floor of the covariances, so the likelihood tells of the floor and not of the "
-        "data: leave out constant features, fit fewer components, another covariance_type, more rows than features to "
-        "each, or raise covariance_floor"
+        "floored": "came to rest on the covariance floor, so the likelihood reflects the floor and not the data: "
+        "leave out constant features, fit fewer components, choose another covariance_type, use more rows, or raise "
+        "covariance_floor"
     }
 
     def marked(self) -> dict[str, Array]:
-        """Return what a user should know of single components, each ``(..., k)`` truth values, by its name."""
+        """Return what a user should know about single components: by name, whether it holds for each, ``(..., k)``."""
         return {**super().marked(), "floored": self.floored}
 
     def widened(self) -> GaussianMixture:
-        """Return the mixture whose floored components have no variance below the features' width: an honest density.
+        """Return the mixture in which no variance of a floored component is below the width of the features.
 
-        Its likelihood gains nothing from how low the floor is, so models can be compared by it.
+        Its likelihood gains nothing from a low floor, so it can be compared with those of other models.
         """
         params = once(backends.get(self.weights), GaussianModel.widen, self.model)(self.params)
         return replace(self, params=params)
 
     @property
     def n_parameters(self) -> int:
-        """Free parameters of one problem."""
+        """The number of free parameters of one problem."""
         k, d = self.params.means.shape[-2:]
         return k - 1 + k * d + self.model.covariance.n_parameters(k, d)
 
@@ -99,7 +99,7 @@ class GaussianMixture(Mixture):
     def from_parameters(
         cls, weights: Array, means: Array, covariances: Array, *, covariance_type: str = "full"
     ) -> GaussianMixture:
-        """Return the mixture with these parameters, shaped as the properties of the same names.
+        """Return the mixture with these parameters, which have the shapes of the properties of the same names.
 
         >>> import numpy as np
         >>> one = GaussianMixture.from_parameters(np.ones(1), np.zeros((1, 2)), np.ones((1, 2)), covariance_type="diag")
@@ -119,9 +119,9 @@ class GaussianMixture(Mixture):
 
     @Capabilities(batch=True)
     def sample(self, n: int, *, rng: Any = None) -> tuple[Array, Array]:
-        """Draw `n` rows ``(..., n, d)`` and their component labels ``(..., n)``.
+        """Draw `n` rows ``(..., n, d)`` and their components ``(..., n)``.
 
-        `rng` is None, a seed or a `numpy.random.Generator`; draws are made on the host.
+        `rng` is None, a seed or a `numpy.random.Generator`. Random numbers are drawn on the host.
         """
         return self._sample(n, rng)
 
@@ -169,52 +169,60 @@ def fit(
     callback: Callable[[int, Fit], object] | None = None,
     progress: bool = False,
 ) -> GaussianMixture:
-    """Fit a mixture of Gaussians by EM.
+    """Fit a Gaussian mixture by expectation-maximization (EM).
 
     Parameters
     ----------
     x
-        ``(..., n, d)`` in float32 or float64; leading dimensions are separate problems. Or a source of chunks
-        ``(rows, d)`` that can be read again and again. Memory maps are read in chunks.
+        Rows ``(..., n, d)`` in float32 or float64; leading dimensions are separate problems. Or a source of chunks
+        ``(rows, d)`` that can be read repeatedly. Memory maps are read in chunks.
     n_components
-        How many components, k.
+        The number of components, k.
     covariance_type
         ``"full"``, ``"tied"``, ``"diag"`` or ``"spherical"``.
     sample_weight
-        ``(n,)`` or ``(..., n)``; an integer weight equals repeating the row.
+        The weight of each row, ``(n,)`` or ``(..., n)``. An integer weight is the same as repeating the row.
     init
-        ``"k-means++"`` or ``"random"`` (rows of the data), or means ``(..., k, d)``: nearest-mean assignment in
-        coordinates scaled to unit variance, then one M-step, gives weights and covariances. Or a tuple
-        ``(weights, means, covariances)``.
+        How to start: ``"k-means++"`` or ``"random"`` (rows of the data), starting means ``(..., k, d)``, or a tuple
+        ``(weights, means, covariances)``. From means, each row goes to the nearest one in coordinates scaled to unit
+        variance, and one M-step gives the weights and covariances.
     n_init
-        Restarts, run in one batch; the best is returned. Not with a given start.
-    tol, max_iter, chunk_size, callback, progress
-        As in `emroute.em.fit`.
+        The number of starts. They run in one batch, and the best fit is returned. Must be 1 if a start is given.
+    tol
+        Stop when the mean log-likelihood per row changes by no more than this. 0 goes on until nothing changes.
+    max_iter
+        The largest number of iterations.
+    chunk_size
+        Rows per block of the E-step. By default a block fits the cache, or a fair part of the device's memory.
+    callback
+        Called as ``callback(iteration, fit)`` after every iteration, with the `emroute.em.Fit` so far.
+    progress
+        Show a progress bar (needs tqdm).
     covariance_floor
-        Least variance in any direction, as a share of the squares of the features' widths (spherical: of their
-        mean). The width of a feature is that of the narrowest interval that holds a twentieth of the weight and two
-        distinct values (of more than 2,048 rows, those of a sample), and 1 for a constant feature. A component of a
-        tenth of the rows is never as narrow by itself, however far other rows lie. `floored` tells which
-        components rest on the floor. An eigenvalue of a matrix is also never less than ``10 d`` spacings of the dtype
-        times the component's own variances, because it could not be told from rounding.
+        The smallest variance in any direction, as a fraction of the squared widths of the features (spherical: of their
+        mean). The width of a feature is the length of the shortest interval that holds a twentieth of the weight and
+        two distinct values (of a sample, if there are more than 2,048 rows), and 1 for a constant feature. A component
+        with a tenth of the rows is never that narrow by itself, however far away other rows lie. `floored` says which
+        components are on the floor. Eigenvalues are also at least ``10 d`` spacings of the dtype times the component's
+        own variances, because smaller ones could not be told from rounding.
     rng
         None, a seed or a `numpy.random.Generator`.
 
     Returns
     -------
     GaussianMixture
-        With arrays of the data's library, dtype and device.
+        Its arrays have the library, dtype and device of the data.
 
     Warns
     -----
     FitWarning
-        Once, if the fit has not converged, or components have lost their weight or rest on the floor.
+        If the fit did not converge, or components lost all weight or are on the floor.
 
     Raises
     ------
     InputError
-        If the data hold NaN or infinity, naming the first such row; if there are fewer rows than components; if
-        shapes, weights, starting values or options cannot be used.
+        If the data hold NaN or infinity (the message names the first such row), if there are fewer rows than
+        components, or if shapes, weights, starting values or options are invalid.
     InputTypeError
         If the dtype is not float32 or float64, or arrays differ in library, device or dtype.
 
@@ -244,7 +252,7 @@ def fit(
 
 
 def fit_model(model: GaussianModel, x: Any, n_components: int, floor: float, options: Options) -> GaussianMixture:
-    """Return what `fit` does, for any model whose parameters are Gaussian."""
+    """Do the work of `fit`, for any model with Gaussian parameters."""
     source, params, unit = prepare(model, x, n_components, options.sample_weight, floor)
     if isinstance(options.init, tuple):
         params = from_init(model, params, options.init)
@@ -260,17 +268,17 @@ def fit_model(model: GaussianModel, x: Any, n_components: int, floor: float, opt
 def prepare(
     model: GaussianModel, x: Any, n_components: int, sample_weight: Array | None, floor: float
 ) -> tuple[Rows | Stream, Params, Unit]:
-    """Check the data; return what `open_checked` does, and equal components in the data's standard coordinates."""
+    """Check the data. Return the result of `open_checked`, and equal components in the data's standard coordinates."""
     k = check_count("n_components", n_components)
     source, unit = open_checked(x, sample_weight, k, "n_components")
     moments = finite_moments(source)
-    floor = max(floor, (64 * eps(moments.mean)) ** 2)  # what keeps numbers finite
+    floor = max(floor, (64 * eps(moments.mean)) ** 2)  # keeps numbers finite
     start = once(backends.get(moments.mean), standard, model, k)
     return source, start(moments, *widths(source), floor), unit
 
 
 def _points(model: GaussianModel, params: Params, source: Rows | Stream, options: Options) -> Array:
-    """Starting points in coordinates of unit variance: drawn, or the means that a user gives."""
+    """Return starting points in coordinates of unit variance, either drawn or the means that the user gave."""
     (k, d), centre = params.means.shape[-2:], params.centre
     if options.draws:
         return draw_starts(model, params, source, k, options)
