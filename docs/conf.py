@@ -9,6 +9,7 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import get_args
 
+from docutils.nodes import Text, container, literal_block
 from sphinx.util.inspect import TypeAliasForwardRef, stringify_signature
 from typer.main import get_command
 
@@ -173,6 +174,19 @@ def reach(app, pagename, templatename, context, doctree):
             context[part] = context[part].replace(plain, reachable)
 
 
+def for_readers(app, doctree):
+    """Show commands of the shell without the cell's magic, and programs without the checks that the build runs."""
+    for cell in doctree.findall(container):
+        if cell.get("nb_element") != "cell_code_source":
+            continue
+        for block in cell.findall(literal_block):
+            text = block.astext()
+            if text.startswith("%%bash"):
+                block["language"], text = "bash", text.partition("\n")[2]
+            shown = "\n".join(line for line in text.split("\n") if not line.lstrip().startswith("assert ")).strip("\n")
+            block.rawsource, block.children = shown, [Text(shown)]
+
+
 def tell_language(app, page, template, context, doctree):
     """Say of a translation what language it is in; screen readers and search engines ask."""
     if page.startswith("zh/"):
@@ -188,4 +202,5 @@ def setup(app):
     app.connect("autodoc-process-docstring", tell)
     app.connect("env-get-outdated", lambda *_: list(TABLES))  # they change with the code
     app.connect("source-read", fill)
+    app.connect("doctree-read", for_readers)
     app.connect("autodoc-skip-member", leave_out)
