@@ -43,7 +43,7 @@ html_title = f"emroute {release}"
 html_copy_source = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_search_scorer = "scorer.js"
+html_search_scorer = str(Path(__file__).with_name("scorer.js"))
 pygments_dark_style = "a11y-high-contrast-dark"
 
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]

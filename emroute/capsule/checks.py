@@ -39,7 +39,7 @@ def check_votes(votes: Array, n_iter: int) -> int:
     """Return the number of iterations, or raise unless votes are ``(..., I, J, H)`` without an axis of length 0."""
     check_floats("votes", votes)
     if votes.ndim < 3 or 0 in votes.shape:
-        raise InputError(f"votes have shape {tuple(votes.shape)}, expected (..., I, J, H) without an axis of length 0")
+        raise InputError(f"votes have shape {tuple(votes.shape)}, expected (..., I, J, H), no axis of length 0")
     return check_count("n_iter", n_iter)
 
 

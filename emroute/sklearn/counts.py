@@ -213,7 +213,7 @@ class MultinomialMixture(_ProbsMixture):
         return self._sampled(n_samples, trials=trials)
 
 
-@_complete("``(k, d)``", "mean counts")
+@_complete("``(k, d)``", "The mean counts")
 class PoissonMixture(_CountMixture):
     """A Poisson mixture over rows of independent counts ``(n, d)``, which may be sparse.
 
