@@ -1,4 +1,4 @@
-"""The bar that fits show while they run."""
+"""The progress bar of fits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["bar_of"]
 
 @contextmanager
 def bar_of(options: Any) -> Iterator[Callable[[Any], None]]:
-    """Show a bar if the options ask for progress; yield what moves it on by one iteration, given the objectives."""
+    """Show a bar if requested; yield the function that advances it by one iteration, given the objectives."""
     if not options.progress:
         yield lambda objective: None
         return
@@ -32,5 +32,5 @@ def bar_of(options: Any) -> Iterator[Callable[[Any], None]]:
         bar.update()
 
     yield advance
-    bar.total = bar.n  # it may have converged long before max_iter
+    bar.total = bar.n  # the fit may have converged long before max_iter
     bar.close()
