@@ -146,9 +146,9 @@ FOR_FAMILIES = {"data", "families", "family", "marked", "remarks", "remedies", "
 def leave_out(app, what, name, obj, skip, options):
     """Leave out what scikit-learn adds to every estimator, and what mixtures have only for authors of families.
 
-    The words of the first are links into its own site; the second are on the page of `emroute.mixture`.
+    The docstrings of the first link into its own site; the second are on the page of `emroute.mixture`.
     """
-    added = name.startswith("set_") and name.endswith("_request")
+    added = str(getattr(obj, "__module__", "")).startswith("sklearn.") or name.endswith("_request")
     inherited = name in FOR_FAMILIES and app.env.docname in USERS_PAGES
     return True if added or inherited else None
 
