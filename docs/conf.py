@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from docutils.nodes import Text, container, literal_block
+from sphinx.ext.napoleon.docstring import NumpyDocstring
 from sphinx.util.inspect import TypeAliasForwardRef, stringify_signature
 from typer.main import get_command
 
@@ -78,6 +79,7 @@ autodoc_default_options = {
 napoleon_numpy_docstring = True
 napoleon_google_docstring = False
 napoleon_use_rtype = False
+NumpyDocstring._parse_attribute_docstring = lambda docstring: list(docstring._lines)  # words before a colon are no type
 
 
 def arrange(app, what, name, obj, options, lines):
@@ -139,8 +141,7 @@ def fill(app, docname, source):
         source[0] = source[0].replace(f"%{table.__name__}%", table())
 
 
-USERS_PAGES = {f"api/generated/emroute.{name}" for name in ("binomial", "gmm", "multinomial", "poisson")}
-FOR_FAMILIES = {"data", "families", "family", "marked", "remarks", "remedies", "restored", "unfitted"}
+FOR_FAMILIES = {"data", "marked", "remarks", "restored", "unfitted"}
 
 
 def leave_out(app, what, name, obj, skip, options):
@@ -148,9 +149,10 @@ def leave_out(app, what, name, obj, skip, options):
 
     The docstrings of the first link into its own site; the second are on the page of `emroute.mixture`.
     """
-    added = str(getattr(obj, "__module__", "")).startswith("sklearn.") or name.endswith("_request")
-    inherited = name in FOR_FAMILIES and app.env.docname in USERS_PAGES
-    return True if added or inherited else None
+    foreign = str(getattr(obj, "__module__", "")).startswith("sklearn.") and not name.startswith("fit_")
+    added = foreign or name.endswith("_request")
+    of_mixture = "Mixture." in getattr(obj, "__qualname__", "") and app.env.docname != "api/generated/emroute.mixture"
+    return True if added or (of_mixture and name in FOR_FAMILIES) else None
 
 
 def unhide(app, what, name, obj, options, signature, returns):

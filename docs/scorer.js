@@ -1,6 +1,7 @@
 // How the search sorts what it finds: what users call comes before the modules that it is built from.
 const INNER =
-  /^api\/generated\/emroute\.(?:(?:_\w+|arrays?|backend|capability|cli|counts|data|em|family|fitting|mixtures|remarks|testing|validate)(?:\.|$)|\w+\.(?!torch$|flax$))/;
+  /^api\/generated\/emroute\.(?:(?:_\w+|arrays?|backend|capability|cli|counts|family|fitting|mixtures|remarks|testing|validate)(?:\.|$)|\w+\.(?!torch$|flax$))/;
+const FIRST = /^api\/generated\/emroute\.(?:gmm|kmeans)$/;
 
 var Scorer = {
   objNameMatch: 11,
@@ -11,5 +12,5 @@ var Scorer = {
   partialTitle: 7,
   term: 5,
   partialTerm: 2,
-  score: ([page, , , , score]) => (INNER.test(page) ? score - 100 : score),
+  score: ([page, , , , score]) => score + FIRST.test(page) - 100 * INNER.test(page),
 };
