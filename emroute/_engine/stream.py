@@ -139,7 +139,7 @@ class Stream:
                 yield rows.filled() if self.fills else rows
         if self.weight is not None and self.weight.shape[0] != start:
             raise InputError(
-                f"sample_weight has {self.weight.shape[0]} entries, not one for each row of the source ({start} or more)"
+                f"sample_weight has {self.weight.shape[0]} entries, not one per row of the source ({start} or more)"
             )
         self.seal.compare(seen)
 

@@ -146,8 +146,8 @@ def _head(rounds: int) -> str:
     return f"""# Benchmarks
 
 Speed is a ratio against another library. Both run alternately in one process on the same cores, and each figure is the
-median of {rounds} rounds. A ratio of 2 means that emroute takes half the time, or half the memory. In the charts, bars to the
-right of the line at 1 are ratios above 1, on a logarithmic scale. Differences below 5 % count as level.
+median of {rounds} rounds. A ratio of 2 means that emroute takes half the time, or half the memory. In the charts, bars
+to the right of the line at 1 are ratios above 1, on a logarithmic scale. Differences below 5 % count as level.
 
 Measured on {date.today():%Y-%m-%d} on {os.cpu_count()} cores of {_cpu()}, with Python {platform.python_version()},
 {versions}.
