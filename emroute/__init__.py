@@ -18,6 +18,7 @@ from emroute import (
     plot,
     poisson,
     select,
+    student_t,
     testing,
     von_mises_fisher,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "plot",
     "poisson",
     "select",
+    "student_t",
     "testing",
     "von_mises_fisher",
 ]

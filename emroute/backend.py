@@ -265,7 +265,13 @@ def compiles(backend: Backend) -> bool:
     >>> compiles(get(np.ones(1)))
     False
     """
-    return backend.compile(compiles) is not compiles
+    if backend.compile not in _compilers:
+        _compilers[backend.compile] = backend.compile(compiles) is not compiles
+    return _compilers[backend.compile]
+
+
+_compilers: dict[Callable[..., Any], bool] = {}
+"""Whether functions that compile return something else; to ask JAX takes as long as a small product."""
 
 
 @lru_cache(maxsize=1024)

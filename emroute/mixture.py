@@ -177,14 +177,17 @@ class Mixture:
         return rows
 
     def _each(self, method: Callable[..., Array], data: tuple[Array, ...]) -> Array:
-        return each_row(method, self.model, self.params, self._rows(data), tuple(self.weights.shape[:-1]))
+        return self._each_row(each_row, method, self._rows(data))
+
+    def _each_row(self, run: Callable[..., Array], method: Callable[..., Array], rows: Rows) -> Array:
+        return run(method, self.model, self.params, rows, tuple(self.weights.shape[:-1]))
 
     def _total(
         self, data: tuple[Array, ...], sample_weight: Array | None, method: Callable[..., Array] | None = None
     ) -> tuple[Array, Array]:
         """Return the weighted sum over rows of a method of the model (`log_prob`), and the sum of the weights."""
         rows, method = self._rows(data, sample_weight), method or type(self.model).log_prob
-        value = each_row_once(method, self.model, self.params, rows, tuple(self.weights.shape[:-1]))
+        value = self._each_row(each_row_once, method, rows)
         check_weights("sample_weight", rows.weight, value)
         return once(backends.get(value), _weighted)(value, rows.counted.weight)
 
@@ -280,6 +283,8 @@ def _named(params: Any) -> dict[str, Array]:
     """Arrays of nested NamedTuples by dotted name, in order."""
     named = {}
     for name, value in params._asdict().items():
+        if value is None:
+            continue
         inner = _named(value) if isinstance(value, tuple) else {"": value}
         named |= {f"{name}.{below}".rstrip("."): x for below, x in inner.items()}
     return named

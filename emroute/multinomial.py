@@ -148,6 +148,7 @@ def fit(
     chunk_size: int | None = None,
     callback: Callable[[int, Fit], object] | None = None,
     progress: bool = False,
+    accelerate: str | None = None,
 ) -> MultinomialMixture:
     """Fit a multinomial mixture by expectation-maximization (EM).
 
@@ -176,6 +177,8 @@ def fit(
         Called as ``callback(iteration, fit)`` after every iteration, with the `emroute.em.Fit` so far.
     progress
         Show a progress bar (needs tqdm).
+    accelerate
+        Whether to speed up EM: None, or ``"squarem"``; see `emroute.em.fit`.
     rng
         None, a seed or a `numpy.random.Generator`.
 
@@ -209,6 +212,7 @@ def fit(
         chunk_size,
         callback,
         progress,
+        accelerate,
         sample_weight=sample_weight,
         weights=weights,
         init=init,

@@ -26,9 +26,9 @@ from emroute.capability import Capabilities
 from emroute.errors import InputError, InputTypeError, tell
 from emroute.fitting import Options
 from emroute.gmm import GaussianMixture
-from emroute.gmm.covariance import COVARIANCES
-from emroute.gmm.mixture import fit_model
-from emroute.gmm.model import GaussianModel
+from emroute.gmm.covariance import CODES, COVARIANCES, NAMED
+from emroute.gmm.fitting import fit_model
+from emroute.gmm.model import MISSING, GaussianModel
 from emroute.remarks import places
 from emroute.validate import check_choice, check_count, check_number
 
@@ -114,9 +114,10 @@ def _text(value: Any) -> str:
 def mixtures(
     x: Array,
     n_components: int | Iterable[int] = range(1, 7),
-    covariance_type: str | Sequence[str] = ("full", "tied", "diag", "spherical"),
+    covariance_type: str | Sequence[str] = NAMED,
     criterion: str = "bic",
     *,
+    missing: str = "refuse",
     sample_weight: Array | None = None,
     init: str = "k-means++",
     n_init: int = 1,
@@ -135,9 +136,11 @@ def mixtures(
     n_components
         How many components to try: one number or several.
     covariance_type
-        One or several of ``"full"``, ``"tied"``, ``"diag"`` and ``"spherical"``.
+        One or several of those of `emroute.gmm.fit`, or ``"all"`` for the fourteen codes.
     criterion
         What the best has least of: ``"bic"``, ``"aic"`` or ``"icl"``.
+    missing
+        As in `emroute.gmm.fit`.
     sample_weight
         ``(n,)``; their sum stands for n in the criteria. Where it is far less than the number of rows, as that of
         weights which sum to 1, every parameter seems to cost nothing: multiply them.
@@ -188,8 +191,10 @@ def mixtures(
     Choice(2 full, bic=574.0..., of 16)
     """
     check_choice("criterion", criterion, CRITERIA)
+    check_choice("missing", missing, MISSING)
     sizes = _sizes(n_components)
-    types = [covariance_type] if isinstance(covariance_type, str | None) else list(covariance_type)
+    given = CODES if isinstance(covariance_type, str) and covariance_type == "all" else covariance_type
+    types = [given] if isinstance(given, str | None) else list(given)
     for kind in types:
         check_choice("covariance_type", kind, tuple(COVARIANCES))
     if not sizes or not types:
@@ -205,7 +210,7 @@ def mixtures(
     fits, table = [], []
     for k in sizes:
         for kind in types:
-            mixture = fit_model(GaussianModel(kind), x, k, covariance_floor, options)
+            mixture = fit_model(GaussianModel(kind, missing), x, k, covariance_floor, options)
             honest = _honest(mixture, varying)
             bic, aic, icl = (float(getattr(honest, name)(part, sample_weight=sample_weight)) for name in CRITERIA)
             likelihood, converged = float(mixture.log_likelihood), bool(mixture.converged)
@@ -221,7 +226,8 @@ def mixtures(
 def _varying(x: Array) -> Array | None:
     """Return the places of the features that vary; None where all do, or none."""
     xp, backend = backends.namespace(x), backends.get(x)
-    vary = np.flatnonzero(backend.to_numpy(xp.any(x != x[:1, :], axis=0)))
+    least, most = (find(xp.where(xp.isnan(x), end, x), axis=0) for find, end in ((xp.min, xp.inf), (xp.max, -xp.inf)))
+    vary = np.flatnonzero(backend.to_numpy(least < most))
     return backend.from_numpy(vary, x) if 0 < len(vary) < x.shape[-1] else None
 
 

@@ -183,10 +183,13 @@ def check_rows(source: Rows | Stream, good: Callable[..., Array], complaint: str
         start += rows.n
 
 
-def check_scored(rows: Rows) -> None:
-    """Raise `InputError` if rows to be scored hold NaN or infinity."""
+def check_scored(rows: Rows, gaps: bool = False) -> None:
+    """Raise `InputError` if rows to be scored hold NaN or infinity; NaN are right where they are `gaps`."""
     (x,) = rows.arrays
     xp = backends.namespace(x)
+    if gaps:
+        check_rows(rows, lambda x: ~xp.any(xp.isinf(x), axis=-1), "x holds infinity")
+        return
     with np.errstate(invalid="ignore", over="ignore"):
         finite = concrete(xp.isfinite(xp.sum(x)))
     if finite is False:  # or the sum overflows

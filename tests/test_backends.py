@@ -56,6 +56,18 @@ def test_segment_sum_adds_every_row_duplicates_included(lib, shape):
     np.testing.assert_allclose(lib.to_numpy(got), expected, atol=1e-14)
 
 
+@pytest.mark.parametrize("name", ["argmin", "argmax"])
+def test_jax_finds_the_first_extreme_along_an_axis_or_the_first_nan(name):
+    jnp = pytest.importorskip("jax.numpy")
+    x = np.random.default_rng(0).integers(0, 3, size=(4, 5)).astype("f4")  # with ties
+    x[1, 2:4], x[2] = np.nan, np.inf
+    of_jax = getattr(backends.namespace(jnp.ones(1)), name)
+    for numbers in (x, np.arange(20).reshape(4, 5) % 3):
+        for axis, keepdims in ((0, False), (-1, True), (None, False), (None, True)):
+            found = of_jax(jnp.asarray(numbers), axis=axis, keepdims=keepdims)
+            np.testing.assert_array_equal(found, getattr(np, name)(numbers, axis=axis, keepdims=keepdims))
+
+
 @pytest.mark.parametrize("size", [1, 3, 10, 11])
 def test_blocks_join_to_the_whole(lib, size):
     x = lib.asarray(np.arange(20.0).reshape(10, 2))

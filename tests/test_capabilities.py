@@ -12,7 +12,18 @@ import pytest
 import torch
 
 import emroute
-from emroute import backend, binomial, capsule, categorical, gmm, kmeans, multinomial, poisson, von_mises_fisher
+from emroute import (
+    backend,
+    binomial,
+    capsule,
+    categorical,
+    gmm,
+    kmeans,
+    multinomial,
+    poisson,
+    student_t,
+    von_mises_fisher,
+)
 from emroute.capability import Capabilities, capabilities
 from emroute.errors import InputError, InputTypeError
 from emroute.testing.cases import ALGORITHMS, OPERATIONS
@@ -50,6 +61,8 @@ UNDECLARED = {
     "emroute.mixture.Mixture.restored": "a step of `load`",
     "emroute.mixture.Mixture.unfitted": "what every `from_parameters` ends with",
     "emroute.gmm.GaussianMixture.restored": "a step of `load`",
+    "emroute.student_t.StudentTMixture.marked": "what a warning says",
+    "emroute.student_t.StudentTMixture.restored": "a step of `load`",
     "emroute.von_mises_fisher.VonMisesFisherMixture.marked": "what a warning says",
     "emroute.sklearn": "scikit-learn's validation around the fits: test_sklearn.py",
     "emroute.validate": "checks",
@@ -212,6 +225,7 @@ DIRECTIONS = np.asarray([[1, 0], [0, 1], [-1, 0], [0, 1], [0, -1], [1, 0]])
 ANSWERS = COUNTS % 2
 HALVES = [[[0.4, 0.6], [0.7, 0.3]]] * 2
 MIXTURES = {
+    student_t.StudentTMixture: (student_t.fit(COUNTS + 0.5, 2, init=COUNTS[:2] + 0.5, max_iter=2), (COUNTS,)),
     gmm.GaussianMixture: (gmm.fit(COUNTS + 0.5, 2, init=COUNTS[:2] + 0.5, max_iter=2), (COUNTS,)),
     binomial.BinomialMixture: (binomial.fit(*TOSSES, 2, init=[0.2, 0.7], **SHORT), TOSSES),
     multinomial.MultinomialMixture: (multinomial.fit(COUNTS, 2, init=[[0.2, 0.8], [0.7, 0.3]], **SHORT), (COUNTS,)),
@@ -221,6 +235,7 @@ MIXTURES = {
 }
 FITS = {
     "gmm.fit": lambda x: gmm.fit(x, 2, covariance_type="diag", init=COUNTS[:2] + 0.5, **SHORT),
+    "student_t.fit": lambda x: student_t.fit(x, 2, init=COUNTS[:2] + 0.5, **SHORT),
     "kmeans.fit": lambda x: kmeans.fit(x, 2, init=COUNTS[:2] + 0.5, **SHORT),
     "binomial.fit": lambda heads, trials=None: binomial.fit(heads, trials, 2, init=[0.2, 0.7], **SHORT),
     "multinomial.fit": lambda x: multinomial.fit(x, 2, init=[[0.2, 0.8], [0.7, 0.3]], **SHORT),
@@ -255,7 +270,7 @@ def test_scores_take_counts_as_integers_and_no_streams(kind):
     assert len(names) == 7
     for name in names:
         score, can = getattr(mixture, name.rpartition(".")[2]), DECLARED[name][1]
-        if kind is gmm.GaussianMixture:
+        if kind in (gmm.GaussianMixture, student_t.StudentTMixture):
             with pytest.raises(InputTypeError, match="int64"):
                 score(*data)
         else:

@@ -224,7 +224,7 @@ def test_of_many_columns_the_first_are_shown(here):
         (b'a,b\n1,"2\n3,4\n', "a.csv", "cannot be read"),
         (b"a,b\n1,2,3\n", "a.csv", "a.csv, line 2: number of fields is 3, in the first line 2"),
         (b"a,b\n1,2\n\n3\n5,6\n", "a.csv", "a.csv, line 4: number of fields is 1, in the first line 2"),
-        (b"a,b\n1,2\n3,NA\n", "a.csv", "a.csv, line 3: no number in column 'b'; fill it in, or leave the row out"),
+        (b"a,b\n1,2\n3,NA\n", "a.csv", "a.csv, line 3: no number in column 'b'; fill it in, leave the row out, or "),
         (b"a,b\n1,2\n\n,6\n", "a.csv", "a.csv, line 3: no number in column 'a'"),
         (b"1;2\n3;\n;4\n", "a.csv", "a.csv, line 2: no number in column '1'"),
         (b"a, a\n1,2\n", "a.csv", "two columns are named 'a'"),

@@ -15,7 +15,9 @@ import emroute
 from emroute.arrays.kernels import fused
 from emroute.backend import named
 from emroute.capsule import em_routing
+from emroute.capsule.dynamic import Directions, Products
 from emroute.capsule.gaussians import FromPoses, em_options
+from emroute.capsule.routing import Options
 from emroute.testing.cases import ALGORITHMS
 from emroute.testing.check import run
 from emroute.testing.place import NUMPY, Place
@@ -33,6 +35,7 @@ HOMES = {
     "full_squares": "emroute.gmm.differences",
     "full_moments": "emroute.gmm.differences",
     "route_poses": "emroute.capsule.gaussians",
+    "route_products": "emroute.capsule.dynamic",
     "route_votes": "emroute.capsule.gaussians",
     "route_windows": "emroute.capsule.grids",
 }
@@ -40,6 +43,7 @@ HOMES = {
 CASES = {
     "emroute.kmeans.assignment": ("kmeans",),
     "emroute.gmm.differences": ("gmm", "mixture"),
+    "emroute.capsule.dynamic": ("capsule.dynamic_routing", "capsule.kmeans_routing"),
     "emroute.capsule.gaussians": ("capsule.em_routing",),
     "emroute.capsule.grids": ("capsule.conv_em_routing",),
 }
@@ -152,6 +156,24 @@ sizes = st.tuples(st.integers(1, 3), st.integers(1, 9), st.sampled_from([1, 3, 1
 def test_votes_are_routed_as_by_the_text(sizes, cost, n_iter, dtype, random):
     args = *_samples(np.random.default_rng(random.randrange(1000)), sizes, dtype), _options(cost, n_iter)
     assert_same(KERNELS["route_votes"](*args), text("route_votes")(*args), dtype)
+
+
+products = st.sampled_from([Products(), Products(2.0), Directions(0.5)])
+
+
+@given(sizes, products, st.integers(1, 4), st.sampled_from([1e-3, 1, 1e4]), floating, st.randoms())
+def test_votes_are_routed_by_products_as_by_the_text(sizes, rule, n_iter, length, dtype, random):
+    # long votes decide: most parents get next to nothing, and have a direction all the same
+    rng = np.random.default_rng(random.randrange(1000))
+    votes, bias = length * rng.normal(size=sizes), rng.normal(size=(sizes[0], *sizes[2:])) * (rule == Products())
+    args = votes.astype(dtype), bias.astype(dtype), Options(rule, (1.0,) * n_iter, True, False, 2)
+    assert_same(KERNELS["route_products"](*args), text("route_products")(*args), dtype)
+
+
+@pytest.mark.parametrize("rule", [Products(), Directions()])
+def test_votes_of_length_0_have_poses_of_length_0(rule):
+    args = np.zeros((1, 3, 2, 4)), np.zeros((1, 2, 4)), Options(rule, (1.0,) * 3, True, False)
+    assert_same(KERNELS["route_products"](*args), text("route_products")(*args), np.float64)
 
 
 def _poses(rng, sizes, p, moved, dtype):

@@ -48,6 +48,7 @@ EXEMPT = {
     "emroute.mixtures.family.Family.deviance": "each family on counts has its own",
     "emroute.mixtures.family.Family.peak": "each family on counts has its own",
     "emroute.mixtures.family.Family.size": "each family on counts has its own",
+    "emroute.gmm.kind.Covariance.couple": "types that couple components have their own",
     "emroute.gmm.kind.Covariance.inverse": "precisions of the estimators: test_sklearn.py",
     "emroute.gmm.matrices.Full.inverse": "precisions of the estimators: test_sklearn.py",
     "emroute.gmm.matrices.Tied.inverse": "precisions of the estimators: test_sklearn.py",

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy import special, stats
 
 from emroute import von_mises_fisher
-from emroute.arrays.bessel import log_bessel
 from emroute.errors import InputError
+from emroute.von_mises_fisher.bessel import log_bessel
 from emroute.von_mises_fisher.family import concentration
 from tests.helpers import rejected
 

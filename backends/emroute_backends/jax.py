@@ -35,7 +35,6 @@ __all__ = [
 ]
 
 compile = jax.jit
-detach = jax.lax.stop_gradient
 loop = jax.lax.while_loop
 gammaln = jax.scipy.special.gammaln
 digamma = jax.scipy.special.digamma
@@ -51,8 +50,29 @@ _HIGHEST = {"precision": jax.lax.Precision.HIGHEST}
 _SPACE = replaced(jnp, lambda name, product: partial(product, **_HIGHEST))
 
 
+def _first(best: Callable[..., Array], x: Array, /, *, axis: int | None = None, keepdims: bool = False) -> Array:
+    """Index of the first that is best, or NaN.
+
+    XLA's own argmin goes through pairs of numbers and indices one by one; two plain minima run in vectors.
+    """
+    if axis is None:
+        found = _first(best, x.ravel(), axis=0)
+        return found.reshape((1,) * x.ndim) if keepdims else found
+    index = jax.lax.broadcasted_iota(jnp.int32, x.shape, axis % x.ndim)
+    is_best = (x == best(x, axis=axis, keepdims=True)) | (x != x)  # integers have no `isnan`
+    return jnp.min(index, axis=axis, keepdims=keepdims, initial=x.shape[axis], where=is_best).astype(int)
+
+
+vars(_SPACE).update(argmin=partial(_first, jnp.min), argmax=partial(_first, jnp.max))
+
+
 def namespace(x: Array, /) -> ModuleType:
     return _SPACE
+
+
+def detach(x: Array, /) -> Array:
+    """What is not traced has no gradient, and to be told so would cost it an operation."""
+    return jax.lax.stop_gradient(x) if isinstance(x, Tracer) else x
 
 
 def eigh(x: Array, /) -> tuple[Array, Array]:

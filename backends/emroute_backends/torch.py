@@ -42,7 +42,7 @@ digamma = torch.digamma
 layer_product = torch.matmul
 tracing = torch.compiler.is_compiling
 
-_CPU_BYTES = 2**23
+_CPU_BYTES = 2**24
 _CPU_ROWS = 2**13  # products add up rows one after another: more of them cost digits
 _DEVICE_BYTES = 2**28
 _FULL = ("none", "ieee", "highest")

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emroute import backend as backends
+from emroute._engine import squarem
 from emroute._engine.nests import map_blocks, rejoin, take, unmoved, where_leading
 from emroute._engine.options import LoopOptions
 from emroute._engine.problems import Problems
@@ -47,6 +48,8 @@ class State(NamedTuple):
     n_iter: Array
     status: Array
     """A `Status`, or -1 while the problem runs."""
+    lead: squarem.Lead | None = None
+    """What a cycle of accelerated EM remembers."""
 
 
 class Limits(NamedTuple):
@@ -60,7 +63,7 @@ def climb(model: Model, source: Rows | Stream, params: Any, options: LoopOptions
     """Run EM on opened data. The trace has its maximal length, or more."""
     backend = backends.get(*leaves(params), *source.arrays)
     params, source = map_leaves(backend.detach, params), source.detached()
-    steps = Steps(model, source.batch, options.chunk_size, options.tol == 0)
+    steps = Steps(model, source.batch, options.chunk_size, options.tol == 0, options.accelerate is not None)
     if compiles(backend) and isinstance(source, Rows) and not options.watched:
         room = max(_ROOM, 1 << int(options.max_iter).bit_length())
         limits = Limits(float(options.tol), int(options.max_iter))
@@ -77,6 +80,8 @@ class Steps(NamedTuple):
     """Rows per block."""
     exact: bool
     """Whether to continue until nothing changes."""
+    accelerated: bool
+    """Whether steps go in cycles of `squarem`."""
 
     def objective_of_one_row(self, params: Any, block: Block) -> Array:
         """Return the objective for a first row, whose shape is that of the batch."""
@@ -92,9 +97,12 @@ class Steps(NamedTuple):
         """E-step over flattened problems."""
         return e_step(self.model, params, block, Cut(n_batch, self.size), index)
 
-    def maximize(self, statistics: Any, params: Any) -> Any:
-        """M-step."""
-        return self.model.maximize(statistics, params)
+    def propose(self, phase: Array | int, state: State) -> tuple[Any, State]:
+        """Return parameters to try next: those of the M-step, unless a cycle looks ahead."""
+        if state.lead is None:
+            return self.model.maximize(state.statistics, state.params), state
+        params, lead = squarem.propose(self.model, phase, state)
+        return params, state._replace(lead=lead)
 
     def begin(self, statistics: Any, params: Any) -> State:
         """Return the state of a start."""
@@ -102,7 +110,16 @@ class Steps(NamedTuple):
         xp = backends.namespace(objective)
         zero = xp.zeros_like(objective, dtype=xp.int32)
         status = xp.where(xp.isfinite(objective), zero + _RUNNING, zero + int(Status.NON_FINITE))
-        return State(params, statistics, objective, zero, status)
+        lead = squarem.begin(params, statistics, objective) if self.accelerated else None
+        return State(params, statistics, objective, zero, status, lead)
+
+    def judge(self, phase: Array | int, state: State, statistics: Any, params: Any, slack: Array | float) -> State:
+        """Take what was tried, or not."""
+        taken = self.accept_or_stop(state, statistics, params, slack)
+        if state.lead is None:
+            return taken
+        found = params, statistics, self.model.objective(statistics, params)
+        return squarem.judge(phase, state, taken, found, state.status == _RUNNING)
 
     def accept_or_stop(self, state: State, statistics: Any, params: Any, slack: Array | float) -> State:
         """Take the step if its objective is finite; end the problems that have converged or failed."""
@@ -117,7 +134,7 @@ class Steps(NamedTuple):
         elif concrete(xp.any(still)) is not False:
             still = still & unmoved(params, state.params, objective.ndim, _STILL * eps(objective))
         status = xp.where(accept, xp.where(still, int(Status.CONVERGED), state.status), int(Status.NON_FINITE))
-        step = State(params, statistics, objective, state.n_iter + 1, status)
+        step = State(params, statistics, objective, state.n_iter + 1, status, state.lead)
         return where_leading(accept, step, state)._replace(status=xp.where(running, status, state.status))
 
 
@@ -160,16 +177,17 @@ def _solve(steps: Steps, room: int, limits: Limits, n_batch: int, given: tuple[A
         def unless_first(old: Array, new: Array) -> Array:
             return xp.where(iteration == 0, old, new)
 
-        params = steps.maximize(before.statistics, before.params)
+        phase = (iteration + 2) % squarem.CYCLE
+        params, before = steps.propose(phase, before)
         params = map_leaves(unless_first, before.params, params)
         statistics = steps.e_step(n_batch, params, block)
-        after = steps.accept_or_stop(before, statistics, params, slack)
+        after = steps.judge(phase, before, statistics, params, slack)
         after = map_leaves(unless_first, steps.begin(statistics, params), after)
         return iteration + 1, after, set_at(trace, iteration, after.objective)
 
     backend = backends.get(state.objective)
     _, state, trace = backend.loop(unfinished, step, (xp.zeros((), dtype=xp.int32), state, trace))
-    return state._replace(statistics=None), xp.moveaxis(trace, 0, -1)
+    return state._replace(statistics=None, lead=None), xp.moveaxis(trace, 0, -1)
 
 
 def _step_by_step(steps: Steps, params: Any, source: Rows | Stream, options: LoopOptions) -> Fit:
@@ -179,8 +197,6 @@ def _step_by_step(steps: Steps, params: Any, source: Rows | Stream, options: Loo
     problems = steps.problems(probe(params, source.first().block))
     params, source = problems.flatten_params(params), problems.flatten(source)
     run = compiled(backend, Steps.e_step, steps, problems.row_dims)
-    maximize = compiled(backend, Steps.maximize, steps)
-    accept_or_stop = compiled(backend, Steps.accept_or_stop, steps)
 
     statistics = reduce(steps.model, partial(run, params), source)
     state, roster = steps.begin(statistics, params), _Roster(problems)
@@ -197,10 +213,11 @@ def _step_by_step(steps: Steps, params: Any, source: Rows | Stream, options: Loo
                 break
             if not options.watched:
                 state = roster.dismiss(state, running)
-            params, before = maximize(state.statistics, state.params), state.n_iter
+            phase, before = (iteration - 1) % squarem.CYCLE if steps.accelerated else 0, state.n_iter
+            params, state = compiled(backend, Steps.propose, steps, phase)(state)
             statistics = reduce(steps.model, partial(run, params, index=roster.index), source)
             slack = float(options.tol) * source.total_weight(roster.index)
-            state = accept_or_stop(state, statistics, params, slack)
+            state = compiled(backend, Steps.judge, steps, phase)(state, statistics, params, slack)
             history.append(roster.places(state.objective, state.n_iter > before))
             if options.callback is not None:
                 options.callback(iteration, so_far())
@@ -228,7 +245,7 @@ class _Roster:
             return state
         backend = backends.get(state.objective)
         left, here = (backend.from_numpy(np.flatnonzero(who), state.objective) for who in (~stays, stays))
-        gone = take(state._replace(statistics=None), left, n_here)
+        gone = take(state._replace(statistics=None, lead=None), left, n_here)
         self._gone.append((self._here[~stays], gone))
         self._here = self._here[stays]
         if self._own_rows:
@@ -240,7 +257,7 @@ class _Roster:
         if not self._gone:
             return state
         who = [*(who for who, _ in self._gone), self._here]
-        states = [*(gone for _, gone in self._gone), state._replace(statistics=None)]
+        states = [*(gone for _, gone in self._gone), state._replace(statistics=None, lead=None)]
         order = backends.get(state.objective).from_numpy(np.argsort(np.concatenate(who)), state.objective)
         return rejoin(states, [len(each) for each in who], order)
 

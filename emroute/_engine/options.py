@@ -23,9 +23,12 @@ class LoopOptions:
     chunk_size: int | None = None
     callback: Callable[[int, Fit], object] | None = None
     progress: bool = False
+    accelerate: str | None = None
 
     def __post_init__(self) -> None:
         check_loop(self.tol, self.max_iter, self.chunk_size)
+        if self.accelerate is not None:
+            check_choice("accelerate", self.accelerate, ("squarem",))
         if self.chunk_size is not None:
             object.__setattr__(self, "chunk_size", int(self.chunk_size))
 

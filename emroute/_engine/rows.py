@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,7 +54,7 @@ class Rows:
         """Number of rows of one problem."""
         return self.arrays[0].shape[len(self.batch)] - (self.surplus or 0)
 
-    @property
+    @cached_property
     def counted(self) -> Block:
         """The block as an E-step takes it: where it is filled, with weights, which are 0 for surplus rows."""
         if self.surplus is None or self.weight is not None:

@@ -1,12 +1,14 @@
 """Moments and log-densities of diagonal Gaussians that each have their own view of the points.
 
-Points, or their differences to the means, are ``(..., k, d, n)``; shares of them ``(..., k, n)``.
+Points, or their differences to the means, are ``(..., k, d, n)``; shares of them ``(..., k, n)``. A row vector times a
+matrix and a matrix times a column vector both read each point's features together, so XLA lays the points out once.
 """
 
 from __future__ import annotations
 
 import math
 
+from emroute.arrays.creation import swap
 from emroute.backend import Array, namespace
 from emroute.capability import Capabilities
 
@@ -21,7 +23,7 @@ def weighted_sum(points: Array, shares: Array) -> Array:
     >>> weighted_sum(np.asarray([[[1.0, 3.0]]]), np.asarray([[0.5, 0.5]])).tolist()
     [[2.0]]
     """
-    return namespace(points).matmul(points, shares[..., None])[..., 0]
+    return namespace(points).matmul(shares[..., None, :], swap(points))[..., 0, :]
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -32,7 +34,7 @@ def quadratic(precisions: Array, squares: Array) -> Array:
     >>> quadratic(np.asarray([[4.0]]), np.asarray([[[1.0, 9.0]]])).tolist()
     [[4.0, 36.0]]
     """
-    return namespace(squares).matmul(precisions[..., None, :], squares)[..., 0, :]
+    return namespace(squares).matmul(swap(squares), precisions[..., None])[..., 0]
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)

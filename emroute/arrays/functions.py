@@ -47,11 +47,16 @@ def logsumexp(x: Array, *, axis: int = -1, keepdims: bool = False) -> Array:
 
 
 def _exponentials(x: Array, axis: int) -> tuple[Array, Array]:
-    """Return exp(x - top), and the top along an axis, which is 0 if that is infinite."""
+    """Return exp(x - top), and the top along an axis."""
+    top = _finite_top(x, axis)
+    return namespace(x).exp(x - top), top
+
+
+def _finite_top(x: Array, axis: int) -> Array:
+    """Return the largest entry along an axis, which is kept; 0 if that is infinite."""
     xp = namespace(x)
     top = xp.max(x, axis=axis, keepdims=True)
-    top = xp.where(xp.isfinite(top), top, 0.0)
-    return xp.exp(x - top), top
+    return xp.where(xp.isfinite(top), top, 0.0)
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -66,9 +71,11 @@ def normalize(log_joint: Array, *, axis: int, weight: Array | float = 1.0) -> tu
     ([[0.5, 0.5]], 0.693147)
     """
     xp = namespace(log_joint)
-    share, top = _exponentials(log_joint, axis)
-    # tiny responsibilities become 0: products with denormal numbers are a hundred times slower
-    share = xp.where(share > tiny(share) / eps(share), share, 0.0)
+    top = _finite_top(log_joint, axis)
+    gap, least = log_joint - top, math.log(tiny(log_joint) / eps(log_joint))
+    # tiny responsibilities become 0: products with denormal numbers are a hundred times slower, and so is
+    # Torch's exponential, thirty times, when it returns one
+    share = xp.where(gap > least, xp.exp(xp.maximum(gap, xp.full_like(gap, least))), 0.0)
     total = xp.sum(share, axis=axis, keepdims=True)
     return share * (weight / xp.where(total == 0, 1.0, total)), safe_log(total) + top
 
@@ -93,9 +100,7 @@ def log_softmax(x: Array, *, axis: int = -1) -> Array:
     >>> log_softmax(np.asarray([-1e5, 0.0])).tolist()
     [-100000.0, 0.0]
     """
-    xp = namespace(x)
-    top = xp.max(x, axis=axis, keepdims=True)
-    gap = x - xp.where(xp.isfinite(top), top, 0.0)
+    xp, gap = namespace(x), x - _finite_top(x, axis)
     return gap - xp.log(xp.sum(xp.exp(gap), axis=axis, keepdims=True))
 
 

@@ -192,6 +192,7 @@ def fit(
     chunk_size: int | None = None,
     callback: Callable[[int, Fit], object] | None = None,
     progress: bool = False,
+    accelerate: str | None = None,
 ) -> BinomialMixture:
     """Fit a binomial mixture by expectation-maximization (EM).
 
@@ -222,6 +223,8 @@ def fit(
         Called as ``callback(iteration, fit)`` after every iteration, with the `emroute.em.Fit` so far.
     progress
         Show a progress bar (needs tqdm).
+    accelerate
+        Whether to speed up EM: None, or ``"squarem"``; see `emroute.em.fit`.
     rng
         None, a seed or a `numpy.random.Generator`.
 
@@ -256,6 +259,7 @@ def fit(
         chunk_size,
         callback,
         progress,
+        accelerate,
         sample_weight=sample_weight,
         weights=weights,
         init=init,

@@ -14,6 +14,7 @@ from emroute import backend as backends
 from emroute.arrays.creation import itemsize
 from emroute.arrays.diagonal import quadratic, weighted_sum
 from emroute.arrays.functions import divide, log_softmax, safe_norm, softmax
+from emroute.arrays.kernels import kernel
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.capsule.checks import check_floats, check_votes, for_statistics, widen
@@ -21,11 +22,13 @@ from emroute.capsule.routing import (
     Children,
     Options,
     Plan,
+    Routing,
     SoftmaxRule,
     Step,
     as_views,
     check_finite,
     finish,
+    in_blocks,
     run,
 )
 from emroute.capsule.votes import capsule_lengths, squash
@@ -43,10 +46,17 @@ class Products(SoftmaxRule):
     n_more: int = 0
     """1 if a child may belong to no parent, with a logit that stays 0."""
 
+    replaces = False
+    """Whether logits are replaced instead of added to."""
+
     def children(self, samples: tuple[Array, ...], shared: None) -> Children:
         """Make views of votes ``(b, I, J, H)``, with a bias ``(b, J, H)``."""
         views, bias = for_statistics(samples[0], as_views(samples[0]), samples[1])
         return Children(views, None, (bias,))
+
+    def route(self, options: Options, samples: tuple[Array, ...], shared: None) -> Routing:
+        """Route votes, by a fused form where there is one; of leaky routing there is none."""
+        return super().route(options, samples, shared) if self.n_more else Routing(*route_products(*samples, options))
 
     def assign(self, logits: Array) -> Array:
         """Return the softmax over parents, and over one more choice for children that agree with none."""
@@ -80,6 +90,8 @@ class Products(SoftmaxRule):
 class Directions(Products):
     """The k-means form: logits are replaced by scalar products with the directions of the sums."""
 
+    replaces = True
+
     def logits(self, views: Array, poses: Array, logits: Array) -> Array:
         """Return scalar products with directions, which parents have however little they are assigned."""
         xp, detach = backends.namespace(views), backends.get(views).detach
@@ -87,6 +99,12 @@ class Directions(Products):
         total = weighted_sum(views, xp.exp(shares - detach(xp.max(shares, axis=-1, keepdims=True))))
         length = safe_norm(total, keepdims=True)
         return quadratic(divide(total, xp.where(length > 0, length, xp.ones_like(length))), views)
+
+
+@kernel
+def route_products(votes: Array, bias: Array, options: Options) -> tuple[Array, ...]:
+    """Route votes ``(b, I, J, H)`` whose sums a bias ``(b, J, H)`` is added to; return a `Routing`."""
+    return in_blocks(options, (votes, bias), None)[-1]
 
 
 def _run(options: Options, votes: Array, bias: Array | None) -> Any:

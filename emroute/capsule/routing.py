@@ -4,7 +4,8 @@
              assignments                <- softmax over parents of the logits
 
 Inside a block, votes are *views* ``(b, J, H, I)``: children last, so that sums over children and over pose entries are
-matrix products, as for the points of a Gaussian mixture (parents are its components, children its observations).
+matrix products, as for the points of a Gaussian mixture (parents are its components, children its observations). In
+memory they are ``(b, J, I, H)``: the entries of a vote are next to each other.
 """
 
 from __future__ import annotations
@@ -166,11 +167,10 @@ class Plan(NamedTuple):
 
 
 def as_views(votes: Array) -> Array:
-    """Return votes ``(..., I, J, H)`` as ``(..., J, H, I)``, in that order in memory too."""
-    xp = backends.namespace(votes)
-    last = votes.ndim - 1
-    views = xp.permute_dims(votes, (*range(last - 2), last - 1, last, last - 2))
-    return xp.reshape(xp.reshape(views, (*views.shape[:-3], -1)), views.shape)
+    """Return votes ``(..., I, J, H)`` as ``(..., J, H, I)``, in memory ``(..., J, I, H)``."""
+    xp, last = backends.namespace(votes), votes.ndim - 1
+    views = xp.permute_dims(votes, (*range(last - 2), last - 1, last - 2, last))
+    return swap(xp.reshape(xp.reshape(views, (*views.shape[:-3], -1)), views.shape))
 
 
 class Iteration(Protocol):

@@ -9,6 +9,7 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute.arrays import creation
+from emroute.arrays.creation import swap
 from emroute.arrays.functions import divide, eps, safe_norm
 from emroute.backend import Array
 from emroute.capability import Capabilities
@@ -126,7 +127,7 @@ def vote_views(poses: Array, transforms: Array) -> Array:
     rows = xp.reshape(xp.permute_dims(poses, (1, 0, 2, 3)), (i, b * p, p))
     columns = xp.reshape(xp.permute_dims(transforms, (0, 2, 1, 3)), (i, p, j * p))
     votes = xp.reshape(xp.matmul(rows, columns), (i, b, p, j, p))
-    return xp.reshape(xp.permute_dims(votes, (1, 3, 2, 4, 0)), (b, j, p * p, i))
+    return swap(xp.reshape(xp.permute_dims(votes, (1, 3, 0, 2, 4)), (b, j, i, p * p)))
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)

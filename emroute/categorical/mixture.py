@@ -70,6 +70,7 @@ def fit(
     chunk_size: int | None = None,
     callback: Callable[[int, Fit], object] | None = None,
     progress: bool = False,
+    accelerate: str | None = None,
 ) -> CategoricalMixture:
     """Fit a latent class model by expectation-maximization (EM).
 
@@ -105,6 +106,8 @@ def fit(
         Called as ``callback(iteration, fit)`` after every iteration, with the `emroute.em.Fit` so far.
     progress
         Show a progress bar (needs tqdm).
+    accelerate
+        Whether to speed up EM: None, or ``"squarem"``; see `emroute.em.fit`.
     rng
         None, a seed or a `numpy.random.Generator`.
 
@@ -143,6 +146,7 @@ def fit(
         chunk_size,
         callback,
         progress,
+        accelerate,
         sample_weight=sample_weight,
         weights=weights,
         init=init,

@@ -20,6 +20,8 @@ from emroute.errors import InputError
 
 __all__ = ["Table", "read", "split_names"]
 
+_GAPS = "fit a Gaussian mixture with --missing marginalize"
+
 TEXTS = (".csv", ".tsv", ".txt")
 SUFFIXES = (*TEXTS, ".parquet", ".npy", ".npz")
 
@@ -57,7 +59,7 @@ class Table:
             raise InputError(f"no column {name!r}; the file has {', '.join(self.names)}")
         return name if name in alike else alike[0]
 
-    def take(self, names: Sequence[str], otherwise: str = "no other column is left") -> np.ndarray:
+    def take(self, names: Sequence[str], otherwise: str = "no other column is left", gaps: bool = False) -> np.ndarray:
         """Return some columns, ``(n, len(names))``; all of them, in order, without a copy.
 
         Parameters
@@ -66,6 +68,8 @@ class Table:
             Of the columns.
         otherwise
             What to say where none of them holds numbers.
+        gaps
+            Whether there may be rows without a number.
 
         Raises
         ------
@@ -79,10 +83,10 @@ class Table:
             remedy = f"correct it, or fit the others: --columns {_join_names(rest)}" if rest else otherwise
             complaints = "; ".join(f"column {name!r} does not hold numbers ({self.text[name]})" for name in text)
             raise InputError(f"{complaints}; {remedy}")
-        if gaps := [name for name in names if name in self.missing]:
-            name = min(gaps, key=self.missing.__getitem__)
+        if lacking := [name for name in names if name in self.missing and not gaps]:
+            name = min(lacking, key=self.missing.__getitem__)
             where = f"{self.file}, {self.place(self.missing[name])}"
-            raise InputError(f"{where}: no number in column {name!r}; fill it in, or leave the row out")
+            raise InputError(f"{where}: no number in column {name!r}; fill it in, leave the row out, or {_GAPS}")
         if endless := [name for name in names if name in self.infinite]:
             name = min(endless, key=self.infinite.__getitem__)
             where = f"{self.file}, {self.place(self.infinite[name])}"

@@ -20,7 +20,7 @@ from emroute import binomial, gmm, kmeans, plot, select
 from emroute.backend import Array
 from emroute.cli.files import Table, read, split_names
 from emroute.cli.libraries import Library, anchor, host, need, put
-from emroute.cli.options import CovarianceType, Criterion, Dtype, Family, Format
+from emroute.cli.options import CovarianceType, Criterion, Dtype, Family, Format, Missing
 from emroute.cli.results import check_free, drafts
 from emroute.cli.show import is_terminal, show
 from emroute.em import Status
@@ -52,7 +52,12 @@ def fit(
     backend: Annotated[Library, typer.Option(help="The array library to fit on.")] = Library.numpy,
     device: Annotated[str | None, typer.Option(help="Its device, such as cpu or cuda:0.")] = None,
     dtype: Annotated[Dtype | None, typer.Option(help="By default the file's, or float64.")] = None,
-    covariance_type: Annotated[CovarianceType | None, typer.Option(help="Gaussians only; full by default.")] = None,
+    covariance_type: Annotated[
+        CovarianceType | None, typer.Option(help="Gaussians only; full by default, all to choose.")
+    ] = None,
+    missing: Annotated[
+        Missing | None, typer.Option(help="Gaussians only: NaN are refused, or gaps over which densities are summed.")
+    ] = None,
     n_init: Annotated[int, typer.Option(min=1, help="Restarts; the best is kept.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the random starts; the same seed gives the same fit.")] = 0,
     tol: Annotated[float | None, typer.Option(help="Change of the objective a row that counts as rest.")] = None,
@@ -77,7 +82,7 @@ def fit(
     """Fit a Gaussian mixture, k-means or a binomial mixture to the rows of a file."""
     sizes = _sizes(k)
     asked = {"criterion": criterion, "covariance_type": covariance_type, "columns": columns}
-    asked |= {"counts": heads or trials, "out": out, "pictures": pictures}
+    asked |= {"missing": missing, "counts": heads or trials, "out": out, "pictures": pictures}
     _check_options(family, sizes, **asked)
     if format is Format.safetensors:
         need("safetensors", "cli", "--format safetensors")
@@ -86,7 +91,7 @@ def fit(
     table = read(file, key, header)
     weights_column = None if weights_column is None else table.find(weights_column)
     names = _columns(family, table, columns, weights_column, (heads, trials))
-    x = table.take(names)
+    x = table.take(names, gaps=missing is Missing.marginalize)
     dtype = dtype or (Dtype.float32 if x.dtype.kind == "f" and x.dtype.itemsize <= 4 else Dtype.float64)
     like = anchor(backend, device, dtype)
     # NumPy takes the array as it is, so that a mapped file of this dtype is read in chunks and never copied
@@ -99,11 +104,12 @@ def fit(
         out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made is told before the fit, not after it
     job = _Job(family, names, x, weight)
     given = {"tol": tol, "max_iter": max_iter, "covariance_type": covariance_type and str(covariance_type)}
+    given |= {"missing": missing and str(missing)}
     options = {"n_init": n_init, "rng": seed, **{name: value for name, value in given.items() if value is not None}}
     start, choice = time.perf_counter(), None
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", FitWarning)
-        if len(sizes) == 1:
+        if not _chooses(sizes, covariance_type):
             result = job.fit(sizes[0], progress=not quiet and is_terminal(), **options)
         else:
             options = {"covariance_type": "full", "criterion": criterion or "bic", **options}
@@ -151,14 +157,21 @@ def _sizes(text: str) -> list[int]:
     return sizes
 
 
+def _chooses(sizes: list[int], covariance_type: CovarianceType | None) -> bool:
+    """Whether there are several mixtures to choose from."""
+    return len(sizes) > 1 or covariance_type is CovarianceType.all
+
+
 def _check_options(family: Family, sizes: list[int], **asked: Any) -> None:
     """Raise `InputError` for options that do not go together."""
     if len(sizes) > 1 and family is not Family.gmm:
         raise InputError(f"to choose -k among several is for gmm, got {family}; give one number")
-    if asked["criterion"] is not None and len(sizes) == 1:
-        raise InputError("--criterion chooses among several: -k 1-6 or -k 2,3,5")
+    if asked["criterion"] is not None and not _chooses(sizes, asked["covariance_type"]):
+        raise InputError("--criterion chooses among several: -k 1-6 or -k 2,3,5, or --covariance-type all")
     if asked["covariance_type"] is not None and family is not Family.gmm:
         raise InputError(f"--covariance-type is for gmm, got {family}")
+    if asked["missing"] is not None and family is not Family.gmm:
+        raise InputError(f"--missing is for gmm, got {family}")
     if asked["counts"] is not None and family is not Family.binomial:
         raise InputError(f"--heads and --trials are for binomial, got {family}")
     if asked["columns"] is not None and family is Family.binomial:

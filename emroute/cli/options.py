@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["CovarianceType", "Criterion", "Dtype", "Family", "Format"]
+__all__ = ["CovarianceType", "Criterion", "Dtype", "Family", "Format", "Missing"]
 
 
 class Family(StrEnum):
@@ -22,6 +22,21 @@ class CovarianceType(StrEnum):
     tied = "tied"
     diag = "diag"
     spherical = "spherical"
+    EII = "EII"
+    VII = "VII"
+    EEI = "EEI"
+    VEI = "VEI"
+    EVI = "EVI"
+    VVI = "VVI"
+    EEE = "EEE"
+    VEE = "VEE"
+    EVE = "EVE"
+    VVE = "VVE"
+    EEV = "EEV"
+    VEV = "VEV"
+    EVV = "EVV"
+    VVV = "VVV"
+    all = "all"
 
 
 class Criterion(StrEnum):
@@ -44,3 +59,10 @@ class Format(StrEnum):
 
     npz = "npz"
     safetensors = "safetensors"
+
+
+class Missing(StrEnum):
+    """What empty cells and NaN are."""
+
+    refuse = "refuse"
+    marginalize = "marginalize"

@@ -1,5 +1,6 @@
 """Mixtures of Gaussians."""
 
-from emroute.gmm.mixture import GaussianMixture, fit
+from emroute.gmm.fitting import fit
+from emroute.gmm.mixture import GaussianMixture
 
 __all__ = ["GaussianMixture", "fit"]

@@ -17,7 +17,7 @@ from emroute.gmm.kind import Covariance
 from emroute.gmm.matrices import Full, Tied
 from emroute.gmm.variances import Diagonal, Spherical
 
-__all__ = ["COVARIANCES", "Covariance"]
+__all__ = ["CODES", "COVARIANCES", "NAMED", "Covariance"]
 
 COVARIANCES: dict[str, Covariance] = {
     "full": Full(),
@@ -26,3 +26,16 @@ COVARIANCES: dict[str, Covariance] = {
     "spherical": Spherical(),
 }
 """The covariance types by name."""
+
+NAMED = tuple(COVARIANCES)
+"""The types that have names of their own."""
+
+COVARIANCES |= {
+    **{code: Spherical(code) for code in ("EII", "VII")},
+    **{code: Diagonal(code) for code in ("EEI", "VEI", "EVI", "VVI")},
+    "EEE": Tied(),
+    **{code: Full(code) for code in ("VEE", "EVE", "VVE", "EEV", "VEV", "EVV", "VVV")},
+}
+
+CODES = tuple(COVARIANCES)[len(NAMED) :]
+"""The fourteen parsimonious models: VVV is "full", EEE "tied", VVI "diag" and VII "spherical"."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-import numpy as np
-
 from emroute import backend as backends
 from emroute.arrays.creation import swap
 from emroute.backend import Array
@@ -17,10 +15,37 @@ __all__ = ["Covariance", "ones_and"]
 class Covariance(ABC):
     """One covariance type. Shapes: means ``(..., k, d)``, z ``(..., d, n)``, monomials ``(..., f, n)``."""
 
+    code: str
+    """Volume, shape and orientation, each equal (E), varying (V) or the identity (I); see `gmm.parsimonious`."""
     rank: int
     """Rank of the covariances without batch."""
     feature_axes: tuple[int, ...]
     """Axes of the covariances that go through the features."""
+    shared = False
+    """Whether all components have one covariance."""
+
+    @property
+    def matrices(self) -> bool:
+        """Whether covariances are matrices, and not variances."""
+        return len(self.feature_axes) == 2
+
+    @property
+    def isotropic(self) -> bool:
+        """Whether the model holds in no other units of the features: what is equal would no longer be so."""
+        _, shape, orientation = self.code
+        return shape == "I" or {shape, orientation} == {"E", "V"}
+
+    def of_some(self, name: str) -> str:
+        """Return the type, or its `name`, of some features alone; what features share need not be shared by some."""
+        _, shape, orientation = self.code
+        if shape == "E" or self.code == "EII" or "E" not in self.code:
+            return name if orientation != "V" else "full"
+        return "full" if self.matrices else "diag"
+
+    @property
+    def coupled(self) -> bool:
+        """Whether components have covariances of their own that share something."""
+        return "E" in self.code and not self.shared
 
     @abstractmethod
     def shape(self, k: int, d: int) -> tuple[int, ...]:
@@ -59,6 +84,10 @@ class Covariance(ABC):
         """Weight ``(..., k)``, first moments ``(..., k, d)`` and second moments from sums."""
 
     @abstractmethod
+    def pack(self, counts: Array, first: Array, second: Array) -> tuple[Array, ...]:
+        """Sums of weights ``(..., k)``, first moments and second ones ``(..., k, d, d)``, as `unpack` takes them."""
+
+    @abstractmethod
     def squares(self, spread: Spread, z: Array, means: Array) -> Array:
         """Squared Mahalanobis lengths ``(..., k, n)`` of the differences to means ``(..., k, d)``."""
 
@@ -68,6 +97,13 @@ class Covariance(ABC):
 
         `counts` are positive, but where one covariance is shared.
         """
+
+    def couple(self, own: Array, weights: Array, floor: Array, axes: Array | None = None) -> tuple[Array, Array | None]:
+        """Covariances of the model, of those that components of these weights have by themselves.
+
+        Also the axes that all share, if they are the only thing that is equal; `axes` are the last ones.
+        """
+        return own, axes
 
     @abstractmethod
     def decompose(
@@ -106,13 +142,15 @@ class Covariance(ABC):
     def scaled(self, covariances: Array, scale: Array) -> Array:
         """Covariances of z times `scale`, ``(..., d)``."""
 
-    @abstractmethod
     def n_parameters(self, k: int, d: int) -> int:
-        """Free parameters of all covariances."""
+        """Free parameters of all covariances: volumes, shapes of determinant 1, and rotations."""
+        times = {"I": 0, "E": 1, "V": k}
+        volume, shape, orientation = (times[letter] for letter in self.code)
+        return volume + shape * (d - 1) + orientation * d * (d - 1) // 2
 
     @abstractmethod
-    def dense(self, covariances: np.ndarray, k: int, d: int) -> np.ndarray:
-        """Full matrices ``(..., k, d, d)``, on the host."""
+    def dense(self, covariances: Array, k: int, d: int) -> Array:
+        """Full matrices ``(..., k, d, d)``."""
 
 
 def ones_and(z: Array) -> Array:

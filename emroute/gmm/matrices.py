@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -11,6 +12,7 @@ from emroute.arrays.creation import swap
 from emroute.backend import Array
 from emroute.gmm.differences import full_moments, full_squares
 from emroute.gmm.kind import Covariance, ones_and
+from emroute.gmm.parsimonious import matrices
 from emroute.gmm.spread import Spread, diagonal, inverse, least, truncated
 
 __all__ = ["Full", "Tied"]
@@ -51,8 +53,11 @@ def _halved(d: int) -> np.ndarray:
     return np.concatenate([np.ones(d + 1), np.where(i == j, 0.5, 1.0)])
 
 
+@dataclass(frozen=True)
 class Full(Covariance):
     """A matrix for each component: ``(..., k, d, d)``. Monomials are the products of (1, z) with itself."""
+
+    code: str = "VVV"
 
     rank = 3
     feature_axes = (-2, -1)
@@ -85,7 +90,10 @@ class Full(Covariance):
 
     def sums_about_means(self, z: Array, means: Array, shares: Array) -> tuple[Array, ...]:
         counts = backends.namespace(shares).sum(shares, axis=-1)
-        return (_packed(counts, *full_moments(z, means, shares)),)
+        return self.pack(counts, *full_moments(z, means, shares))
+
+    def pack(self, counts: Array, first: Array, second: Array) -> tuple[Array, ...]:
+        return (_packed(counts, first, second),)
 
     def unpack(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
         (packed,) = sums
@@ -99,6 +107,9 @@ class Full(Covariance):
 
     def covariances_from(self, counts: Array, shift: Array, second: Array) -> Array:
         return second / counts[..., None, None] - _outer(shift, shift)
+
+    def couple(self, own: Array, weights: Array, floor: Array, axes: Array | None = None) -> tuple[Array, Array | None]:
+        return matrices(self.code, own, weights, floor, axes)
 
     def decompose(
         self, covariances: Array, floor: Array, d: int, resolution: float, bound: Array | None = None
@@ -117,16 +128,15 @@ class Full(Covariance):
     def scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * _outer(scale, scale)[..., None, :, :]
 
-    def n_parameters(self, k: int, d: int) -> int:
-        return k * d * (d + 1) // 2
-
-    def dense(self, covariances: np.ndarray, k: int, d: int) -> np.ndarray:
+    def dense(self, covariances: Array, k: int, d: int) -> Array:
         return covariances
 
 
 class Tied(Covariance):
     """One matrix for all components: ``(..., d, d)``. z'P z is common, so the monomials are 1 and z alone."""
 
+    code = "EEE"
+    shared = True
     rank = 2
     feature_axes = (-2, -1)
 
@@ -153,8 +163,11 @@ class Tied(Covariance):
         return *super().sums_about_centre(monomials, shares, z, weight), scatter
 
     def sums_about_means(self, z: Array, means: Array, shares: Array) -> tuple[Array, ...]:
-        xp, (first, second) = backends.namespace(z), full_moments(z, means, shares)
-        return xp.concat([xp.sum(shares, axis=-1)[..., None], first], axis=-1), xp.sum(second, axis=-3)
+        return self.pack(backends.namespace(z).sum(shares, axis=-1), *full_moments(z, means, shares))
+
+    def pack(self, counts: Array, first: Array, second: Array) -> tuple[Array, ...]:
+        xp = backends.namespace(counts)
+        return xp.concat([counts[..., None], first], axis=-1), xp.sum(second, axis=-3)
 
     def unpack(self, sums: tuple[Array, ...], d: int) -> tuple[Array, Array, Array]:
         return sums[0][..., 0], sums[0][..., 1:], sums[1]
@@ -189,8 +202,6 @@ class Tied(Covariance):
     def scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * _outer(scale, scale)
 
-    def n_parameters(self, k: int, d: int) -> int:
-        return d * (d + 1) // 2
-
-    def dense(self, covariances: np.ndarray, k: int, d: int) -> np.ndarray:
-        return np.broadcast_to(covariances[..., None, :, :], (*covariances.shape[:-2], k, d, d))
+    def dense(self, covariances: Array, k: int, d: int) -> Array:
+        shape = *covariances.shape[:-2], k, d, d
+        return backends.namespace(covariances).broadcast_to(covariances[..., None, :, :], shape)

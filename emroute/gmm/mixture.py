@@ -1,8 +1,8 @@
-"""Gaussian mixtures: the result, and `fit`. The algorithm is in `emroute.gmm.model`."""
+"""Gaussian mixtures, the results of `emroute.gmm.fitting`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,28 +10,24 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute._engine.once import once
-from emroute._engine.options import Options
-from emroute._engine.restarts import climb_restarts
-from emroute._engine.starts import draw_starts
-from emroute._engine.units import Unit
+from emroute._engine.rows import outside
+from emroute._engine.rowwise import each_row, each_row_once
 from emroute.arrays.creation import full
-from emroute.arrays.functions import eps
+from emroute.arrays.trees import map_leaves
 from emroute.backend import Array
 from emroute.capability import Capabilities
-from emroute.data import Rows, Stream
-from emroute.em import Fit
-from emroute.errors import tell
-from emroute.fitting import at_points, finite_moments, open_checked
+from emroute.data import Rows
+from emroute.errors import InputError
 from emroute.gmm.covariance import COVARIANCES
-from emroute.gmm.model import GaussianModel, Params, begin
-from emroute.gmm.spare import with_spare, without_spare
+from emroute.gmm.gaps import GappyModel, conditional, gappy
+from emroute.gmm.model import GaussianModel, Params
 from emroute.gmm.spread import Spread
-from emroute.gmm.start import from_init, standard
-from emroute.gmm.width import widths
+from emroute.gmm.start import begin, from_init
+from emroute.gmm.tiles import check_seen, gaps_in, in_order, tiled
 from emroute.mixture import Mixture
-from emroute.validate import as_parameter, check_choice, check_count, check_floating, check_number
+from emroute.validate import as_parameter, check_choice, check_count, check_floating
 
-__all__ = ["GaussianMixture", "fit"]
+__all__ = ["GaussianMixture"]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -42,7 +38,8 @@ class GaussianMixture(Mixture):
     --------
     >>> import numpy as np
     >>> x = np.asarray([[0.0], [1.0], [10.0], [11.0]])
-    >>> mixture = fit(x, 2, rng=0)
+    >>> from emroute import gmm
+    >>> mixture = gmm.fit(x, 2, rng=0)
     >>> sorted(mixture.means[:, 0].round(3).tolist())
     [0.5, 10.5]
     >>> mixture.score(x).round(3)
@@ -51,7 +48,7 @@ class GaussianMixture(Mixture):
 
     @property
     def covariance_type(self) -> str:
-        """One of ``"full"``, ``"tied"``, ``"diag"``, ``"spherical"``."""
+        """As it was given to `fit`."""
         return self.model.covariance_type
 
     @property
@@ -130,7 +127,7 @@ class GaussianMixture(Mixture):
         means, covariances = (backend.to_numpy(x).astype(np.float64) for x in (self.means, self.covariances))
         k, d = means.shape[-2:]
         drawn = rng.standard_normal((*labels.shape, d))
-        if self.covariance_type in ("full", "tied"):
+        if self.model.covariance.matrices:
             root = np.linalg.cholesky(self.model.covariance.dense(covariances, k, d))
             for place in np.ndindex(*root.shape[:-2]):  # a component of a problem at a time
                 *problem, component = place
@@ -142,145 +139,93 @@ class GaussianMixture(Mixture):
         drawn += np.take_along_axis(means, labels[..., None], axis=-2)
         return drawn
 
+    @Capabilities(batch=True)
+    def impute(self, x: Array) -> Array:
+        """Rows ``(..., n, d)`` whose gaps, which are NaN, have the values expected of them given what is seen.
+
+        >>> import numpy as np
+        >>> covariances = np.asarray([[[1.0, 0.5], [0.5, 1.0]]])
+        >>> one = GaussianMixture.from_parameters(np.ones(1), np.zeros((1, 2)), covariances)
+        >>> one.impute(np.asarray([[2.0, np.nan], [1.0, 3.0]])).tolist()
+        [[2.0, 1.0], [1.0, 3.0]]
+
+        Raises
+        ------
+        InputError
+            If rows hold infinity, or a compiler is tracing, so that gaps are not known.
+        """
+        check_seen(x)
+        detached = replace(self, params=map_leaves(backends.get(self.weights).detach, self.params))
+        rows = replace(detached, model=replace(self.model, missing="marginalize"))._rows((outside(x),))
+        gaps = gaps_in(rows.arrays[0])
+        if gaps is None:
+            return outside(x)
+        return detached._each_gappy(each_row, GappyModel.impute, rows, gaps)
+
+    @Capabilities(gradients=True, jit=True, batch=True)
+    def marginal(self, features: Sequence[int]) -> GaussianMixture:
+        """Return the mixture of some features alone, by their places.
+
+        >>> import numpy as np
+        >>> two = GaussianMixture.from_parameters(np.ones(1), np.asarray([[1.0, 2.0]]), np.eye(2)[None])
+        >>> two.marginal([1]).means.tolist()
+        [[2.0]]
+        """
+        places = self._places(features)
+        model = replace(self.model, covariance_type=self.model.covariance.of_some(self.covariance_type))
+        index = backends.get(self.weights).from_numpy(np.asarray(places), self.weights)
+        return self.unfitted(model, once(backends.get(self.weights), GaussianModel.marginal, model)(self.params, index))
+
+    @Capabilities(gradients=True, jit=True, batch=True)
+    def condition(self, features: Sequence[int], values: Array) -> GaussianMixture:
+        """Return the mixture of the other features, given values ``(..., f)`` of these.
+
+        Leading dimensions of the values are a batch of mixtures; they broadcast against those of this one.
+
+        >>> import numpy as np
+        >>> covariances = np.asarray([[[1.0, 0.5], [0.5, 1.0]]])
+        >>> one = GaussianMixture.from_parameters(np.ones(1), np.zeros((1, 2)), covariances)
+        >>> given = one.condition([0], np.asarray([2.0]))
+        >>> given.means.round(9).tolist(), given.covariances.round(9).tolist()
+        ([[1.0]], [[[0.75]]])
+        """
+        places, d = self._places(features), self.params.means.shape[-1]
+        others = [place for place in range(d) if place not in places]
+        if not others:
+            raise InputError(f"got all {d} features; expected at least one to be left")
+        values = as_parameter("values", values, self.weights, (len(places),))
+        find = once(backends.get(self.weights), conditional, self.model, tuple(places), tuple(others))
+        kind = self.model.covariance.of_some(self.covariance_type)
+        return self.from_parameters(*find(self.params, values), covariance_type=kind)
+
+    def _places(self, features: Sequence[int]) -> list[int]:
+        d = self.params.means.shape[-1]
+        places = [check_count("a feature", feature, 0) for feature in features]
+        if not places or len(set(places)) < len(places) or max(places) >= d:
+            raise InputError(f"got features {list(features)!r}, expected one or more of 0 to {d - 1}, each once")
+        return places
+
+    def _each_row(self, run: Callable[..., Array], method: Callable[..., Array], rows: Rows) -> Array:
+        gaps = gaps_in(rows.arrays[0]) if self.model.missing == "marginalize" else None
+        if gaps is None:
+            return super()._each_row(run, method, rows)
+        return self._each_gappy(run, getattr(GappyModel, method.__name__, method), rows, gaps)
+
+    def _each_gappy(
+        self, run: Callable[..., Array], method: Callable[..., Array], rows: Rows, gaps: np.ndarray
+    ) -> Array:
+        """Run a method of `GappyModel` on rows with gaps."""
+        tiles, place = tiled(rows, gaps)
+        batch = tuple(self.weights.shape[:-1])
+        found = run(method, gappy(self.model, tiles), self.params, tiles, batch)
+        place = place if run is each_row_once else place[..., : rows.n]
+        return in_order(found, place, len(np.broadcast_shapes(batch, rows.batch)))
+
     @classmethod
     def restored(cls, **description: Any) -> tuple[Any, Callable[..., Any]]:
         """Return the model of a saved description, and what makes its parameters."""
 
         def make(weights: Array, means: Array, *rest: Array) -> Params:
-            return Params(weights, means, Spread(*rest[:7]), *rest[7:])
+            return Params(weights, means, Spread(*rest[:7]), *rest[7:])  # with axes or without
 
         return GaussianModel(**description), make
-
-
-@Capabilities(jit=True, batch=True, streams=True)
-def fit(
-    x: Array | Any,
-    n_components: int,
-    *,
-    covariance_type: str = "full",
-    sample_weight: Array | None = None,
-    init: Any = "k-means++",
-    n_init: int = 1,
-    tol: float = 1e-6,
-    max_iter: int = 1000,
-    covariance_floor: float = 1e-6,
-    rng: Any = None,
-    chunk_size: int | None = None,
-    callback: Callable[[int, Fit], object] | None = None,
-    progress: bool = False,
-) -> GaussianMixture:
-    """Fit a Gaussian mixture by expectation-maximization (EM).
-
-    Parameters
-    ----------
-    x
-        Rows ``(..., n, d)`` in float32 or float64; leading dimensions are separate problems. Or a source of chunks
-        ``(rows, d)`` that can be read repeatedly. Memory maps are read in chunks.
-    n_components
-        The number of components, k.
-    covariance_type
-        ``"full"``, ``"tied"``, ``"diag"`` or ``"spherical"``.
-    sample_weight
-        The weight of each row, ``(n,)`` or ``(..., n)``. An integer weight is the same as repeating the row.
-    init
-        How to start: ``"k-means++"`` or ``"random"`` (rows of the data), starting means ``(..., k, d)``, or a tuple
-        ``(weights, means, covariances)``. From means, each row goes to the nearest one in coordinates scaled to unit
-        variance, and one M-step gives the weights and covariances.
-    n_init
-        The number of starts. They run in one batch, and the best fit is returned. Must be 1 if a start is given.
-    tol
-        Stop when the mean log-likelihood per row changes by no more than this. 0 goes on until nothing changes.
-    max_iter
-        The largest number of iterations.
-    chunk_size
-        Rows per block of the E-step. By default a block fits the cache, or a fair part of the device's memory.
-    callback
-        Called as ``callback(iteration, fit)`` after every iteration, with the `emroute.em.Fit` so far.
-    progress
-        Show a progress bar (needs tqdm).
-    covariance_floor
-        The smallest variance in any direction, as a fraction of the squared widths of the features (spherical: of their
-        mean). The width of a feature is the length of the shortest interval that holds a twentieth of the weight and
-        two distinct values (of a sample, if there are more than 2,048 rows), and 1 for a constant feature. A component
-        with a tenth of the rows is never that narrow by itself, however far away other rows lie. `floored` says which
-        components are on the floor. Eigenvalues are also at least ``10 d`` spacings of the dtype times the component's
-        own variances, because smaller ones could not be told from rounding.
-    rng
-        None, a seed or a `numpy.random.Generator`.
-
-    Returns
-    -------
-    GaussianMixture
-        Its arrays have the library, dtype and device of the data.
-
-    Warns
-    -----
-    FitWarning
-        If the fit did not converge, or components lost all weight or are on the floor.
-
-    Raises
-    ------
-    InputError
-        If the data hold NaN or infinity (the message names the first such row), if there are fewer rows than
-        components, or if shapes, weights, starting values or options are invalid.
-    InputTypeError
-        If the dtype is not float32 or float64, or arrays differ in library, device or dtype.
-
-    References
-    ----------
-    Dempster, A. P., Laird, N. M. and Rubin, D. B. (1977). Maximum likelihood from incomplete data via the EM
-    algorithm. JRSS B 39. Bishop, C. M. (2006). Pattern Recognition and Machine Learning, equations 9.23-9.27.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> x = np.concatenate([np.random.default_rng(0).normal(m, 1, (100, 2)) for m in (0, 8)])
-    >>> mixture = fit(x, 2, rng=0)
-    >>> sorted(mixture.means[:, 0].round(1).tolist())
-    [-0.1, 7.9]
-    >>> mixture.predict(x).shape, mixture.responsibilities(x).shape
-    ((200,), (200, 2))
-    """
-    check_choice("covariance_type", covariance_type, tuple(COVARIANCES))
-    check_number("covariance_floor", covariance_floor)
-    options = Options(
-        tol, max_iter, chunk_size, callback, progress, sample_weight=sample_weight, init=init, n_init=n_init, rng=rng
-    )
-    fitted = fit_model(GaussianModel(covariance_type), x, n_components, covariance_floor, options)
-    tell(fitted.remarks(max_iter))
-    return fitted
-
-
-def fit_model(model: GaussianModel, x: Any, n_components: int, floor: float, options: Options) -> GaussianMixture:
-    """Do the work of `fit`, for any model with Gaussian parameters."""
-    source, params, unit = prepare(model, x, n_components, options.sample_weight, floor)
-    if isinstance(options.init, tuple):
-        params = from_init(model, params, options.init)
-    else:
-        points = _points(model, params, source, options)
-        source, params = at_points(model, params, source, points, options)
-    if not options.watched:
-        params = with_spare(model, params, source)
-    fit = climb_restarts(model, params, source, options, unit)
-    return GaussianMixture(model, *fit._replace(params=without_spare(model, fit.params, n_components)))
-
-
-def prepare(
-    model: GaussianModel, x: Any, n_components: int, sample_weight: Array | None, floor: float
-) -> tuple[Rows | Stream, Params, Unit]:
-    """Check the data. Return the result of `open_checked`, and equal components in the data's standard coordinates."""
-    k = check_count("n_components", n_components)
-    source, unit = open_checked(x, sample_weight, k, "n_components")
-    moments = finite_moments(source)
-    floor = max(floor, (64 * eps(moments.mean)) ** 2)  # keeps numbers finite
-    start = once(backends.get(moments.mean), standard, model, k)
-    return source, start(moments, *widths(source), floor), unit
-
-
-def _points(model: GaussianModel, params: Params, source: Rows | Stream, options: Options) -> Array:
-    """Return starting points in coordinates of unit variance, either drawn or the means that the user gave."""
-    (k, d), centre = params.means.shape[-2:], params.centre
-    if options.draws:
-        return draw_starts(model, params, source, k, options)
-    means = as_parameter("starting means", options.init, centre, (k, d), source.batch)
-    return (means - centre[..., None, :]) / params.scale[..., None, :] / params.reach[..., None, :]

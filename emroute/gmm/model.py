@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emroute import backend as backends
-from emroute.arrays.creation import constant, full, itemsize, swap
-from emroute.arrays.functions import eps, normalize, safe_log, tiny
+from emroute.arrays.creation import itemsize, swap
+from emroute.arrays.functions import eps, normalize, ratio, safe_log, softmax, tiny
 from emroute.arrays.tracing import concrete, either
 from emroute.backend import Array
 from emroute.data import Rows
@@ -26,7 +26,10 @@ from emroute.gmm.covariance import COVARIANCES, Covariance
 from emroute.gmm.spread import Spread
 from emroute.validate import check_floating, check_scored, check_width
 
-__all__ = ["GaussianModel", "Params", "begin", "unit"]
+__all__ = ["MISSING", "GaussianModel", "Params"]
+
+MISSING = ("refuse", "marginalize")
+"""What NaN in the data may be."""
 
 _TOLERATED = {4: 1e-3, 8: 1e-8}  # of float32 and float64: log-densities err by about 3 % of this
 
@@ -47,6 +50,8 @@ class Params(NamedTuple):
     floor: Array
     reach: Array
     """Standard deviations of the features in units of `scale`, ``(..., d)``: starts are drawn in units of them."""
+    axes: Array | None = None
+    """``(..., d, d)``: the axes that all components share, a row each; 0 before they are known, None where none are."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ class GaussianModel:
     """EM of a Gaussian mixture of one covariance type, for `emroute.em.fit`."""
 
     covariance_type: str = "full"
+    missing: str = "refuse"
+    """What NaN in the data are: refused, or gaps over which the density is summed (``"marginalize"``)."""
 
     ranks = (1,)
     fixed_weights = False
@@ -72,7 +79,7 @@ class GaussianModel:
         if self.plain(params):
             return self.bytes_per_scored_row(params)
         k, d = params.means.shape[-2:]
-        monomials = (d + 1) * (d + 2) // 2 if self.covariance_type == "full" else 2 * d + 1
+        monomials = (d + 1) * (d + 2) // 2 if self.covariance.rank == 3 else 2 * d + 1
         restarts = math.prod(params.weights.shape[:-1])
         return itemsize(params.means) * (monomials + 3 * k * restarts)
 
@@ -121,18 +128,34 @@ class GaussianModel:
 
     def maximize(self, statistics: Statistics, params: Params) -> Params:
         """M-step; a component without weight keeps its mean and covariance."""
-        counts, first, second = self.covariance.unpack(statistics.sums, params.means.shape[-1])
+        return self.update(statistics.sums, params)
+
+    def update(self, sums: tuple[Array, ...], params: Params, rows: Array | None = None) -> Params:
+        """M-step from sums of the moments.
+
+        Where moments are weighted by more than responsibilities, as in Student-t mixtures, `rows` ``(..., k)`` has the
+        sums of these: mixing weights are shares of it, and second moments are divided by it.
+        """
+        counts, first, second = self.covariance.unpack(sums, params.means.shape[-1])
         xp = backends.namespace(counts)
         held = counts > tiny(counts) / eps(counts)
         safe = xp.where(held, counts, 1.0)
         shift = xp.where(held[..., None], first / safe[..., None], 0.0)
         means = xp.where(held[..., None], self.reference(params) + shift, params.means)
-        shared = self.covariance_type == "tied"  # by all rows, whose number is no more for a component without any
-        covariances = self.covariance.covariances_from(counts if shared else safe, shift, second)
+        covariance, weights, axes = self.covariance, share(counts if rows is None else rows), params.axes
+        shared = covariance.shared  # by all rows, whose number is no more for a component without any
+        covariances = covariance.covariances_from(counts if shared else safe, shift, second)
+        if rows is not None:
+            part, whole = (xp.sum(counts, axis=-1), xp.sum(rows, axis=-1)) if shared else (counts, rows)
+            covariances = covariances * trailing(ratio(part, whole, part), covariances)
+        if covariance.coupled:
+            covariances = _chosen(held, covariances, params.spread.covariances)
+            # less than the floor, so that what rests on it is seen when it is decomposed
+            covariances, axes = covariance.couple(covariances, weights, params.floor / 2, axes)
         spread = self.decompose(covariances, params, params.spread.bound)
-        if not shared:
+        if not shared and not covariance.coupled:
             spread = _keep(held, spread, params.spread)
-        return self.complete(params._replace(weights=share(counts), means=means, spread=spread))
+        return self.complete(params._replace(weights=weights, means=means, spread=spread, axes=axes))
 
     def decompose(self, covariances: Array, params: Params, bound: Array | None = None) -> Spread:
         """Decompose the covariances that the data ask for, kept above the floor."""
@@ -163,6 +186,19 @@ class GaussianModel:
         """Covariances, in the users' coordinates."""
         return self.covariance.scaled(params.spread.covariances, params.scale)
 
+    def pack(self, params: Params) -> tuple[Array, Array, Array]:
+        """Coordinates that may be extrapolated: log weights, means and covariances."""
+        weights = backends.namespace(params.weights).clip(params.weights, tiny(params.weights), None)
+        return safe_log(weights), params.means, params.spread.covariances
+
+    def unpack(self, coordinates: tuple[Array, Array, Array], params: Params) -> Params:
+        """Parameters from them; covariances are kept above the floor."""
+        log_weights, means, covariances = coordinates
+        d = means.shape[-1]
+        resolution, bound = self.resolution(means, d), params.spread.bound
+        spread = self.covariance.decompose(covariances, params.floor, d, resolution, bound)
+        return self.complete(params._replace(weights=softmax(log_weights), means=means, spread=spread))
+
     def widen(self, params: Params) -> Params:
         """Give floored components no variance below D, the floor's unit."""
         floor, d = params.floor * 0 + 1, params.means.shape[-1]
@@ -180,7 +216,9 @@ class GaussianModel:
         means, d = xp.take(params.means, features, axis=-1), features.shape[0]
         spread = self.covariance.decompose(covariances, 0 * params.floor, d, self.resolution(covariances, d))
         return self.complete(
-            params._replace(means=means, spread=spread, centre=centre, scale=scale, reach=reach, narrow=params.floor)
+            params._replace(
+                means=means, spread=spread, centre=centre, scale=scale, reach=reach, narrow=params.floor, axes=None
+            )
         )
 
     def objective(self, statistics: Statistics, params: Params) -> Array:
@@ -209,11 +247,11 @@ class GaussianModel:
 
     def predict(self, params: Params, x: Array) -> Array:
         """Return the likeliest component, ``(..., n)``."""
-        return backends.namespace(x).argmax(self._joint_of(params, x), axis=-2)
+        return backends.namespace(params.weights).argmax(self._joint_of(params, x), axis=-2)
 
     def _log_prob_of(self, params: Params, x: Array) -> Array:
         """log N(x | k), ``(..., k, n)``."""
-        return self._joint_of(params._replace(weights=backends.namespace(x).ones_like(params.weights)), x)
+        return self._joint_of(params._replace(weights=backends.namespace(params.weights).ones_like(params.weights)), x)
 
     def _joint_of(self, params: Params, x: Array) -> Array:
         return self._joint(params, standardize(params, x))
@@ -223,24 +261,26 @@ class GaussianModel:
         (x,) = rows.arrays
         check_floating("x", params.means, x)
         check_width(x, params.means.shape[-1])
-        check_scored(rows)
+        check_scored(rows, gaps=self.missing == "marginalize")
 
     def describe(self) -> dict[str, Any]:
         """Return what a saved mixture must know beside its arrays."""
-        return {"covariance_type": self.covariance_type}
+        return {"covariance_type": self.covariance_type, "missing": self.missing}
 
 
 def _keep(held: Array, new: Spread, old: Spread) -> Spread:
     """`new` where components are held, else `old`."""
     xp = backends.namespace(held)
-    if concrete(xp.all(held)):
-        return new
+    return new if concrete(xp.all(held)) else Spread(*(_chosen(held, a, b) for a, b in zip(new, old, strict=True)))
 
-    def choose(a: Array, b: Array) -> Array:
-        wide = max(0, a.ndim - held.ndim)
-        return xp.where(xp.reshape(held, (*held.shape, *(1,) * wide)), a, b)
 
-    return Spread(*map(choose, new, old))
+def _chosen(held: Array, new: Array, old: Array) -> Array:
+    return backends.namespace(held).where(trailing(held, new), new, old)
+
+
+def trailing(x: Array, like: Array) -> Array:
+    """`x` with dimensions of one at the end, as many as `like` has more."""
+    return backends.namespace(x).reshape(x, (*x.shape, *(1,) * max(0, like.ndim - x.ndim)))
 
 
 def standardize(params: Params, x: Array) -> Array:
@@ -255,21 +295,3 @@ def offset(params: Params) -> Array:
     # the log of 0 is below every density, yet finite: coefficients are multiplied and compared
     log_weights = xp.clip(safe_log(params.weights), -xp.finfo(params.weights.dtype).max / 8, None)
     return log_weights + params.spread.log_det / 2 - jacobian - d * np.log(2 * np.pi).item() / 2
-
-
-def begin(model: GaussianModel, k: int, centre: Array, scale: Array, floor: Array, reach: Array) -> Params:
-    """Equal weights, means at the centre, covariances of the data's extent: what a component without data keeps.
-
-    What `GaussianModel.complete` derives is missing; it is added with the means of the start.
-    """
-    batch, d = tuple(centre.shape[:-1]), centre.shape[-1]
-    variances = full((*batch, k, d), 1, like=centre) * reach[..., None, :] ** 2
-    spread = model.covariance.uncorrelated(variances, floor, model.resolution(centre, d))
-    spread = spread._replace(floored=0 * spread.floored)
-    weights, means = full((*batch, k), 1 / k, like=centre), full((*batch, k, d), 0, like=centre)
-    return Params(weights, means, spread, weights[..., None], floor, centre, scale, floor, reach)
-
-
-def unit(model: GaussianModel, d: int, *, like: Array) -> Array:
-    """Unit covariances, which broadcast to the shape of the covariance type."""
-    return constant(np.eye(d) if model.covariance_type in ("full", "tied") else np.ones(1), like=like)

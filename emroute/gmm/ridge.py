@@ -19,9 +19,11 @@ from emroute.arrays.functions import eps
 from emroute.backend import Array
 from emroute.data import open_source
 from emroute.family import Statistics
-from emroute.gmm.mixture import GaussianMixture, prepare
-from emroute.gmm.model import GaussianModel, Params, unit
+from emroute.gmm.fitting import prepare
+from emroute.gmm.mixture import GaussianMixture
+from emroute.gmm.model import GaussianModel, Params
 from emroute.gmm.spread import Spread
+from emroute.gmm.start import unit
 
 __all__ = ["RidgeModel", "collapsed", "one_step", "triangular"]
 
@@ -88,7 +90,7 @@ def triangular(mixture: GaussianMixture) -> Array:
 
 def _triangular(model: GaussianModel, params: Params) -> Array:
     factors, scale, covariance = params.spread.factors, params.scale, model.covariance
-    if model.covariance_type not in ("full", "tied"):
+    if not covariance.matrices:
         return covariance.scaled(factors**2, 1 / scale) ** 0.5
     xp = backends.namespace(factors)
     rows = scale if covariance.rank == 2 else scale[..., None, :]

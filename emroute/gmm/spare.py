@@ -57,9 +57,9 @@ def _without_spare(model: GaussianModel, k: int, params: Params) -> Params:
 
 def _taken(model: GaussianModel, params: Params, index: np.ndarray) -> Params:
     """Return the parameters of some components."""
-    rank, shared = model.covariance.rank, model.covariance_type == "tied"
+    rank, shared = model.covariance.rank, model.covariance.shared
     spread = Spread(*(None if shared else axis for axis in (-rank, -rank, -1, -2, -1, -1, -1)))
-    axes = Params(-1, -2, spread, -2, *(None,) * 5)
+    axes = Params(-1, -2, spread, -2, *(None,) * 6)
 
     def take(x: Array, axis: int | None) -> Array:
         here = backends.get(x)

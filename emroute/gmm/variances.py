@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from emroute import backend as backends
+from emroute.arrays.creation import constant
 from emroute.backend import Array
 from emroute.gmm.differences import diagonal_moments, diagonal_squares
 from emroute.gmm.kind import Covariance, ones_and
+from emroute.gmm.parsimonious import variances
 from emroute.gmm.spread import Spread
 
 __all__ = ["Diagonal", "Spherical"]
 
 
+@dataclass(frozen=True)
 class Diagonal(Covariance):
     """A variance for each feature of each component: ``(..., k, d)``. Monomials are 1, z and z²."""
+
+    code: str = "VVI"
 
     rank = 2
     feature_axes = (-1,)
@@ -39,11 +46,18 @@ class Diagonal(Covariance):
         xp, moments = backends.namespace(z), diagonal_moments(z, means, shares)
         return (xp.concat([xp.sum(shares, axis=-1)[..., None], *moments], axis=-1),)
 
+    def pack(self, counts: Array, first: Array, second: Array) -> tuple[Array, ...]:
+        xp = backends.namespace(counts)
+        return (xp.concat([counts[..., None], first, xp.linalg.diagonal(second)], axis=-1),)
+
     def squares(self, spread: Spread, z: Array, means: Array) -> Array:
         return diagonal_squares(z, means, spread.factors)[0]
 
     def covariances_from(self, counts: Array, shift: Array, second: Array) -> Array:
         return second / counts[..., None] - shift**2
+
+    def couple(self, own: Array, weights: Array, floor: Array, axes: Array | None = None) -> tuple[Array, None]:
+        return variances(self.code, own, weights, floor), None
 
     def decompose(
         self, covariances: Array, floor: Array, d: int, resolution: float, bound: Array | None = None
@@ -60,15 +74,15 @@ class Diagonal(Covariance):
     def scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * scale[..., None, :] ** 2
 
-    def n_parameters(self, k: int, d: int) -> int:
-        return k * d
-
-    def dense(self, covariances: np.ndarray, k: int, d: int) -> np.ndarray:
-        return covariances[..., None] * np.eye(d)
+    def dense(self, covariances: Array, k: int, d: int) -> Array:
+        return covariances[..., None] * constant(np.eye(d), like=covariances)
 
 
+@dataclass(frozen=True)
 class Spherical(Covariance):
     """A variance for each component: ``(..., k)``. Monomials are 1, z and z'z."""
+
+    code: str = "VII"
 
     rank = 1
     feature_axes = ()
@@ -95,12 +109,20 @@ class Spherical(Covariance):
         each = xp.sum(shares, axis=-1)[..., None], first, xp.sum(second, axis=-1, keepdims=True)
         return (xp.concat([*each], axis=-1),)
 
+    def pack(self, counts: Array, first: Array, second: Array) -> tuple[Array, ...]:
+        xp = backends.namespace(counts)
+        return (xp.concat([counts[..., None], first, xp.linalg.trace(second)[..., None]], axis=-1),)
+
     def squares(self, spread: Spread, z: Array, means: Array) -> Array:
         factors = backends.namespace(means).zeros_like(means) + spread.factors[..., None]
         return diagonal_squares(z, means, factors)[0]
 
     def covariances_from(self, counts: Array, shift: Array, second: Array) -> Array:
         return (second / counts - backends.namespace(shift).sum(shift**2, axis=-1)) / shift.shape[-1]
+
+    def couple(self, own: Array, weights: Array, floor: Array, axes: Array | None = None) -> tuple[Array, None]:
+        xp = backends.namespace(own)
+        return xp.zeros_like(own) + xp.sum(weights * own, axis=-1, keepdims=True), None
 
     def decompose(
         self, covariances: Array, floor: Array, d: int, resolution: float, bound: Array | None = None
@@ -117,11 +139,8 @@ class Spherical(Covariance):
     def scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * scale[..., :1] ** 2
 
-    def n_parameters(self, k: int, d: int) -> int:
-        return k
-
-    def dense(self, covariances: np.ndarray, k: int, d: int) -> np.ndarray:
-        return covariances[..., None, None] * np.eye(d)
+    def dense(self, covariances: Array, k: int, d: int) -> Array:
+        return covariances[..., None, None] * constant(np.eye(d), like=covariances)
 
 
 def _raised(variances: Array, floor: Array) -> tuple[Array, Array]:

@@ -12,8 +12,8 @@ from emroute.backend import Array
 from emroute.errors import InputError
 from emroute.fitting import Options
 from emroute.gmm.covariance import COVARIANCES
+from emroute.gmm.fitting import fit_model
 from emroute.gmm.mixture import GaussianMixture as Gaussians
-from emroute.gmm.mixture import fit_model
 from emroute.gmm.ridge import RidgeModel, collapsed, one_step, triangular
 from emroute.gmm.start import symmetric
 from emroute.kmeans.clustering import cluster
@@ -40,7 +40,8 @@ class GaussianMixture(MixtureEstimator):
     n_components
         The number of components, k.
     covariance_type
-        ``"full"``, ``"tied"``, ``"diag"`` or ``"spherical"``.
+        ``"full"``, ``"tied"``, ``"diag"`` or ``"spherical"``, or one of the fourteen codes of `emroute.gmm.fit`, whose
+        arrays have the shape of full (of three letters E or V), diag (EEI, VEI, EVI) or spherical ones (EII).
     tol
         Stop when the mean log-likelihood per row changes by less than this.
     reg_covar
@@ -134,7 +135,7 @@ class GaussianMixture(MixtureEstimator):
 
     def _model(self) -> RidgeModel:
         check_choice("covariance_type", self.covariance_type, tuple(COVARIANCES))
-        return RidgeModel(self.covariance_type, check_number("reg_covar", self.reg_covar))
+        return RidgeModel(self.covariance_type, ridge=check_number("reg_covar", self.reg_covar))
 
     def _given(self, like: Array) -> tuple[Array | None, ...]:
         k, d = self.n_components, like.shape[-1]
@@ -146,7 +147,7 @@ class GaussianMixture(MixtureEstimator):
 
     def _inverse(self, name: str, precisions: Array) -> Array:
         xp, covariance = backends.namespace(precisions), self._model().covariance
-        dense = self.covariance_type in ("full", "tied")
+        dense = covariance.matrices
         if (dense and not symmetric(precisions)) or not xp.all(covariance.least(precisions) > 0):
             raise InputError(f"'{name}' should be {'symmetric, positive-definite' if dense else 'positive'}")
         return covariance.inverse(precisions)
@@ -174,7 +175,7 @@ class GaussianMixture(MixtureEstimator):
         weights = as_array(self.weights_, means)
         if hasattr(self, "precisions_cholesky_"):
             factor, xp = as_array(self.precisions_cholesky_, means), backends.namespace(means)
-            dense = self.covariance_type in ("full", "tied")
+            dense = self._model().covariance.matrices
             inverse = xp.linalg.inv(factor) if dense else 1 / factor
             covariances = xp.matmul(swap(inverse), inverse) if dense else inverse**2
         else:
@@ -193,5 +194,5 @@ class GaussianMixture(MixtureEstimator):
     def _publish(self, mixture: Any) -> None:
         self.means_, self.covariances_ = mixture.means, mixture.covariances
         self.precisions_cholesky_ = factor = triangular(mixture)
-        dense = self.covariance_type in ("full", "tied")
+        dense = self._model().covariance.matrices
         self.precisions_ = backends.namespace(factor).matmul(factor, swap(factor)) if dense else factor**2

@@ -18,6 +18,7 @@ __all__ = ["COLUMNS", "FAMILIES", "MODULES", "declared", "families", "libraries"
 MODULES = (
     *(
         "gmm",
+        "student_t",
         "binomial",
         "multinomial",
         "poisson",
@@ -30,7 +31,7 @@ MODULES = (
         "nn",
         "em",
     ),
-    *("array", "family", "counts", "arrays.bessel", "arrays.diagonal", "backend"),
+    *("array", "family", "counts", "von_mises_fisher.bessel", "arrays.diagonal", "backend"),
 )
 """Where users find what declares something, in the order of the tables; the last six are to build upon."""
 
@@ -47,7 +48,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Capabilities, Any], bool]]] = {
 """Each column: what it says, and when; what a signature tells is not declared again."""
 
 FAMILIES = {
-    "fits: Gaussian mixtures, k-means": ("gmm.fit", "kmeans.fit"),
+    "fits: Gaussian and Student-t mixtures, k-means": ("gmm.fit", "student_t.fit", "kmeans.fit"),
     "fits: mixtures of counts, categories, directions": (
         *("binomial.fit", "multinomial.fit", "poisson.fit", "categorical.fit", "von_mises_fisher.fit"),
     ),
@@ -57,7 +58,7 @@ FAMILIES = {
     "distances to centroids": ("kmeans.KMeans.transform",),
     "labels": ("mixture.Mixture.predict", "kmeans.KMeans.predict"),
     "samples": (
-        *("gmm.GaussianMixture.sample", "binomial.BinomialMixture.sample"),
+        *("gmm.GaussianMixture.sample", "student_t.StudentTMixture.sample", "binomial.BinomialMixture.sample"),
         *("multinomial.MultinomialMixture.sample", "poisson.PoissonMixture.sample"),
         *("categorical.CategoricalMixture.sample", "von_mises_fisher.VonMisesFisherMixture.sample"),
     ),

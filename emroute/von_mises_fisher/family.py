@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emroute import backend as backends
-from emroute.arrays.bessel import log_bessel
 from emroute.arrays.creation import as_real, itemsize, swap
 from emroute.arrays.functions import divide, eps, ratio, safe_norm
 from emroute.backend import Array
 from emroute.family import Family
 from emroute.validate import as_parameter, check_width, require
+from emroute.von_mises_fisher.bessel import log_bessel
 
 __all__ = ["VonMisesFisher", "highest"]
 

@@ -82,6 +82,7 @@ def fit(
     chunk_size: int | None = None,
     callback: Callable[[int, Fit], object] | None = None,
     progress: bool = False,
+    accelerate: str | None = None,
 ) -> VonMisesFisherMixture:
     """Cluster directions: fit a mixture of von Mises-Fisher distributions by expectation-maximization (EM).
 
@@ -111,6 +112,8 @@ def fit(
         Called as ``callback(iteration, fit)`` after every iteration, with the `emroute.em.Fit` so far.
     progress
         Show a progress bar (needs tqdm).
+    accelerate
+        Whether to speed up EM: None, or ``"squarem"``; see `emroute.em.fit`.
     rng
         None, a seed or a `numpy.random.Generator`.
 
@@ -151,6 +154,7 @@ def fit(
         chunk_size,
         callback,
         progress,
+        accelerate,
         sample_weight=sample_weight,
         weights=weights,
         init=init,

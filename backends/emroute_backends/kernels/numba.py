@@ -90,6 +90,7 @@ _FORMS = (
     HostForm("full_moments", "emroute_backends.kernels.gaussians", _matrices),
     HostForm("route_votes", "emroute_backends.kernels.routing", _votes, "votes_back"),
     HostForm("route_poses", "emroute_backends.kernels.routing", _poses, "poses_back"),
+    HostForm("route_products", "emroute_backends.kernels.products", _votes),
     HostForm("route_windows", "emroute_backends.kernels.windows", _windows, "windows_back"),
 )
 

@@ -30,13 +30,12 @@ _CACHED = 2**17  # numbers of votes that a core's cache holds
 def route_votes(votes: Array, activations: Array, beta_u: Array, beta_a: Array, options: Any) -> tuple[Array, ...]:
     """As `emroute.capsule.gaussians.route_votes`; samples are shared out among threads."""
     _, n, j, d = votes.shape
-    settings, first = settings_of(options, d, d, False, votes.dtype), np.empty((len(votes), 0, 0), votes.dtype)
+    settings = settings_of(options, d, d, False, votes.dtype)
 
     def block(votes: Array, *rest: Array) -> tuple[Array, ...]:
         return route(from_votes(votes), *rest, settings)[:3]
 
-    betas = np.stack([beta_u, beta_a], axis=1)
-    return _turned(share_out_samples(block, [votes, activations, betas, first], n * j * d))
+    return _turned(share_out_samples(block, _undecided(votes, activations, beta_u, beta_a), n * j * d))
 
 
 def route_poses(
@@ -49,55 +48,61 @@ def route_poses(
     options: Any,
 ) -> tuple[Array, ...]:
     """As `emroute.capsule.gaussians.route_poses`."""
-    (_, n, p, _), j, dtype = poses.shape, transforms.shape[1], poses.dtype
-    settings, first = settings_of(options, p * p, p, False, dtype), np.empty((len(poses), 0, 0), dtype)
-    laid, moved = lay_transforms(transforms), np.empty((0, 0), dtype) if shift is None else shift.T
+    (_, n, p, _), j = poses.shape, transforms.shape[1]
+    settings, laid = settings_of(options, p * p, p, False, poses.dtype), _laid(transforms, shift)
 
     def block(poses: Array, *rest: Array) -> tuple[Array, ...]:
-        return route(cast_poses(poses, laid, moved), *rest, settings)[:3]
+        return route(cast_poses(poses, *laid), *rest, settings)[:3]
 
-    betas = np.stack([beta_u, beta_a], axis=1)
-    return _turned(share_out_samples(block, [poses, activations, betas, first], n * j * p * p))
+    return _turned(share_out_samples(block, _undecided(poses, activations, beta_u, beta_a), n * j * p * p))
 
 
 def votes_back(args: tuple[Any, ...], of_results: tuple[Array, ...]) -> tuple[Array | None, ...]:
     """Gradients of the arguments of `route_votes`."""
-    votes, activations, beta_u, beta_a, options = args
+    votes, *rest, options = args
     _, n, j, d = votes.shape
-    settings, first = settings_of(options, d, d, False, votes.dtype), np.empty((len(votes), 0, 0), votes.dtype)
+    settings = settings_of(options, d, d, False, votes.dtype)
 
     def block(votes: Array, *rest: Array) -> tuple[Array, ...]:
-        *given, of_poses, of_active, of_assigned = rest
-        of_norms = np.empty((len(votes), 0), votes.dtype)
-        x, active, betas, _ = route_back(
-            from_votes(votes), *given, settings, of_poses, of_active, of_assigned, of_norms
-        )
+        x, active, betas, _ = route_back(from_votes(votes), *_with_settings(rest, settings))
         return to_votes(x, votes), active, betas
 
-    betas, of_results = np.stack([beta_u, beta_a], axis=1), _turned(of_results)
-    found = share_out_samples(block, [votes, activations, betas, first, *of_results], n * j * d)
-    return found[0], found[1], found[2][:, 0], found[2][:, 1], None
+    arrays = [*_undecided(votes, *rest), *_turned(of_results)]
+    of_votes, of_active, of_betas = share_out_samples(block, arrays, n * j * d)
+    return of_votes, of_active, of_betas[:, 0], of_betas[:, 1], None
 
 
 def poses_back(args: tuple[Any, ...], of_results: tuple[Array, ...]) -> tuple[Array | None, ...]:
     """Gradients of the arguments of `route_poses`."""
-    poses, activations, beta_u, beta_a, transforms, shift, options = args
-    (_, n, p, _), j, dtype = poses.shape, transforms.shape[1], poses.dtype
-    settings, first = settings_of(options, p * p, p, False, dtype), np.empty((len(poses), 0, 0), dtype)
-    laid, moved = lay_transforms(transforms), np.empty((0, 0), dtype) if shift is None else shift.T
+    poses, *rest, transforms, shift, options = args
+    (_, n, p, _), j = poses.shape, transforms.shape[1]
+    settings, laid = settings_of(options, p * p, p, False, poses.dtype), _laid(transforms, shift)
 
     def block(poses: Array, *rest: Array) -> tuple[Array, ...]:
-        *given, of_poses, of_active, of_assigned = rest
-        of_norms = np.empty((len(poses), 0), dtype)
-        x = cast_poses(poses, laid, moved)
-        of_x, active, betas, _ = route_back(x, *given, settings, of_poses, of_active, of_assigned, of_norms)
-        own, of_transforms = uncast_poses(of_x, poses, laid)
+        x, active, betas, _ = route_back(cast_poses(poses, *laid), *_with_settings(rest, settings))
+        own, of_transforms = uncast_poses(x, poses, laid[0])
         return own, active, betas, of_transforms
 
-    betas, of_results = np.stack([beta_u, beta_a], axis=1), _turned(of_results)
-    arrays = [poses, activations, betas, first, *of_results]
+    arrays = [*_undecided(poses, *rest), *_turned(of_results)]
     own, active, of_betas, of_laid = share_out_samples(block, arrays, n * j * p * p, n_samples=3)
     return own, active, of_betas[:, 0], of_betas[:, 1], transforms_of(of_laid.sum(axis=0), j), None, None
+
+
+def _undecided(children: Array, activations: Array, beta_u: Array, beta_a: Array) -> list[Array]:
+    """Arguments of `route` for whole samples, whose children start with equal assignments."""
+    first = np.empty((len(children), 0, 0), children.dtype)
+    return [children, activations, np.stack([beta_u, beta_a], axis=1), first]
+
+
+def _laid(transforms: Array, shift: Array | None) -> tuple[Array, Array]:
+    """Transforms in lanes, and the shift as `cast_poses` takes it."""
+    return lay_transforms(transforms), np.empty((0, 0), transforms.dtype) if shift is None else shift.T
+
+
+def _with_settings(rest: tuple[Array, ...], settings: Array) -> tuple[Array, ...]:
+    """Arguments of `route_back` but for the votes; there are no logsumexps, so no gradients of them."""
+    *given, of_poses, of_active, of_assigned = rest
+    return *given, settings, of_poses, of_active, of_assigned, np.empty((len(of_poses), 0), of_poses.dtype)
 
 
 def share_out_samples(

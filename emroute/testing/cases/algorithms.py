@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from emroute import em, family, gmm, kmeans, poisson, select
-from emroute.arrays import bessel, diagonal
-from emroute.backend import Array, namespace
+from emroute.arrays import diagonal
+from emroute.backend import Array, get, namespace
 from emroute.gmm import GaussianMixture
-from emroute.gmm.covariance import COVARIANCES
+from emroute.gmm.covariance import NAMED
 from emroute.mixture import Mixture
 from emroute.testing.cases.case import Case, normal, positive
 from emroute.testing.cases.counts import COUNTS
@@ -26,6 +26,7 @@ from emroute.testing.cases.data import (
 from emroute.testing.cases.families import FAMILIES, SHORT, history, sampled, scored
 from emroute.testing.cases.models import NORMAL, Moments
 from emroute.testing.cases.routings import ROUTINGS
+from emroute.von_mises_fisher.bessel import log_bessel
 
 __all__ = ["ALGORITHMS"]
 
@@ -71,6 +72,41 @@ def _totals(x: Array, weight: Array, *parameters: Array) -> list[Array]:
 def _gaussian_parameters(*parameters: Array) -> Any:
     mixture = _scaled(*parameters)
     return mixture.weights, mixture.means, mixture.covariances
+
+
+def _part(kind: str, find: Callable[[GaussianMixture, Array], GaussianMixture]) -> Callable[..., Any]:
+    """Parameters of what becomes of a mixture when features are given, or left out."""
+
+    def run(x: Array, weight: Array, weights: Array, means: Array, covariances: Array) -> Any:
+        weights = weights / namespace(weights).sum(weights, axis=-1, keepdims=True)
+        found = find(GaussianMixture.from_parameters(weights, means, covariances, covariance_type=kind), x)
+        return found.weights, found.means, found.covariances
+
+    return run
+
+
+def _marginal(mixture: GaussianMixture, x: Array) -> GaussianMixture:
+    return mixture.marginal([2, 0])
+
+
+def _conditional(mixture: GaussianMixture, x: Array) -> GaussianMixture:
+    return mixture.condition([1], x[..., 0, 1:2])
+
+
+def _gappy(x: Array) -> Array:
+    """Rows with gaps."""
+    gaps = np.where((np.arange(3 * x.shape[-2]) % 5 == 0).reshape(-1, 3), np.nan, 0.0)
+    return x + get(x).from_numpy(gaps, x)
+
+
+def _imputed(x: Array, weight: Array, weights: Array, means: Array, covariances: Array) -> Array:
+    return GaussianMixture.from_parameters(weights, means, covariances).impute(_gappy(x))
+
+
+def _fit_gaps(x: Array, weight: Array, means: Array) -> Any:
+    options = {"missing": "marginalize", "sample_weight": weight, "init": means, **SHORT}
+    fitted = gmm.fit(_gappy(x), 3, **options)
+    return history(fitted), fitted.means, fitted.covariances
 
 
 def _clustered(rng: np.random.Generator) -> tuple[kmeans.KMeans, np.ndarray]:
@@ -163,14 +199,16 @@ ALGORITHMS = (
         smooth=False,
         variant="of nothing",
     ),
-    Case("arrays.bessel.log_bessel", lambda square: bessel.log_bessel(1.0, 9 * square), positive((2, 3))),
+    Case("von_mises_fisher.bessel.log_bessel", lambda square: log_bessel(1.0, 9 * square), positive((2, 3))),
     Case("arrays.diagonal.weighted_sum", diagonal.weighted_sum, normal((2, 3, 4, 5), (2, 3, 5))),
     Case("arrays.diagonal.quadratic", diagonal.quadratic, normal((2, 3, 4), (2, 3, 4, 5))),
     Case("arrays.diagonal.log_peak", diagonal.log_peak, positive((2, 3, 4))),
     Case("em.fit", _own_model, draw_clusters),
+    Case("gmm.fit", _fit_gaps, draw_clusters, variant="gaps"),
     Case("gmm.fit", _gmm("full", **_THREE_STARTS), draw_problems, variant="two problems, 3 starts"),
     *(Case("gmm.fit", _gmm(kind), draw_clusters, variant=kind) for kind in ("tied", "diag", "spherical")),
-    *(Case("gmm.GaussianMixture", _gaussian_scores(kind), draw_gaussians(kind), variant=kind) for kind in COVARIANCES),
+    *(Case("gmm.fit", _gmm(kind), draw_clusters, variant=kind) for kind in ("EII", "EVI", "VEE", "EVE", "VEV")),
+    *(Case("gmm.GaussianMixture", _gaussian_scores(kind), draw_gaussians(kind), variant=kind) for kind in NAMED),
     *(Case(f"mixture.Mixture.{name}", _each(name), draw_gaussians("diag")) for name in _EACH),
     Case(
         "mixture.Mixture.score",
@@ -183,6 +221,14 @@ ALGORITHMS = (
         "gmm.GaussianMixture.sample",
         sampled(GaussianMixture, covariance_type="diag"),
         draw_parameters,
+    ),
+    Case("gmm.GaussianMixture.impute", _imputed, draw_gaussians("full")),
+    *(
+        Case(
+            f"gmm.GaussianMixture.{name}", _part(kind, find), draw_gaussians(kind), smooth=kind == "diag", variant=kind
+        )
+        for name, find in (("marginal", _marginal), ("condition", _conditional))
+        for kind in ("full", "tied", "diag")
     ),
     Case("mixture.Mixture.save", _saved, draw_gaussians("full")),
     Case("mixture.Mixture.load", _saved, draw_gaussians("full")),

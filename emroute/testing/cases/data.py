@@ -17,6 +17,7 @@ __all__ = [
     "draw_documents",
     "draw_gaussians",
     "draw_halves",
+    "draw_heavy_tails",
     "draw_parameters",
     "draw_problems",
     "draw_tosses",
@@ -111,3 +112,8 @@ def draw_directions(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
     x = means[np.arange(24) % 2] + 0.7 * rng.standard_normal((24, 3))
     x /= np.linalg.norm(x, axis=-1, keepdims=True)
     return x, rng.uniform(0.5, 2, 24), np.asarray([0.4, 0.6]), means, np.asarray([2.0, 9.0])
+
+
+def draw_heavy_tails(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Rows, their weights, and the parameters of three Student-t distributions of variances without correlation."""
+    return *draw_gaussians("diag")(rng), np.asarray([3.0, 9.0, 30.0])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from emroute import binomial, categorical, multinomial, poisson, von_mises_fisher
+from emroute import binomial, categorical, multinomial, poisson, student_t, von_mises_fisher
 from emroute.arrays.functions import safe_norm
 from emroute.backend import Array, get, namespace
 from emroute.mixture import Mixture
@@ -19,6 +19,7 @@ from emroute.testing.cases.data import (
     draw_directions,
     draw_documents,
     draw_halves,
+    draw_heavy_tails,
     draw_tosses,
 )
 
@@ -146,6 +147,25 @@ def _directions(weights: Array, means: Array, concentrations: Array) -> Any:
     return mixture.means, mixture.concentrations, mixture.log_prob(x)
 
 
+def _student_t(x: Array, weight: Array, *parameters: Array) -> Any:
+    fitted = student_t.fit(x, 3, covariance_type="diag", sample_weight=weight, init=parameters, **SHORT)
+    return {**history(fitted), **{name: getattr(fitted, name) for name in ("means", "covariances", "dofs", "floored")}}
+
+
+def _student_t_scores(x: Array, weight: Array, *parameters: Array) -> Any:
+    mixture = student_t.StudentTMixture.from_parameters(*parameters, covariance_type="diag")
+    return scored(mixture, x, weight=weight), mixture.sample(5, rng=0)
+
+
+def _heavy_tails(weights: Array, means: Array, covariances: Array, dofs: Array) -> Any:
+    """Parameters and what they say of rows; weights are scaled to one, so that they have derivatives."""
+    weights = weights / namespace(weights).sum(weights, axis=-1, keepdims=True)
+    parameters = weights, means, covariances, dofs
+    mixture = student_t.StudentTMixture.from_parameters(*parameters, covariance_type="diag")
+    x = get(weights).from_numpy(np.asarray([[1.0, 0.0, 0.0], [9.0, 0.6, 0.8]]), weights)
+    return mixture.means, mixture.covariances, mixture.log_prob(x)
+
+
 FAMILIES = (
     Case("binomial.fit", _binomial, draw_coins),
     Case("binomial.fit_complete", _tossed, draw_coins),
@@ -184,6 +204,14 @@ FAMILIES = (
         "categorical.CategoricalMixture.sample",
         lambda weights, *probs: categorical.CategoricalMixture.from_parameters(weights, probs).sample(5, rng=0),
         lambda rng: draw_answers(rng)[2:],
+    ),
+    Case("student_t.fit", _student_t, draw_heavy_tails),
+    Case("student_t.StudentTMixture", _student_t_scores, draw_heavy_tails),
+    Case("student_t.StudentTMixture.from_parameters", _heavy_tails, lambda rng: draw_heavy_tails(rng)[2:]),
+    Case(
+        "student_t.StudentTMixture.sample",
+        sampled(student_t.StudentTMixture, covariance_type="diag"),
+        lambda rng: draw_heavy_tails(rng)[2:],
     ),
     Case("von_mises_fisher.fit", _von_mises_fisher, draw_directions),
     Case("von_mises_fisher.VonMisesFisherMixture", _von_mises_fisher_scores, draw_directions),

@@ -21,6 +21,7 @@ from numpy.polynomial import Polynomial
 
 from emroute.backend import Array, namespace
 from emroute.capability import Capabilities
+from emroute.validate import check_floating
 
 __all__ = ["log_bessel"]
 
@@ -80,6 +81,7 @@ def log_bessel(order: float, square: Array) -> tuple[Array, Array]:
     >>> bool(np.allclose(np.exp(log_value[1]), np.sqrt(2 / np.pi) * np.sinh(1)))
     True
     """
+    check_floating("the square", square)
     xp = namespace(square)
     steps = max(_STEPS, math.ceil(_HIGH - order))
     high = order + steps
