@@ -66,12 +66,12 @@ def fit(
     progress
         Show a progress bar (needs tqdm).
     accelerate
-        ``"squarem"`` extrapolates EM's steps (Varadhan & Roland 2008), in cycles of three: the objective still never
-        falls, and fits that crawl take a fraction of the iterations; those that EM ends in ten or twenty gain nothing,
-        and another optimum may be found. Parameters are extrapolated number by number, none beyond a tenth of the way
-        to 0. A model whose parameters hang together has ``pack(params)``, which returns a nest of arrays that may be
-        extrapolated freely, and ``unpack(nest, params)``, which returns parameters from it. ``Fit.trace`` then has an
-        entry for each of the three steps.
+        ``"squarem"`` extrapolates the steps of EM (Varadhan & Roland 2008), in cycles of three. The objective still
+        never falls, and slow fits take a fraction of the iterations. Fits that converge in ten or twenty iterations
+        gain nothing, and another optimum may be found. Each number of the parameters is extrapolated separately, and at
+        most nine tenths of the way to 0. If parameters depend on each other, the model should have ``pack(params)``,
+        which returns nested arrays that can be extrapolated freely, and ``unpack(nest, params)``, the inverse.
+        ``Fit.trace`` then has an entry for each of the three steps.
 
     Returns
     -------
