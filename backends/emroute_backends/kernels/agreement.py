@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from emroute_backends.kernels.compiling import exact, loops, piece
+from emroute_backends.kernels.compiling import exact, loops, part, piece
 from emroute_backends.kernels.lanes import GROUP, LANES, place, take_pairs
 from emroute_backends.kernels.shares import Shares, begin, brighten, choose, of_four, room_for_shares, share_out, spread
 
@@ -195,7 +195,7 @@ def explain(x: Array, parents: Parents, slot: int, settings: Array, logits: Arra
                     logits[t, g, q + s] = parents.offset[g, j] + length
 
 
-@piece
+@part
 def iterate(
     x: Array, activations: Array, betas: Array, first: Array, settings: Array, shares: Shares, parents: Parents
 ) -> float:

@@ -10,17 +10,21 @@ from typing import Any
 import numpy as np
 from numba import from_dtype, njit, types
 
-__all__ = ["exact", "flat", "loops", "piece"]
+__all__ = ["exact", "flat", "loops", "part", "piece"]
 
 # sums may be taken in another order, so that they run in vectors; infinities and NaN stay what they are
 _MATH = {"reassoc", "contract", "arcp", "nsz"}
 
 _OPTIONS: Any = {"nogil": True, "fastmath": _MATH, "error_model": "numpy"}
-_INSIDE: Any = {**_OPTIONS, "forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_CALLED: Any = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_INSIDE: Any = {**_CALLED, "forceinline": True}
 _EXACT: Any = {**_INSIDE, "fastmath": False}
 
 piece = njit(**_INSIDE)
 """A part of loops, compiled within those that call it: only there are the sizes of its arrays known."""
+
+part = njit(**_CALLED)
+"""A large piece that is called, not compiled again within each function that calls it."""
 
 exact = njit(**_EXACT)
 """A piece that rounds as it is written: there the difference of two equal products is 0."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from emroute_backends.kernels.agreement import FIXED, Parents, explain, iterate, room_for_parents
-from emroute_backends.kernels.compiling import loops, piece
+from emroute_backends.kernels.compiling import loops, part, piece
 from emroute_backends.kernels.lanes import GROUP, LANES, clear, lay_pairs, place, take_pairs
 from emroute_backends.kernels.shares import Shares, choose, fold_sum, of_four, room_for_shares, spread
 from emroute_backends.kernels.slopes import Slopes, room_for_slopes, weigh_back
@@ -26,7 +26,7 @@ __all__ = ["route_back"]
 Array = Any
 
 
-@piece
+@part
 def explain_back(x: Array, mean: Array, slopes: Slopes) -> None:
     """Sums of the gradients of logits, and of their products with differences and squares, in place of gradients."""
     n, groups, rows, _ = x.shape
@@ -59,7 +59,7 @@ def explain_back(x: Array, mean: Array, slopes: Slopes) -> None:
                 slopes.square[g, a, q] = squares[a, q]
 
 
-@piece
+@part
 def fit_back(x: Array, shares: Shares, parents: Parents, slot: int, slopes: Slopes, of_x: Array) -> None:
     """Add to the gradients of votes; those of logits give way to sums that lack only the shares."""
     n, groups, rows, _ = x.shape
@@ -94,7 +94,7 @@ def fit_back(x: Array, shares: Shares, parents: Parents, slot: int, slopes: Slop
                     slopes.logits[t, g, q + s] = total * inverse[q]
 
 
-@piece
+@part
 def share_back(shares: Shares, slot: int, brightest: float, slopes: Slopes, outside: Array, of_active: Array) -> None:
     """Put the shares to what `fit_back` has left: gradients of logarithms of assignments, and of activations."""
     tiles, groups, _ = outside.shape
