@@ -125,7 +125,7 @@ class Stream:
             expected = [(x.dtype, *x.shape[1:]) for x in self.arrays]
             got = [(x.dtype, *x.shape[1:]) for x in arrays]
             if got != expected:
-                raise InputError(f"chunk {number} has rows {got}, the first chunk has {expected}; make them equal")
+                raise InputError(f"chunk {number} has rows {got}, the first chunk has {expected}; make them alike")
             n = arrays[0].shape[0]
             if any(x.shape[0] != n for x in arrays):
                 raise InputError(f"chunk {number}: its arrays have {[x.shape[0] for x in arrays]} rows, expected equal")
