@@ -127,7 +127,8 @@ def options():
             kinds = [each for each in (kind, *get_args(kind)) if isinstance(each, EnumType)]
             choices = "".join(f" One of {', '.join(f'`{name}`' for name in each)}." for each in kinds)
             about = re.sub(r"--\w+", r"`\g<0>`", option.help) + choices
-            default = "" if option.default is None or option.default is False else option.default
+            default = option.show_default if isinstance(option.show_default, str) else option.default
+            default = "" if default is None or default is False else default
             rows.append(f"| {', '.join(f'`{name}`' for name in option.opts)} | {about} | {default} |")
     return "\n".join(rows)
 

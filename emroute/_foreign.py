@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["conversion", "obstacle"]
+__all__ = ["conversion", "no_seed", "obstacle"]
 
 
 def obstacle(x: Any) -> str | None:
@@ -85,6 +85,20 @@ def _n_devices(x: Any) -> int:
         return len(x.devices()) if "devices" in _traits(type(x)) else 1
     except (AttributeError, TypeError):
         return 1
+
+
+def no_seed(rng: Any) -> str:
+    """Say why draws cannot be made by what was given, and what to pass in its place.
+
+    >>> no_seed("a")
+    "got rng='a', expected None, a seed or a numpy.random.Generator"
+    """
+    advice = "draws are made by NumPy on the host, so that one seed gives one fit on every library; pass a seed"
+    if hasattr(rng, "initial_seed"):
+        return f"got a {type(rng).__module__}.{type(rng).__qualname__}; {advice}, `rng=generator.initial_seed()`"
+    if str(getattr(rng, "dtype", "")).startswith(("key<", "uint32")):
+        return f"got a key; {advice} that is known outside jit, `rng=int(random.bits(key))`"
+    return f"got rng={rng!r}, expected None, a seed or a numpy.random.Generator"
 
 
 def conversion(x: Any, name: str, dtype: Any) -> str:

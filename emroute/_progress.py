@@ -1,4 +1,4 @@
-"""The progress bar of fits."""
+"""The progress bars of fits."""
 
 from __future__ import annotations
 
@@ -11,26 +11,37 @@ import numpy as np
 from emroute import backend as backends
 from emroute.errors import MissingDependencyError
 
-__all__ = ["bar_of"]
+__all__ = ["bar", "bar_of"]
 
 
 @contextmanager
-def bar_of(options: Any) -> Iterator[Callable[[Any], None]]:
-    """Show a bar if requested; yield the function that advances it by one iteration, given the objectives."""
-    if not options.progress:
-        yield lambda objective: None
+def bar(shown: bool, total: int, name: str) -> Iterator[Callable[[str], None]]:
+    """Show a bar, or none; yield what moves it on by one, given a word about where it is.
+
+    The bar is closed at its end, and also where an error leaves it before.
+    """
+    if not shown:
+        yield lambda word: None
         return
     try:
         from tqdm.auto import tqdm
     except ImportError:
         raise MissingDependencyError("progress=True needs tqdm; `pip install tqdm`, or leave progress off") from None
-    bar = tqdm(total=options.max_iter, desc="EM", unit="it")
+    with tqdm(total=total, desc=name, unit="it") as shown_bar:
 
-    def advance(objective: Any) -> None:
-        mean = np.mean(backends.get(objective).to_numpy(objective))
-        bar.set_postfix_str(f"objective {mean:.6g}", refresh=False)
-        bar.update()
+        def advance(word: str) -> None:
+            shown_bar.set_postfix_str(word, refresh=False)
+            shown_bar.update()
 
-    yield advance
-    bar.total = bar.n  # the fit may have converged long before max_iter
-    bar.close()
+        yield advance
+        shown_bar.total = shown_bar.n  # a fit may have converged long before max_iter
+
+
+@contextmanager
+def bar_of(options: Any) -> Iterator[Callable[[Any], None]]:
+    """Show a bar if the options ask for progress; yield what moves it on by one iteration, given the objectives."""
+    with bar(options.progress, options.max_iter, "EM") as advance:
+        if not options.progress:
+            yield lambda objective: None
+            return
+        yield lambda objective: advance(f"objective {np.mean(backends.get(objective).to_numpy(objective)):.6g}")

@@ -13,6 +13,7 @@ __all__ = [
     "EmrouteError",
     "FitWarning",
     "InputError",
+    "InputIndexError",
     "InputTypeError",
     "MissingDependencyError",
     "needed",
@@ -29,6 +30,10 @@ class EmrouteError(Exception):
 
 class InputError(EmrouteError, ValueError):
     """An invalid value, shape or option."""
+
+
+class InputIndexError(EmrouteError, IndexError):
+    """An index of a problem that a batch does not have."""
 
 
 class InputTypeError(EmrouteError, TypeError):

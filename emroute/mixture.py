@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,10 +13,11 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute import em
+from emroute._batch import problem
 from emroute._engine.once import once
 from emroute._engine.rowwise import each_row, each_row_once
+from emroute._engine.status import described
 from emroute.arrays.creation import full
-from emroute.arrays.functions import safe_log
 from emroute.arrays.tracing import concrete
 from emroute.arrays.trees import map_leaves
 from emroute.backend import Array
@@ -24,7 +25,9 @@ from emroute.capability import Capabilities
 from emroute.data import Rows, Stream, open_source, real_weight
 from emroute.errors import InputError, InputTypeError
 from emroute.family import Family, FamilyModel
-from emroute.mixtures.storage import check_suffix, read, write
+from emroute.mixtures.order import in_order, order_of
+from emroute.mixtures.storage import check_suffix, loaded, named, read, write
+from emroute.mixtures.sums import certainty, weighted
 from emroute.remarks import lost, places, remarks
 from emroute.validate import as_generator, check_count, check_floating, check_weights
 
@@ -39,7 +42,7 @@ class Mixture:
     """
 
     model: Any
-    params: Any
+    params: Any  # in standard coordinates, for the methods alone
     log_likelihood: Array
     """The total log-likelihood of the data, with every constant, ``(...,)``."""
     trace: Array
@@ -92,14 +95,48 @@ class Mixture:
         return found
 
     def __repr__(self) -> str:
-        fields = [f"n_components={self.n_components}"]
-        if self.weights.ndim > 1:
-            fields.append(f"batch={tuple(self.weights.shape[:-1])}")
-        elif concrete(self.log_likelihood) is not None:
-            status = em.Status(int(self.status)).name.lower()
-            fields += [f"log_likelihood={float(self.log_likelihood):.6f}", f"n_iter={int(self.n_iter)}", status]
-            fields += [f"{name}={where}" for name, which in self.marked().items() if (where := places(which))]
-        return f"{type(self).__name__}({', '.join(fields)})"
+        return described(self, "log_likelihood", "n_components", self.marked)
+
+    def __getitem__(self, index: int | slice | tuple[int | slice, ...]) -> Self:
+        """Return one problem of a batch, or several: by an integer, a slice, or a tuple of these for more dimensions.
+
+        Raises
+        ------
+        InputIndexError
+            If there is no such problem, or this is no batch.
+        """
+        history = (self.log_likelihood, self.trace, self.n_iter, self.status)
+        params, *history = problem((self.params, *history), tuple(self.weights.shape[:-1]), index)
+        return type(self)(self.model, params, *history)
+
+    @Capabilities(gradients=True, jit=True, batch=True)
+    def sorted(self, by: str | Array = "weights") -> Self:
+        """Return the same mixture with its components in another order.
+
+        Parameters
+        ----------
+        by
+            ``"weights"``, the heaviest first; another parameter, such as ``"means"``, ascending by the first feature;
+            or keys ``(..., k)``, ascending.
+
+        Raises
+        ------
+        InputError
+            If there is no such parameter, or the keys have another shape.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from emroute import poisson
+        >>> mixture = poisson.PoissonMixture.from_parameters(np.asarray([0.2, 0.8]), np.asarray([9.0, 4.0]))
+        >>> mixture.sorted().rates.tolist(), mixture.sorted(by=np.asarray([1, 0])).rates.tolist()
+        ([4.0, 9.0], [4.0, 9.0])
+        """
+        return replace(self, params=in_order(self.params, self._component_axes(), order_of(self, by)))
+
+    def _component_axes(self) -> Any:
+        """Return along which axis each array of the parameters has the components, None where they share it."""
+        return type(self.params)(-1, self.weights.ndim - 1 - self.params[1].ndim, None)
 
     @classmethod
     def unfitted(cls, model: Any, params: Any) -> Self:
@@ -164,7 +201,7 @@ class Mixture:
 
         Biernacki, Celeux & Govaert (2000).
         """
-        unsure, _ = self._total(data, sample_weight, _certainty)
+        unsure, _ = self._total(data, sample_weight, certainty)
         return self.bic(*data, sample_weight=sample_weight) - 2 * unsure
 
     def _rows(self, data: Any, sample_weight: Array | None = None) -> Rows:
@@ -189,13 +226,12 @@ class Mixture:
         rows, method = self._rows(data, sample_weight), method or type(self.model).log_prob
         value = self._each_row(each_row_once, method, rows)
         check_weights("sample_weight", rows.weight, value)
-        return once(backends.get(value), _weighted)(value, rows.counted.weight)
+        return once(backends.get(value), weighted)(value, rows.counted.weight)
 
     def _sample(self, n: int, rng: Any, *extra: Any) -> tuple[Array, Array]:
         """Draw labels and observations on the host, then carry them to the parameters' device."""
         n, rng = check_count("n", n), as_generator(rng)
-        backend = backends.get(self.weights)
-        params = map_leaves(backend.to_numpy, self.params)
+        backend, params = backends.get(self.weights), map_leaves(backends.get(self.weights).to_numpy, self.params)
         cumulative = np.cumsum(params.weights.astype(np.float64), axis=-1)
         uniform = rng.random((*cumulative.shape[:-1], n, 1)) * cumulative[..., None, -1:]
         labels = np.minimum((uniform >= cumulative[..., None, :]).sum(axis=-1), self.n_components - 1)
@@ -216,9 +252,9 @@ class Mixture:
         InputError
             If the suffix is neither of the two.
         """
-        arrays = {f"params.{name}": value for name, value in _named(self.params).items()}
+        arrays = {f"params.{name}": value for name, value in named(self.params).items()}
         arrays |= {name: getattr(self, name) for name in ("log_likelihood", "trace", "n_iter", "status")}
-        header = {"kind": type(self).__name__, "names": [*_named(self.params)], **self.model.describe()}
+        header = {"kind": type(self).__name__, "names": [*named(self.params)], **self.model.describe()}
         write(Path(path), json.dumps(header), {name: backends.get(x).to_numpy(x) for name, x in arrays.items()})
 
     @classmethod
@@ -231,7 +267,12 @@ class Mixture:
         path
             The file.
         like
-            An array with the library, device and floating dtype to load into. By default, NumPy arrays as saved.
+            An array of the library and device to load into; NumPy by default. The dtype is that of the file.
+
+        Warns
+        -----
+        FitWarning
+            If the library does not have the file's dtype, as JAX has no float64 unless it is enabled.
 
         Raises
         ------
@@ -252,9 +293,7 @@ class Mixture:
             raise InputError(f"{path.name} is not a mixture saved by emroute ({error})") from None
         if not issubclass(kind, cls):
             raise InputError(f"{path.name} holds a {kind.__name__}, expected a {cls.__name__}")
-        if like is not None:
-            backend = backends.get(like)
-            params, history = ([backend.from_numpy(x, like) for x in arrays] for arrays in (params, history))
+        params, history = loaded(params, like), loaded(history, like)
         return kind(model, make(*params), *history)  # type: ignore[return-value]
 
     @classmethod
@@ -262,29 +301,3 @@ class Mixture:
         """Return the model that a saved description names, and the function that makes its parameters."""
         fixed_weights = description.pop("fixed_weights")
         return FamilyModel(cls.family(**description), fixed_weights), cls.family.params
-
-
-def _certainty(model: Any, params: Any, data: Any) -> Array:
-    """Return the log-probability of the most probable component of each row, ``(..., n)``."""
-    shares = model.responsibilities(params, data)
-    return safe_log(backends.namespace(shares).max(shares, axis=-1))
-
-
-def _weighted(value: Array, weight: Array | None) -> tuple[Array, Array]:
-    """Sums of weighted values, and of the weights."""
-    xp = backends.namespace(value)
-    if weight is None:
-        return xp.sum(value, axis=-1), xp.zeros_like(value[..., 0]) + float(value.shape[-1])
-    value = xp.where(weight > 0, value, 0.0)  # 0 times −inf is 0
-    return xp.sum(weight * value, axis=-1), xp.sum(weight, axis=-1)
-
-
-def _named(params: Any) -> dict[str, Array]:
-    """Arrays of nested NamedTuples by dotted name, in order."""
-    named = {}
-    for name, value in params._asdict().items():
-        if value is None:
-            continue
-        inner = _named(value) if isinstance(value, tuple) else {"": value}
-        named |= {f"{name}.{below}".rstrip("."): x for below, x in inner.items()}
-    return named

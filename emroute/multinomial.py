@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emroute import backend as backends
+from emroute._keywords import knows_others
 from emroute.arrays.creation import as_real, swap
 from emroute.arrays.functions import ratio
 from emroute.backend import Array
@@ -134,6 +135,7 @@ class MultinomialMixture(Mixture):
 
 
 @Capabilities(jit=True, batch=True, integers=True, streams=True)
+@knows_others
 def fit(
     x: Array | Any,
     n_components: int,

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from emroute import backend as backends
+from emroute._engine.status import Status, places
 from emroute.arrays.functions import eps
 from emroute.arrays.tracing import concrete
-from emroute.em import Status
 
 __all__ = ["lost", "places", "remarks"]
 
@@ -35,9 +35,3 @@ def _who(which: np.ndarray) -> str:
 def lost(weights: Any) -> Any:
     """Return whether components have no weight beyond rounding, ``(..., k)``."""
     return weights <= eps(weights)
-
-
-def places(which: Any) -> list[int]:
-    """Return, in order, the components for which something holds, of one or more problems."""
-    host = backends.get(which).to_numpy(which)
-    return np.flatnonzero(host.reshape(-1, host.shape[-1]).any(axis=0)).tolist()

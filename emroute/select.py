@@ -13,13 +13,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from emroute import backend as backends
-from emroute._engine.once import once
+from emroute._criteria import CRITERIA, criteria_of
+from emroute._foreign import obstacle
+from emroute._keywords import knows_others
+from emroute._progress import bar
 from emroute.arrays.tracing import concrete
 from emroute.backend import Array, is_array
 from emroute.capability import Capabilities
@@ -33,9 +37,6 @@ from emroute.remarks import places
 from emroute.validate import check_choice, check_count, check_number
 
 __all__ = ["CRITERIA", "Choice", "Row", "mixtures"]
-
-CRITERIA = ("bic", "aic", "icl")
-"""What a choice may be made by."""
 
 
 class Row(NamedTuple):
@@ -111,6 +112,7 @@ def _text(value: Any) -> str:
 
 
 @Capabilities()
+@knows_others
 def mixtures(
     x: Array,
     n_components: int | Iterable[int] = range(1, 7),
@@ -126,6 +128,7 @@ def mixtures(
     covariance_floor: float = 1e-6,
     rng: Any = None,
     chunk_size: int | None = None,
+    progress: bool = False,
 ) -> Choice:
     """Fit Gaussian mixtures of several sizes and covariance types, and choose one.
 
@@ -158,6 +161,8 @@ def mixtures(
     rng
         None, a seed or a `numpy.random.Generator`. With a seed, each fit is that of `emroute.gmm.fit` with this seed,
         whatever else is in the grid; a generator goes on from fit to fit.
+    progress
+        Show a progress bar of the fits (needs tqdm).
 
     Returns
     -------
@@ -205,39 +210,20 @@ def mixtures(
     x, sample_weight = (y if y is None else backends.get(y).detach(y) for y in (x, sample_weight))
     options = Options(tol, max_iter, chunk_size, sample_weight=sample_weight, init=init, n_init=n_init, rng=rng)
     check_number("covariance_floor", covariance_floor)
-    varying = _varying(x)
-    part = x if varying is None else backends.namespace(x).take(x, varying, axis=-1)
     fits, table = [], []
-    for k in sizes:
-        for kind in types:
+    with bar(progress, len(sizes) * len(types), "mixtures") as advance:
+        for k, kind in product(sizes, types):
             mixture = fit_model(GaussianModel(kind, missing), x, k, covariance_floor, options)
-            honest = _honest(mixture, varying)
-            bic, aic, icl = (float(getattr(honest, name)(part, sample_weight=sample_weight)) for name in CRITERIA)
+            found = criteria_of(mixture, x, sample_weight=sample_weight)
             likelihood, converged = float(mixture.log_likelihood), bool(mixture.converged)
-            table.append(Row(k, kind, likelihood, mixture.n_parameters, bic, aic, icl, converged))
+            table.append(Row(k, kind, likelihood, mixture.n_parameters, **found, converged=converged))
             fits.append(mixture)
+            advance(f"{k} {kind}")
     choice = Choice(criterion, tuple(table), tuple(fits))
     tell(choice.best.remarks(max_iter) + _edge(choice, sizes) + _light(sample_weight))
     if not math.isfinite(getattr(table[choice.index], criterion)):
         raise InputError("no fit ended with a finite criterion; scale the data, or raise covariance_floor")
     return choice
-
-
-def _varying(x: Array) -> Array | None:
-    """Return the places of the features that vary; None where all do, or none."""
-    xp, backend = backends.namespace(x), backends.get(x)
-    least, most = (find(xp.where(xp.isnan(x), end, x), axis=0) for find, end in ((xp.min, xp.inf), (xp.max, -xp.inf)))
-    vary = np.flatnonzero(backend.to_numpy(least < most))
-    return backend.from_numpy(vary, x) if 0 < len(vary) < x.shape[-1] else None
-
-
-def _honest(mixture: GaussianMixture, varying: Array | None) -> GaussianMixture:
-    """Return the mixture that gains nothing from its floor: widened, and of the features that vary."""
-    mixture = mixture.widened() if places(mixture.floored) else mixture
-    if varying is None:
-        return mixture
-    marginal = once(backends.get(varying), GaussianModel.marginal, mixture.model)
-    return replace(mixture, params=marginal(mixture.params, varying))
 
 
 def _edge(choice: Choice, sizes: list[int]) -> list[str]:
@@ -271,11 +257,13 @@ def _sizes(n_components: Any) -> list[int]:
 
 
 def _check_data(x: Any) -> None:
+    if reason := obstacle(x):
+        raise InputTypeError(reason)
     if not is_array(x):
         raise InputTypeError(
             f"got x of type {type(x).__qualname__}, expected one array (n, d): streams cannot be scored"
         )
     if x.ndim != 2:
         raise InputError(f"got x of shape {tuple(x.shape)}, expected (n, d); of a batch, choose for each problem")
-    if concrete(backends.namespace(x).all(x == x)) is None:
+    if concrete(backends.namespace(x).all(x[:1, ...] == x[:1, ...])) is None:
         raise InputError("a choice cannot be made inside jit or vmap: it depends on values")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from emroute import backend as backends
-from emroute._foreign import conversion
+from emroute._foreign import conversion, no_seed
 from emroute.arrays.tracing import concrete, traced
 from emroute.backend import Array, compiled, is_array
 from emroute.data import Rows, Stream, real_weight
@@ -278,4 +278,4 @@ def as_generator(rng: Any) -> np.random.Generator:
     try:
         return np.random.default_rng(rng)
     except (TypeError, ValueError):
-        raise InputError(f"got rng={rng!r}, expected None, a seed or a numpy.random.Generator") from None
+        raise InputError(no_seed(rng)) from None

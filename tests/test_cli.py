@@ -16,16 +16,17 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from emroute import binomial, datasets, gmm, kmeans, select
-from emroute.cli import app
+from emroute.cli import app, demo
 from emroute.cli.show import show
 from emroute.mixture import Mixture
 
 FAITHFUL = datasets.faithful().x
+WIDTH = 80
 
 
 def run(*args):
     """Run the command line in this process; what is wrong must show as one line, never as a traceback."""
-    result = CliRunner(env={"COLUMNS": "120"}).invoke(app, [str(arg) for arg in args])
+    result = CliRunner(env={"COLUMNS": str(WIDTH)}).invoke(app, [str(arg) for arg in args])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
 
@@ -143,9 +144,11 @@ def test_pictures_and_quiet(here):
     result = run("fit", "gmm", "faithful.csv", "-k", 2, "--out", "new/out", "--plot", "--quiet")
     assert (result.exit_code, result.output) == (0, "")
     names = {path.name for path in (here / "new" / "out").iterdir()}
-    assert names == {"density.png", "labels.csv", "mixture.npz", "pairs.png", "trace.png"}
+    kept = {"columns.csv", "labels.csv", "mixture.npz", "responsibilities.csv", "summary.txt", "trace.png"}
+    drawn = {"classification.png", "density.png", "uncertainty.png"}
+    assert names == {*kept, *drawn, "means.csv", "covariances.csv"}
     assert run("fit", "binomial", "coins.csv", "-k", 2, "--out", "coins", "--plot").exit_code == 0
-    assert {path.name for path in (here / "coins").iterdir()} == {"labels.csv", "mixture.npz", "trace.png"}
+    assert {path.name for path in (here / "coins").iterdir()} == {*kept, "probs.csv"}
 
 
 def test_npy_files_are_mapped_not_read(here, monkeypatch):
@@ -195,7 +198,11 @@ def test_the_number_of_components_is_chosen(here, sizes, criterion, best):
     assert result.exit_code == 0, result.stderr
     tried = [int(part) for part in sizes.replace("1-3", "1,2,3").replace("-", ",").split(",")]
     choice = select.mixtures(FAITHFUL, tried, "tied", criterion or "bic", n_init=4, rng=0)
-    assert result.stdout.startswith(f"{choice}\n")
+    table = result.stdout.split("\n\n")[0]
+    assert table.startswith(f"How many components, by {(criterion or 'bic').upper()}\n")
+    for row in choice.table:
+        marked = "best " if row.n_components == best else ""
+        assert re.search(rf"^{row.n_components} +{marked} *{getattr(row, choice.criterion):.2f} ", table, re.MULTILINE)
     saved = Mixture.load(here / "out" / "mixture.npz")
     assert len(saved.weights) == best
     np.testing.assert_allclose(saved.means, choice.best.means)
@@ -206,8 +213,9 @@ def test_an_array_is_chosen_by_its_key(here):
 
 
 def test_of_many_columns_the_first_are_shown(here):
-    np.save("wide.npy", np.random.default_rng(0).normal(size=(20, 12)))
-    assert re.search(r"and \d+ more columns", run("fit", "kmeans", "wide.npy", "-k", 2).stdout)
+    np.save("wide.npy", np.random.default_rng(0).normal(size=(20, 30)))
+    shown = run("fit", "kmeans", "wide.npy", "-k", 2, "--out", "out").stdout
+    assert re.search(r"Not shown: \d+, [\d, ]*, 29; out/centroids.csv has them", " ".join(shown.split()))
 
 
 # what goes wrong
@@ -224,12 +232,12 @@ def test_of_many_columns_the_first_are_shown(here):
         (b'a,b\n1,"2\n3,4\n', "a.csv", "cannot be read"),
         (b"a,b\n1,2,3\n", "a.csv", "a.csv, line 2: number of fields is 3, in the first line 2"),
         (b"a,b\n1,2\n\n3\n5,6\n", "a.csv", "a.csv, line 4: number of fields is 1, in the first line 2"),
-        (b"a,b\n1,2\n3,NA\n", "a.csv", "a.csv, line 3: no number in column 'b'; fill it in, leave the row out, or "),
+        (b"a,b\n1,2\n3,NA\n", "a.csv", "a.csv, line 3: no number in column 'b'; fill it in, add --drop-missing, or"),
         (b"a,b\n1,2\n\n,6\n", "a.csv", "a.csv, line 3: no number in column 'a'"),
         (b"1;2\n3;\n;4\n", "a.csv", "a.csv, line 2: no number in column '1'"),
         (b"a, a\n1,2\n", "a.csv", "two columns are named 'a'"),
         (b"a,b\n1,2\n3,oops\n", "a.csv", "column 'b' does not hold numbers (line 3: 'oops'); correct it, or"),
-        (b"a b\n1 2\n", "a.txt", "(line 2: '1 2'; fields are separated by commas, semicolons or tabs)"),
+        (b"a|b\n1|2\n", "a.txt", "(line 2: '1|2'; fields are separated by commas, semicolons, tabs or blanks)"),
         (b"", "a.npy", "cannot be read"),
         (b"hello", "a.npy", "does not hold plain arrays"),
         (b"PK\x03\x04hello", "a.npz", "cannot be read"),
@@ -273,13 +281,16 @@ def test_truncated_npy(here):
         ("gmm faithful.csv -k 1,", "got -k 1,"),
         ("gmm faithful.csv -k 2 --criterion aic", "--criterion chooses among several"),
         ("gmm faithful.csv -k 1-2 --criterion best", "'best' is not one of 'bic', 'aic', 'icl'"),
-        ("kmeans faithful.csv -k 1-3", "for gmm, got kmeans"),
+        ("kmeans faithful.csv -k 1-3 --criterion bic", "clusterings are compared by the variance ratio"),
         ("gmm faithful.csv -k 273", "272 rows for n_components=273"),
         ("gmm faithful.csv -k 2 --backend mxnet", "'mxnet' is not one of"),
         ("gmm faithful.csv -k 2 --device cuda", "numpy cannot use device 'cuda'"),
         ("gmm faithful.csv -k 2 --backend torch --device moon", "torch cannot use device 'moon'"),
         ("gmm faithful.csv -k 2 --tol=-1", "tol=-1"),
-        ("gmm faithful.csv -k 2 --columns eruptions,wait", "no column 'wait'; the file has eruptions, waiting"),
+        ("gmm faithful.csv -k 2 --columns eruptions,wait", "no column 'wait'; did you mean 'waiting'? the file"),
+        ("gmm faithful.csv -k 2 --columns w", "no column 'w'; the file has eruptions, waiting"),
+        ("gmm faithful.csv -k 2 --covariance-type round", "got --covariance-type round, expected all or some of full"),
+        ("poisson faithful.csv -k 2 --standardize", "--standardize is for gmm and kmeans, got poisson"),
         ("gmm faithful.csv -k 2 --weights-column w", "no column 'w'"),
         ("gmm one.csv -k 2 --weights-column a", "no column beside the weights"),
         ("gmm text.parquet -k 2", "'place' does not hold numbers (String); correct it, or fit the others: --columns "),
@@ -295,7 +306,7 @@ def test_truncated_npy(here):
         ("gmm faithful.csv -k 2 --out coins.csv", "coins.csv: File exists"),
         ("gmm faithful.csv -k 2 --out coins.csv/out", "coins.csv/out: Not a directory"),
         ("kmeans faithful.csv -k 2 --covariance-type tied", "for gmm, got kmeans"),
-        ("binomial coins.csv -k 2 --columns heads", "--columns is for gmm"),
+        ("binomial coins.csv -k 2 --columns heads", "--columns is not for binomial"),
         ("binomial coins.csv -k 2 --trials tosses", "no column 'tosses'"),
         ("binomial faithful.csv -k 2", "whole numbers with 0 <= heads <= trials: first in row 0"),
     ],
@@ -417,23 +428,26 @@ def test_a_terminal_gets_a_progress_bar(here):
 def test_demo_shows_the_published_figures(here):
     result = run("demo", "--backend", "numpy", "--backend", "torch", "--out", "pictures")
     assert (result.exit_code, result.stderr) == (0, "")
-    for figure in (
-        "0.713012     0.581339              -11.320587              -10.9139     -32.6872",
-        "0.796668     0.519770               -9.796936               -8.1003     -29.8736",
-        "0.79678907   0.51958312            -9.796924292",
-        "0.793368   0.513917   0.522751   0.477249        -9.795419",
-        "152.3479518   152.3479518",
-        "78.8514414    78.8514414",
-        "57.2284732    57.2284732",
-        "-256.35404   -256.35404",
-        "-306.86046   -306.86046",
-        "-384.31410   -384.31410",
-        "-1130.26396   -1130.26396",
-        "54.478514",
+    for figures in (
+        "1 0.713012 0.581339 0.71 0.58 -11.320587 -10.9139 -32.6872",
+        "9 0.796668 0.519770 -9.796936 -8.1003 -29.8736",
+        "10 0.796744 0.519659 0.80 0.52 ",
+        "limit 0.79678907 0.51958312 -9.796924292",
+        "free weights 0.793368 0.513917 0.522751 0.477249 -9.795419",
+        "known coins 0.800000 0.450000 0.600000 0.400000 -7.001573 0.80 0.45",
+        "152.3479518 152.3479518",
+        "78.8514414 78.8514414",
+        "57.2284732 57.2284732",
+        "full -180.1855 -180.1855",
+        "-256.35404 -256.35404",
+        "-306.86046 -306.86046",
+        "-384.31410 -384.31410",
+        "-1130.263960 -1130.263960",
+        "0 0.355873 2.036388 54.478514",
     ):
-        assert figure in result.stdout
-    assert re.search(r"full +-180\.1854\d +-180\.18550", result.stdout)
-    assert len(re.findall(r"setosa( +0)* +50( +0)* +\n", result.stdout)) == 2
+        assert figures in re.sub(" +", " ", result.stdout)
+    assert len(re.findall(r"setosa +50 +0 +0 *\n", result.stdout)) == 2  # the same number in both tables
+    assert max(map(len, result.stdout.splitlines())) <= 80
     gaps = re.findall(r"(k-means|Gaussians) +(numpy|torch cpu) +[\d.]+ +[\d.]+ +(\S+)", result.stdout)
     assert len(gaps) == 4
     assert all(float(gap) < 1e-9 for *_, gap in gaps)
@@ -448,6 +462,16 @@ def test_demo_without_matplotlib_says_so(here, monkeypatch):
     assert result.exit_code == 0
     assert "pip install 'emroute[plot]'" in result.stdout
     assert not (here / "emroute-demo").exists()
+
+
+def test_the_demo_says_how_to_see_other_libraries(here, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("emroute.cli.demo._places", lambda chosen: [])
+    monkeypatch.setattr("emroute.cli.demo.find_spec", lambda name: None if name == "jax" else find_spec(name))
+    console = Console(width=80, file=io.StringIO())
+    demo._libraries(console, None)
+    shown = " ".join(console.file.getvalue().split())
+    assert re.search(r"Not installed here: jax[^.]*\. `pip install 'emroute\[torch,jax\]'` adds Torch and JAX", shown)
 
 
 def test_long_names_are_broken_and_not_figures():

@@ -13,7 +13,8 @@ from sklearn.mixture import GaussianMixture as Reference
 
 from emroute import gmm
 from emroute.backend import named
-from emroute.gmm.model import GaussianModel, begin
+from emroute.gmm.model import GaussianModel
+from emroute.gmm.start import begin
 from tests.helpers import COVARIANCE_TYPES, NUMPY, clusters, compiling, dense, gaussian_em, given_start
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -309,7 +310,7 @@ def test_a_batch_of_mixtures_scores_each_problem_by_its_own(eager_lib):
     blocks = gmm.fit(lib.asarray(x), K, chunk_size=7, **options)  # a problem is more than one holds
     np.testing.assert_allclose(lib.to_numpy(blocks.trace), lib.to_numpy(fitted.trace), rtol=1e-12)
     assert fitted.weights.shape == (2, K)
-    assert repr(fitted) == f"GaussianMixture(n_components={K}, batch=(2,))"
+    assert repr(fitted) == f"GaussianMixture(n_components={K}, batch=(2,), 0 of 2 converged)"
     assert fitted.log_likelihood.shape == (2,)
     scores = lib.to_numpy(fitted.log_prob(lib.asarray(x)))
     np.testing.assert_allclose(lib.to_numpy(fitted.score(lib.asarray(x))), scores.mean(axis=-1), rtol=1e-12)

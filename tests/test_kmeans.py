@@ -144,4 +144,5 @@ def test_a_clustering_is_frozen_equal_to_itself_alone_and_says_what_it_found():
         fitted.labels = again.labels
     found = f"inertia={float(fitted.inertia):.6f}, n_iter={int(fitted.n_iter)}, converged"
     assert repr(fitted) == f"KMeans(n_clusters={K}, {found})"
-    assert repr(kmeans.fit(np.stack([rows(1), rows(2)]), K, rng=0)) == f"KMeans(n_clusters={K}, batch=(2,))"
+    both = kmeans.fit(np.stack([rows(1), rows(2)]), K, rng=0)
+    assert repr(both) == f"KMeans(n_clusters={K}, batch=(2,), 2 of 2 converged)"

@@ -93,7 +93,7 @@ def test_arrays_of_every_library_are_drawn(lib):
     ("call", "words"),
     [
         (lambda m: plot.pairs(np.zeros(3)), "(n, d)"),
-        (lambda m: plot.pairs(np.zeros((3, 13))), "12"),
+        (lambda m: plot.pairs(np.zeros((3, 0))), "at least one row"),
         (lambda m: plot.pairs(np.zeros((3, 2)), np.zeros(4, dtype=int)), "one a row, (3,)"),
         (lambda m: plot.pairs(np.zeros((3, 2)), names=["a"]), "one a feature: 2"),
         (lambda m: plot.density(gmm.fit(np.eye(3), 1), np.eye(3)), "(k, 2)"),
@@ -119,3 +119,80 @@ def test_pyplot_is_left_alone():
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def title_of(figure):
+    return figure.get_suptitle()
+
+
+def test_pictures_say_what_they_leave_out():
+    x = np.random.default_rng(0).normal(size=(1000, 11))
+    figure = plot.pairs(x, np.arange(1000) % 2, max_points=300)
+    assert title_of(figure) == "Groups, by pairs of features\n(250 of 1,000 rows, the first 8 of 11 features)"
+    assert len(figure.axes) == 8 * 9 / 2
+    assert title_of(plot.pairs(x[:100, :2])) == "Pairs of features"
+
+
+def test_twelve_groups_have_colours_that_differ():
+    def lab(colour):
+        """CIE L*a*b*, in which the distance of two colours is how much they differ to the eye."""
+        rgb = np.asarray([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        rgb = np.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+        xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]] @ rgb
+        f = np.cbrt(xyz / [0.9505, 1, 1.089])
+        return np.asarray([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+    figure = plot.pairs(np.arange(24.0)[:, None], np.arange(24) % 12)
+    colours = [handle.get_color() for handle in figure.legends[0].legend_handles]
+    points = np.stack([lab(colour) for colour in colours])
+    gaps = np.linalg.norm(points[:, None] - points, axis=-1)[np.triu_indices(12, 1)]
+    assert gaps.min() > 25
+    assert points[:, 0].max() < 80  # nothing that a white page swallows
+
+
+def test_histograms_show_shares_of_all_rows():
+    figure = plot.pairs(np.arange(100.0)[:, None], np.repeat([0, 1], [75, 25]))
+    filled = figure.axes[0].patches[::2]
+    heights = [patch.get_xy()[:, 1].sum() for patch in filled]
+    assert figure.axes[0].get_ylabel() == "% of rows"
+    assert heights[0] / heights[1] == pytest.approx(3, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", ["full", "spherical"])
+def test_classification_draws_the_gaussians_of_each_pair(kind):
+    iris = datasets.iris()
+    found = gmm.fit(iris.x, 3, covariance_type=kind, rng=0, max_iter=5)
+    figure = plot.classification(found, iris.x, iris.names)
+    drawn(figure)
+    panel = figure.axes[4]  # row 2, column 1 of the lower triangle
+    assert title_of(figure) == f"Classification by 3 Gaussians ({kind})"
+    ellipse = panel.lines[1].get_xydata() - found.means[0, [1, 2]]
+    covariance = found.model.covariance.dense(found.covariances, 3, 4)[0][np.ix_([1, 2], [1, 2])]
+    radii = np.einsum("ni,ij,nj->n", ellipse, np.linalg.inv(covariance), ellipse)
+    np.testing.assert_allclose(radii, 1)
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["0", "1", "2", "ellipses: 1 and 2 standard\ndeviations", "crosses: means"]
+
+
+def test_uncertainty_marks_the_rows_between_components(mixture):
+    figure = plot.uncertainty(mixture, FAITHFUL.x, FAITHFUL.names)
+    drawn(figure)
+    unsure = 1 - mixture.responsibilities(FAITHFUL.x).max(axis=1)
+    few, some, most = (collection.get_offsets() for collection in figure.axes[1].collections)
+    assert [len(few), len(some), len(most)] == [204, 54, 14]
+    np.testing.assert_array_equal(np.sort(most.data[:, 0]), np.sort(FAITHFUL.x[np.argsort(unsure)[-14:], 0]))
+    assert "75 % of rows" in figure.legends[0].get_texts()[0].get_text()
+
+
+def test_contours_hold_the_rows_they_say(mixture):
+    axes = plot.density(mixture, FAITHFUL.x, FAITHFUL.names).axes[0]
+    levels = next(item.levels for item in axes.collections if not getattr(item, "filled", True))
+    shares = (mixture.log_prob(FAITHFUL.x)[:, None] >= levels).mean(axis=0)
+    np.testing.assert_allclose(shares, [0.95, 0.75, 0.5, 0.25], atol=0.01)
+
+
+@pytest.mark.parametrize("draw", [plot.classification, plot.uncertainty])
+def test_a_batch_is_not_drawn(draw):
+    x = np.stack([FAITHFUL.x[:30], FAITHFUL.x[30:60]])
+    with pytest.raises(InputError, match="one mixture, not a batch"):
+        draw(gmm.fit(x, 2, rng=0, max_iter=2), x[0])

@@ -114,7 +114,7 @@ def test_a_choice_prints_its_table(choice):
 
 def test_a_choice_is_drawn(choice):
     (axes,) = emroute.plot.criteria(choice).axes
-    assert axes.get_xlabel() == "n_components"
+    assert axes.get_xlabel() == "number of components"
     assert axes.get_ylabel() == "BIC"
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [*COVARIANCE_TYPES, "best"]
     for line, kind in zip(axes.lines, COVARIANCE_TYPES, strict=False):

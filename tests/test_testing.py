@@ -26,6 +26,7 @@ from emroute.cli import app
 from emroute.errors import BackendError, InputError, MissingDependencyError
 from emroute.testing import Place, assert_equivalent, places, strategies
 from emroute.testing.cases import ALGORITHMS, OPERATIONS
+from emroute.testing.cases.case import Case, normal
 from emroute.testing.compare import compare, leaves
 from emroute.testing.place import NUMPY
 from tests.test_layers import callables, public_modules
@@ -48,6 +49,7 @@ EXEMPT = {
     "emroute.mixtures.family.Family.deviance": "each family on counts has its own",
     "emroute.mixtures.family.Family.peak": "each family on counts has its own",
     "emroute.mixtures.family.Family.size": "each family on counts has its own",
+    "emroute.mixtures.storage.kind_of": "a name",
     "emroute.gmm.kind.Covariance.couple": "types that couple components have their own",
     "emroute.gmm.kind.Covariance.inverse": "precisions of the estimators: test_sklearn.py",
     "emroute.gmm.matrices.Full.inverse": "precisions of the estimators: test_sklearn.py",
@@ -279,6 +281,32 @@ def test_check_names_an_algorithm_where_operations_are_sound(monkeypatch):
     result = check()
     assert result.exit_code == 1
     assert f"On {STRICT} cpu these are wrong: capsule.em_routing." in result.stdout
+
+
+def test_differences_are_sentences_that_fit_80_columns(monkeypatch):
+    def wrong(x):
+        return x + 1.5 * (type(x).__module__.partition(".")[0] == "torch")
+
+    case = Case("capsule.em_routing_from_poses", wrong, normal((2, 3)), smooth=False)
+    monkeypatch.setattr("emroute.testing.check.OPERATIONS", ())
+    monkeypatch.setattr("emroute.testing.check.ALGORITHMS", (case,))
+    result = CliRunner(env={"COLUMNS": "80"}).invoke(app, ["check", "--backend", STRICT, "--backend", "torch"])
+    assert result.exit_code == 1
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    words = " ".join(result.stdout.split())
+    assert re.search(
+        r"capsule.em_routing_from_poses on torch cpu, float64, values: error [\d.]+, allowed 1e-10; \[\d, \d\] is "
+        r"-?[\d.]+, expected -?[\d.]+",
+        words,
+    )
+
+
+def test_check_says_which_libraries_lack_a_device(monkeypatch):
+    monkeypatch.setattr("emroute.testing.check.OPERATIONS", ())
+    monkeypatch.setattr("emroute.testing.check.ALGORITHMS", (Case("array.sum", lambda x: x, normal((2,))),))
+    monkeypatch.setattr("emroute.cli.check.installed_libraries", lambda: ["numpy", "cupy"])
+    result = CliRunner().invoke(app, ["check", "--device", "cpu"])
+    assert "Left out, because they have no device cpu here: cupy.\n" in result.stdout
 
 
 def test_check_knows_its_options():

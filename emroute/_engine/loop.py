@@ -26,8 +26,9 @@ from emroute.arrays.creation import set_at
 from emroute.arrays.functions import eps
 from emroute.arrays.tracing import concrete
 from emroute.arrays.trees import leaves, map_leaves
-from emroute.backend import Array, compiled, compiles
+from emroute.backend import Array, compiled, compiles, is_array
 from emroute.data import Block, Rows, Stream
+from emroute.errors import InputError
 from emroute.validate import visible
 
 __all__ = ["climb"]
@@ -87,7 +88,25 @@ class Steps(NamedTuple):
         """Return the objective for a first row, whose shape is that of the batch."""
         n_batch = len(self.data_batch)
         row = map_leaves(lambda x: x[(*(slice(None),) * n_batch, slice(0, 1), ...)], block)
-        return self.model.objective(expect(self.model, params, row, n_batch), params)
+        objective = self.model.objective(expect(self.model, params, row, n_batch), params)
+        self._check(objective, params)
+        return objective
+
+    def _check(self, objective: Any, params: Any) -> None:
+        """Raise `InputError` unless an objective is one number a problem, of the batch that parameters begin with."""
+        name = f"{type(self.model).__qualname__}.objective"
+        if not is_array(objective):
+            raise InputError(
+                f"{name} returned {objective!r:.40}, expected an array (...,), one number for each problem"
+            )
+        batch = tuple(objective.shape)
+        for x in leaves(params):
+            own = tuple(x.shape[: len(batch)])
+            if len(own) < len(batch) or any(a not in (1, b) for a, b in zip(own, batch, strict=True)):
+                raise InputError(
+                    f"{name} returned shape {batch}, expected one number for each problem; parameters begin with the "
+                    f"batch dimensions, and one has shape {tuple(x.shape)}"
+                )
 
     def problems(self, objective: Array) -> Problems:
         """Return the batch dimensions of the fit."""

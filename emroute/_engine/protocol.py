@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
+from emroute._engine.status import Status, described
 from emroute.backend import Array
 
 __all__ = ["Fit", "Model", "Status"]
-
-
-class Status(IntEnum):
-    """How a fit ended."""
-
-    CONVERGED = 0
-    """The objective changed by no more than `tol`."""
-    MAX_ITER = 1
-    """The fit made `max_iter` iterations and was still improving."""
-    NON_FINITE = 2
-    """The next step would have led to NaN or infinity; the parameters are those before it."""
 
 
 class Model(Protocol):
@@ -62,3 +51,6 @@ class Fit(NamedTuple):
     def converged(self) -> Array:
         """Whether each problem converged."""
         return self.status == int(Status.CONVERGED)
+
+    def __repr__(self) -> str:
+        return described(self, "objective")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emroute import backend as backends
+from emroute._keywords import knows_others
 from emroute.arrays.creation import as_integers, as_real
 from emroute.arrays.functions import ratio
 from emroute.backend import Array, is_array
@@ -177,6 +178,7 @@ def as_pair(heads: Any, trials: Any) -> tuple[Array, Array]:
 
 
 @Capabilities(jit=True, batch=True, integers=True, streams=True)
+@knows_others
 def fit(
     heads: Array | Any,
     trials: Array | int | None,

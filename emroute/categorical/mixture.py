@@ -8,6 +8,7 @@ from typing import Any
 
 from emroute import backend as backends
 from emroute._engine.stream import as_arrays
+from emroute._keywords import knows_others
 from emroute.arrays.tracing import on_host
 from emroute.backend import Array, is_array
 from emroute.capability import Capabilities
@@ -54,6 +55,7 @@ class CategoricalMixture(Mixture):
 
 
 @Capabilities(jit=True, batch=True, integers=True, streams=True)
+@knows_others
 def fit(
     x: Array | Any,
     n_components: int,

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 import emroute
-from emroute.cli import check, demo, fit
+from emroute.cli import check, demo, fit, predict
 from emroute.cli.show import is_terminal
 from emroute.errors import EmrouteError
 
@@ -71,6 +71,7 @@ app = typer.Typer(
     cls=Group,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its boxes cut names of options at 80 columns
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 """The command line: its commands are added below."""
@@ -89,7 +90,7 @@ def _main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
-    """Find structure by agreement: EM for mixtures, k-means and capsule routing, on any array library."""
+    """Fit Gaussian mixtures, mixtures of counts and k-means, on any array library."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
@@ -97,3 +98,4 @@ def _main(
 app.command()(check.check)
 app.command()(demo.demo)
 app.command()(fit.fit)
+app.command()(predict.predict)

@@ -17,20 +17,38 @@ from emroute.errors import FitWarning
 from emroute.testing.cases import OPERATIONS, Case
 from emroute.testing.check import run
 from emroute.testing.equivalence import Outcome, told
-from emroute.testing.place import NUMPY, Place, places
+from emroute.testing.place import NUMPY, Place, installed_libraries, places
 
 __all__ = ["check"]
 
+_NAMES = 48  # characters for the names of functions and the dtype
+_COLUMN = 9  # characters for a library
+
 
 def check(
-    backend: Annotated[list[str] | None, typer.Option(help="Only these libraries; by default all installed.")] = None,
-    device: Annotated[list[str] | None, typer.Option(help="Only these devices, such as cpu or cuda:0.")] = None,
-    thorough: Annotated[bool, typer.Option("--thorough", help="More data, and gradients in float32 too.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="A row for each case and its gradients.")] = False,
+    backend: Annotated[
+        list[str] | None, typer.Option(help="Only these libraries.", show_default="all that are installed")
+    ] = None,
+    device: Annotated[
+        list[str] | None, typer.Option(help="Only these devices, such as cpu or cuda:0.", show_default="all")
+    ] = None,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Use more data, and compare gradients in float32 too.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Print a row for each case and for its gradients.")
+    ] = False,
 ) -> None:
-    """Compare every function on every array library and device here with float64 NumPy; status 1 if any differs."""
+    """Compare every library and device here with NumPy.
+
+    Every public function is compared with float64 NumPy. The exit status is 1 if any result differs.
+    """
     start, console = time.perf_counter(), Console()
     chosen = places(backend or None, device or None)
+    for name in device or []:
+        has = {place.library for place in chosen if place.device == name}
+        if without := [each for each in backend or installed_libraries() if each not in has]:
+            console.print(f"Left out, because they have no device {name} here: {', '.join(without)}.", markup=False)
     for place in chosen:
         place.enable_float64()
     versions = {place.library: place.version for place in [NUMPY, *chosen]}
@@ -48,13 +66,23 @@ def check(
     if not wrong:
         console.print(f"All is well: {sum(len(outcomes) for _, outcomes in results)} comparisons in {seconds}.")
         return
-    headers = ["", "library", "dtype", "of", "error", "allowed", "where", "found", "expected"]
-    rows = [(case.title, str(outcome.place), outcome.dtype, outcome.of, *told(outcome)) for case, outcome in wrong]
-    show(console, "What differs", headers, rows)
+    console.print("What differs", style="bold")
+    for case, outcome in wrong:
+        console.print(_sentence(case, outcome), markup=False, highlight=False)
+    console.print()
     for place in dict.fromkeys(outcome.place for _, outcome in wrong):
         names = dict.fromkeys(case.name for case, outcome in wrong if outcome.place == place)
         console.print(f"On {place} these are wrong: {', '.join(names)}.", soft_wrap=True)
     raise typer.Exit(1)
+
+
+def _sentence(case: Case, outcome: Outcome) -> str:
+    """Say in words what differs, by how much, and where."""
+    error, allowed, where, found, expected = told(outcome)
+    what = f"{case.title} on {outcome.place}, {outcome.dtype}, {outcome.of}"
+    if outcome.problem:
+        return f"{what}: {where}"
+    return f"{what}: error {error}, allowed {allowed}; {where} is {found}, expected {expected}"
 
 
 def _each_case(case: Case, outcome: Outcome) -> tuple[str, str]:
@@ -76,21 +104,27 @@ def _table(
     everything = [outcome for mine in lines.values() for outcome in mine]
     columns = list(dict.fromkeys(outcome.place for outcome in everything))
 
-    def cells(mine: Sequence[Outcome], entry: Callable[[Sequence[Outcome]], str]) -> list[str]:
-        return [entry([outcome for outcome in mine if outcome.place == place]) for place in columns]
+    def cells(mine: Sequence[Outcome], entry: Callable[[Sequence[Outcome]], str], shown: list[Place]) -> list[str]:
+        return [entry([outcome for outcome in mine if outcome.place == place]) for place in shown]
 
-    left_out = _left_out(results)
-    rows, above = [], ""
-    for (title, what), mine in lines.items():
-        row_cells = [
-            left_out.get(place, "–") if cell == "–" else cell
-            for place, cell in zip(columns, cells(mine, _cell), strict=True)
-        ]
-        rows.append((title if title != above else "", what, *row_cells, _seconds(mine)))
-        above = title
-    rows.append(("seconds", "", *cells(everything, _seconds), _seconds(everything)))
-    headers = ["", "", *(f"{place.library}\n{place.where}" for place in columns), "seconds"]
-    show(console, "Largest differences from float64 NumPy, relative to the array's largest entry", headers, rows)
+    left_out, title = (
+        _left_out(results),
+        "Largest differences from float64 NumPy, relative to the array's largest entry",
+    )
+    at_once = max(1, (console.width - _NAMES) // _COLUMN)
+    for first in range(0, len(columns), at_once):
+        shown, rows, above = columns[first : first + at_once], [], ""
+        for (name, what), mine in lines.items():
+            entries = [
+                left_out.get(place, "–") if cell == "–" else cell
+                for place, cell in zip(shown, cells(mine, _cell, shown), strict=True)
+            ]
+            rows.append((name if name != above else "", what, *entries))
+            above = name
+        rows.append(("seconds", "", *cells(everything, _seconds, shown)))
+        headers = ["", "", *(f"{place.library}\n{place.where}" for place in shown)]
+        show(console, title, headers, rows)
+        title = "The same on further libraries"
 
 
 def _left_out(results: Sequence[tuple[Case, list[Outcome]]]) -> dict[Place, str]:

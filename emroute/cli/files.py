@@ -1,4 +1,4 @@
-"""Tables of numbers from csv, parquet, npy and npz files."""
+"""Tables of numbers from csv, parquet, npy and npz files, and from standard input."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import io
 import shlex
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -15,7 +16,7 @@ from unicodedata import normalize
 import numpy as np
 
 from emroute.cli.libraries import need
-from emroute.cli.text import first_line, parse
+from emroute.cli.text import STDIN, Parsed, first_line, name_of, parse
 from emroute.errors import InputError
 
 __all__ = ["Table", "read", "split_names"]
@@ -23,7 +24,12 @@ __all__ = ["Table", "read", "split_names"]
 _GAPS = "fit a Gaussian mixture with --missing marginalize"
 
 TEXTS = (".csv", ".tsv", ".txt")
-SUFFIXES = (*TEXTS, ".parquet", ".npy", ".npz")
+SUFFIXES = (*TEXTS, *(f"{suffix}.gz" for suffix in TEXTS), ".parquet", ".npy", ".npz")
+
+_LISTED = 20  # columns that an error names
+_PANDAS_INDEX = "__index_level_0__"  # in parquet files, where it comes last
+# as a first column of row numbers is called by R and pandas, by pandas that has read it from a file, and in Rdatasets
+_ROW_NUMBERS = ("", "Unnamed: 0", "rownames", _PANDAS_INDEX)
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,13 @@ class Table:
     place: Callable[[int], str] = "row {}".format
     """Where in the file a row is, in words."""
 
+    @property
+    def row_numbers(self) -> str | None:
+        """The column that only numbers or names the rows, if there is one beside others."""
+        if len(self.names) > 1 and self.names[0] in _ROW_NUMBERS:
+            return self.names[0]
+        return _PANDAS_INDEX if _PANDAS_INDEX in self.names[1:] else None
+
     def find(self, name: str) -> str:
         """Return the name of a column as the file spells it: keyboards and files may compose letters otherwise.
 
@@ -56,8 +69,36 @@ class Table:
         """
         alike = [known for known in self.names if normalize("NFC", known) == normalize("NFC", name)]
         if not alike:
-            raise InputError(f"no column {name!r}; the file has {', '.join(self.names)}")
+            folded = {known.casefold(): known for known in self.names}
+            close = get_close_matches(name.casefold(), folded, n=1)
+            meant = f"; did you mean {folded[close[0]]!r}?" if close else ""
+            more = f" and {len(self.names) - _LISTED} more" if len(self.names) > _LISTED else ""
+            raise InputError(f"no column {name!r}{meant or ';'} the file has {', '.join(self.names[:_LISTED])}{more}")
         return name if name in alike else alike[0]
+
+    def complete(self, names: Sequence[str]) -> tuple[Table, np.ndarray]:
+        """Leave out the rows that have no number in some of these columns.
+
+        Returns
+        -------
+        Table
+            The other rows; this very table where all are complete.
+        numpy.ndarray
+            ``(n,)``: which rows of this table are kept.
+        """
+        names = [name for name in map(self.find, names) if name not in self.text]  # what `take` refuses is not missing
+        kept = ~np.isnan(self.values[:, [self.names.index(name) for name in names]]).max(axis=1, initial=False)
+        if kept.all():
+            return self, kept
+        if not kept.any():
+            raise InputError(f"{self.file}: no row has a number in each of these columns; leave out the emptiest")
+        rows = np.flatnonzero(kept)
+        values, place = self.values[rows], self.place
+        endless = np.isinf(values).T
+        infinite = {name: int(found.argmax()) for name, found in zip(self.names, endless, strict=True) if found.any()}
+        return replace(
+            self, values=values, missing={}, infinite=infinite, place=lambda row: place(int(rows[row]))
+        ), kept
 
     def take(self, names: Sequence[str], otherwise: str = "no other column is left", gaps: bool = False) -> np.ndarray:
         """Return some columns, ``(n, len(names))``; all of them, in order, without a copy.
@@ -86,7 +127,7 @@ class Table:
         if lacking := [name for name in names if name in self.missing and not gaps]:
             name = min(lacking, key=self.missing.__getitem__)
             where = f"{self.file}, {self.place(self.missing[name])}"
-            raise InputError(f"{where}: no number in column {name!r}; fill it in, leave the row out, or {_GAPS}")
+            raise InputError(f"{where}: no number in column {name!r}; fill it in, add --drop-missing, or {_GAPS}")
         if endless := [name for name in names if name in self.infinite]:
             name = min(endless, key=self.infinite.__getitem__)
             where = f"{self.file}, {self.place(self.infinite[name])}"
@@ -119,8 +160,9 @@ def read(path: Path, key: str | None = None, header: bool | None = None) -> Tabl
     Parameters
     ----------
     path
-        A ``.csv``, ``.parquet``, ``.npy`` or ``.npz`` file. Fields of a csv file are separated by commas, semicolons
-        or tabs, decimals by points or, where fields are not, by commas; the name may end in ``.tsv`` or ``.txt``.
+        A ``.csv``, ``.parquet``, ``.npy`` or ``.npz`` file. Fields of a csv file are separated by commas, semicolons,
+        tabs or blanks, decimals by points or, where fields are not, by commas; its name may end in ``.tsv`` or
+        ``.txt``, and in ``.gz`` after that. ``-`` is text from standard input.
     key
         Which array of an npz file.
     header
@@ -136,18 +178,27 @@ def read(path: Path, key: str | None = None, header: bool | None = None) -> Tabl
     MissingDependencyError
         If csv and parquet files need polars, which is not there.
     """
-    suffix = path.suffix.lower()
+    suffix = _suffix(path)
     if suffix not in SUFFIXES:
         raise InputError(f"{path}: got suffix {suffix!r}, expected {', '.join(SUFFIXES)}")
     if key is not None and suffix != ".npz":
         raise InputError(f"--key is for npz files, got {path.name}")
-    if header is not None and suffix not in TEXTS:
+    if header is not None and suffix.removesuffix(".gz") not in TEXTS:
         raise InputError(f"--header and --no-header are for {', '.join(TEXTS)} files, got {path.name}")
     if path.is_fifo():
-        raise InputError(f"{path}: a pipe, which can be read only once; write it to a file first")
-    with path.open("rb"):  # the libraries' own errors name neither file nor reason
-        pass
+        raise InputError(f"{path}: a pipe, which can be read only once; read it as standard input, `- < {path}`")
+    if path != STDIN:
+        with path.open("rb"):  # the libraries' own errors name neither file nor reason
+            pass
     return _read_array(path, key) if suffix in (".npy", ".npz") else _read_frame(path, header)
+
+
+def _suffix(path: Path) -> str:
+    """Return how a file's name ends, ``.gz`` included; standard input is text."""
+    if path == STDIN:
+        return TEXTS[0]
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    return "".join(suffixes[-2:] if suffixes[-1:] == [".gz"] else suffixes[-1:])
 
 
 def _read_array(path: Path, key: str | None) -> Table:
@@ -186,23 +237,24 @@ def _read_frame(path: Path, header: bool | None) -> Table:
     need("polars", "cli", f"a {path.suffix} file")
     import polars as pl
 
-    place, assumed = "row {}".format, ()
     try:
-        if path.suffix.lower() == ".parquet":
-            frame, text = pl.read_parquet(path), {}
-            for name, kind in frame.schema.items():
-                if not (kind.is_numeric() or kind == pl.Boolean):
-                    text[name] = str(kind)
-            frame = frame.with_columns(pl.lit(None).alias(name) for name in text)
-            narrow = all(kind in (pl.Float32, pl.Null) for kind in frame.dtypes)
-            frame = frame.cast(pl.Float32 if narrow else pl.Float64)
-        else:
-            frame, text, place, assumed = parse(pl, path, header)
+        frame, text, place, assumed = _parquet(pl, path) if _suffix(path) == ".parquet" else parse(pl, path, header)
     except pl.exceptions.PolarsError as error:
         raise InputError(f"{path}: cannot be read ({first_line(error)})") from None
     missing = _first_rows(frame, lambda column: column.is_null() | column.is_nan())
     infinite = _first_rows(frame, lambda column: column.is_infinite())
-    return Table(tuple(frame.columns), frame.to_numpy(), text, missing, infinite, assumed, str(path), place)
+    return Table(tuple(frame.columns), frame.to_numpy(), text, missing, infinite, assumed, name_of(path), place)
+
+
+def _parquet(pl: Any, path: Path) -> Parsed:
+    frame, text = pl.read_parquet(path), {}
+    for name, kind in frame.schema.items():
+        if not (kind.is_numeric() or kind == pl.Boolean):
+            text[name] = str(kind)
+    frame = frame.with_columns(pl.lit(None).alias(name) for name in text)
+    numbers = [kind for name, kind in frame.schema.items() if name not in _ROW_NUMBERS]
+    narrow = all(kind in (pl.Float32, pl.Null) for kind in numbers)
+    return Parsed(frame.cast(pl.Float32 if narrow else pl.Float64), text, "row {}".format, ())
 
 
 def _first_rows(frame: Any, what: Callable[[Any], Any]) -> dict[str, int]:

@@ -14,6 +14,7 @@ from emroute._engine.options import Options
 from emroute._engine.restarts import climb_restarts
 from emroute._engine.starts import draw_starts
 from emroute._engine.units import Unit
+from emroute._keywords import knows_others
 from emroute.arrays.functions import eps
 from emroute.backend import Array, is_array
 from emroute.capability import Capabilities
@@ -35,6 +36,7 @@ __all__ = ["fit"]
 
 
 @Capabilities(jit=True, batch=True, streams=True)
+@knows_others
 def fit(
     x: Array | Any,
     n_components: int,

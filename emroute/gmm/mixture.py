@@ -21,6 +21,7 @@ from emroute.errors import InputError
 from emroute.gmm.covariance import COVARIANCES
 from emroute.gmm.gaps import GappyModel, conditional, gappy
 from emroute.gmm.model import GaussianModel, Params
+from emroute.gmm.spare import component_axes
 from emroute.gmm.spread import Spread
 from emroute.gmm.start import begin, from_init
 from emroute.gmm.tiles import check_seen, gaps_in, in_order, tiled
@@ -76,6 +77,10 @@ class GaussianMixture(Mixture):
     def marked(self) -> dict[str, Array]:
         """Return what a user should know about single components: by name, whether it holds for each, ``(..., k)``."""
         return {**super().marked(), "floored": self.floored}
+
+    def _component_axes(self) -> Any:
+        """Return along which axis each array of the parameters has the components, None where they share it."""
+        return component_axes(self.model)
 
     def widened(self) -> GaussianMixture:
         """Return the mixture in which no variance of a floored component is below the width of the features.

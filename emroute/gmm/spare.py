@@ -20,7 +20,7 @@ from emroute.data import Rows, Stream
 from emroute.gmm.model import GaussianModel, Params
 from emroute.gmm.spread import Spread
 
-__all__ = ["with_spare", "without_spare"]
+__all__ = ["component_axes", "with_spare", "without_spare"]
 
 _SHARING = 8
 _MOST = 2**22  # multiplications of a step: it takes less than a millisecond
@@ -57,12 +57,16 @@ def _without_spare(model: GaussianModel, k: int, params: Params) -> Params:
 
 def _taken(model: GaussianModel, params: Params, index: np.ndarray) -> Params:
     """Return the parameters of some components."""
-    rank, shared = model.covariance.rank, model.covariance.shared
-    spread = Spread(*(None if shared else axis for axis in (-rank, -rank, -1, -2, -1, -1, -1)))
-    axes = Params(-1, -2, spread, -2, *(None,) * 6)
 
     def take(x: Array, axis: int | None) -> Array:
         here = backends.get(x)
         return x if axis is None else here.namespace(x).take(x, here.from_numpy(index, x), axis=axis)
 
-    return map_leaves(take, params, axes)
+    return map_leaves(take, params, component_axes(model))
+
+
+def component_axes(model: GaussianModel) -> Params:
+    """Return along which axis each array of the parameters has the components; None where they share it."""
+    rank, shared = model.covariance.rank, model.covariance.shared
+    spread = Spread(*(None if shared else axis for axis in (-rank, -rank, -1, -2, -1, -1, -1)))  # type: ignore[arg-type]
+    return Params(-1, -2, spread, -2, *(None,) * 6)  # type: ignore[arg-type]

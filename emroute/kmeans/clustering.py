@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,100 +15,29 @@ from emroute._engine.options import Options
 from emroute._engine.problems import align
 from emroute._engine.restarts import climb_restarts, with_restart_axis
 from emroute._engine.rows import Block, cut, joined
-from emroute._engine.rowwise import each_row, each_row_once
+from emroute._engine.rowwise import each_row_once
 from emroute._engine.starts import draw_starts
 from emroute._engine.units import in_unit_of_length, out_of_range
+from emroute._keywords import knows_others
 from emroute.arrays.distances import alike
 from emroute.arrays.tracing import concrete
 from emroute.backend import Array, compiles
 from emroute.capability import Capabilities
-from emroute.data import Rows, Stream, open_source
-from emroute.em import Fit, Status
-from emroute.errors import InputTypeError, tell
+from emroute.data import Rows, Stream
+from emroute.em import Fit
+from emroute.errors import tell
 from emroute.fitting import finite_moments, open_checked
 from emroute.kmeans.assignment import assign_again
+from emroute.kmeans.clusters import KMeans
 from emroute.kmeans.model import KMeansModel, Params, RememberingModel, Shared
 from emroute.remarks import remarks
-from emroute.validate import as_parameter, check_count, check_floating, check_scored, check_width
+from emroute.validate import as_parameter, check_count
 
-__all__ = ["KMeans", "cluster", "fit"]
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class KMeans:
-    """A clustering by k-means, made by `fit`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> clusters = fit(np.asarray([[0.0], [1.0], [10.0], [11.0]]), 2, rng=0)
-    >>> sorted(clusters.centroids[:, 0].tolist()), float(clusters.inertia)
-    ([0.5, 10.5], 1.0)
-    """
-
-    model: KMeansModel
-    params: Params
-    labels: Array
-    """The nearest centroid of each row that was fitted, ``(..., n)``."""
-    inertia: Array
-    """The weighted sum of squared distances to the nearest centroids, ``(...,)``."""
-    trace: Array
-    """Minus the inertia, at the start and after each iteration, ``(..., t)``."""
-    n_iter: Array
-    """The number of iterations, ``(...,)``."""
-    status: Array
-    """How each fit ended, an `emroute.em.Status`, ``(...,)``."""
-
-    @property
-    def centroids(self) -> Array:
-        """The centroids, ``(..., k, d)``."""
-        return (self.params.centroids + self.params.centre[..., None, :]) * self.params.unit[..., None, None]
-
-    @property
-    def converged(self) -> Array:
-        """Whether each fit converged, ``(...,)``."""
-        return self.status == int(Status.CONVERGED)
-
-    @property
-    def n_clusters(self) -> int:
-        """The number of clusters, k."""
-        return self.params.centroids.shape[-2]
-
-    def __repr__(self) -> str:
-        batch = tuple(self.params.centroids.shape[:-2])
-        if batch or concrete(self.inertia) is None:
-            return f"KMeans(n_clusters={self.n_clusters}, batch={batch})"
-        status = Status(int(self.status)).name.lower()
-        found = f"inertia={float(self.inertia):.6f}, n_iter={int(self.n_iter)}, {status}"
-        return f"KMeans(n_clusters={self.n_clusters}, {found})"
-
-    @Capabilities(jit=True, batch=True)
-    def predict(self, x: Array) -> Array:
-        """Return the nearest centroid of each row, integers ``(..., n)``."""
-        return self.assign(x)[0]
-
-    @Capabilities(gradients=True, jit=True, batch=True)
-    def assign(self, x: Array) -> tuple[Array, Array]:
-        """Return the nearest centroid of each row, and the squared distance to it, both ``(..., n)``."""
-        return self._each(KMeansModel.assign, x)
-
-    @Capabilities(gradients=True, jit=True, batch=True)
-    def transform(self, x: Array) -> Array:
-        """Return the distances to all centroids, ``(..., n, k)``."""
-        return self._each(KMeansModel.distances, x)
-
-    def _each(self, method: Callable[..., Any], x: Array) -> Any:
-        rows = open_source(x, None, (1,)).filled()
-        if isinstance(rows, Stream):
-            raise InputTypeError("got a source of chunks, expected an array; call this for each chunk")
-        check_floating("x", self.params.centroids, *rows.arrays)
-        check_width(rows.arrays[0], self.params.centroids.shape[-1])
-        check_scored(rows)
-        with np.errstate(over="ignore"):  # labels are right even if squared distances overflow
-            return each_row(method, self.model, self.params, rows, tuple(self.params.centroids.shape[:-2]))
+__all__ = ["cluster", "fit"]
 
 
 @Capabilities(jit=True, batch=True, streams=True)
+@knows_others
 def fit(
     x: Array | Any,
     n_clusters: int,

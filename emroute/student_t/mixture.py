@@ -10,6 +10,7 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute._engine.restarts import climb_restarts
+from emroute._keywords import knows_others
 from emroute.arrays.creation import full
 from emroute.backend import Array
 from emroute.capability import Capabilities
@@ -78,6 +79,10 @@ class StudentTMixture(Mixture):
         """Return which components are lost, and which rest on the floor."""
         return self.gaussians.marked()
 
+    def _component_axes(self) -> Any:
+        """Return along which axis each array of the parameters has the components, None where they share it."""
+        return Params(self.gaussians._component_axes(), -1)
+
     @property
     def n_parameters(self) -> int:
         """Free parameters of one problem."""
@@ -124,6 +129,7 @@ class StudentTMixture(Mixture):
 
 
 @Capabilities(jit=True, batch=True, streams=True)
+@knows_others
 def fit(
     x: Array | Any,
     n_components: int,

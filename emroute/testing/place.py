@@ -14,7 +14,7 @@ from emroute.arrays.kernels import fused
 from emroute.backend import Array, Backend
 from emroute.errors import BackendError, InputError
 
-__all__ = ["NUMPY", "Place", "places"]
+__all__ = ["NUMPY", "Place", "installed_libraries", "places"]
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def places(libraries: str | Sequence[str] | None = None, devices: str | Sequence
     >>> [str(place) for place in places(["numpy"])]
     ['numpy cpu']
     """
-    names = sorted(_distinct(), key=lambda name: name != "numpy") if libraries is None else _each_once(libraries)
+    names = installed_libraries() if libraries is None else _each_once(libraries)
     for name in names:
         if name in backends.installed() and not _present(name):
             usable = ", ".join(filter(_present, backends.installed()))
@@ -157,6 +157,15 @@ def places(libraries: str | Sequence[str] | None = None, devices: str | Sequence
         if device not in {place.device for place in found}:
             raise InputError(f"none of {', '.join(names)} has a device {device!r} here")
     return found
+
+
+def installed_libraries() -> list[str]:
+    """Return the names of the array libraries that have a backend and are installed, NumPy first.
+
+    >>> installed_libraries()[0]
+    'numpy'
+    """
+    return sorted(_distinct(), key=lambda name: name != "numpy")
 
 
 def _each_once(names: str | Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from emroute._keywords import knows_others
 from emroute.arrays.functions import divide, safe_norm
 from emroute.backend import Array
 from emroute.capability import Capabilities
@@ -68,6 +69,7 @@ class VonMisesFisherMixture(Mixture):
 
 
 @Capabilities(jit=True, batch=True, integers=True, streams=True)
+@knows_others
 def fit(
     x: Array | Any,
     n_components: int,

@@ -144,6 +144,26 @@ def _saved(x: Array, weight: Array, weights: Array, means: Array, covariances: A
     return found
 
 
+def _sorted(*parameters: Array) -> Any:
+    """The heaviest component first, then by the first feature."""
+    mixture = _scaled(*parameters)
+    return [(each.weights, each.means, each.covariances) for each in (mixture.sorted(), mixture.sorted("means"))]
+
+
+def _from_centroids(centroids: Array, x: Array) -> Any:
+    """Given centroids, and what they say of rows after they were written to a file."""
+    clusters = kmeans.KMeans.from_centroids(centroids)
+    return clusters.centroids, clusters.transform(x)
+
+
+def _saved_clusters(centroids: Array, x: Array) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clusters.npz"
+        kmeans.KMeans.from_centroids(centroids).save(path)
+        loaded = kmeans.KMeans.load(path, like=x)
+    return loaded.params, loaded.model, loaded.n_iter, loaded.labels
+
+
 def _kmeans(x: Array, weight: Array, means: Array) -> Any:
     """Restarts of two problems, each to its end, which rounding may put off by a step."""
     found = kmeans.fit(x, 3, sample_weight=weight, n_init=3, rng=0)
@@ -217,6 +237,7 @@ ALGORITHMS = (
         also=tuple(f"mixture.Mixture.{name}" for name in _TOTALS),
     ),
     Case("gmm.GaussianMixture.from_parameters", _gaussian_parameters, draw_parameters),
+    Case("mixture.Mixture.sorted", _sorted, draw_parameters),
     Case(
         "gmm.GaussianMixture.sample",
         sampled(GaussianMixture, covariance_type="diag"),
@@ -240,6 +261,8 @@ ALGORITHMS = (
     Case("kmeans.KMeans.predict", _called("predict"), _clustered),
     Case("kmeans.KMeans.transform", lambda m, x: 1 / m.transform(x), _far, smooth=False, variant="far away"),
     Case("kmeans.KMeans.transform", _called("transform", "assign"), _clustered, also=("kmeans.KMeans.assign",)),
+    Case("kmeans.KMeans.from_centroids", _from_centroids, normal((2, 3), (4, 3))),
+    Case("kmeans.KMeans.save", _saved_clusters, normal((2, 3), (4, 3)), also=("kmeans.KMeans.load",)),
     Case("select.mixtures", _chosen, draw_clusters),
     *ROUTINGS,
 )
