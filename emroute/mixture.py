@@ -197,10 +197,7 @@ class Mixture:
 
     @Capabilities(gradients=True, jit=True, batch=True, integers=True)
     def icl(self, *data: Array, sample_weight: Array | None = None) -> Array:
-        """Return the integrated completed likelihood, BIC − 2 sum_n log max_k r_nk. Lower is better.
-
-        Biernacki, Celeux & Govaert (2000).
-        """
+        """Return the integrated completed likelihood (Biernacki et al. 2000), BIC − 2 sum_n log max_k r_nk."""
         unsure, _ = self._total(data, sample_weight, certainty)
         return self.bic(*data, sample_weight=sample_weight) - 2 * unsure
 
