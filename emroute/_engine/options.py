@@ -45,6 +45,8 @@ class Options(LoopOptions):
     sample_weight: Any = None
     weights: Any = None
     """Mixing weights to keep."""
+    labels: Any = None
+    """What is known of the rows' components."""
     init: Any = "k-means++"
     n_init: int = 1
     rng: Any = None

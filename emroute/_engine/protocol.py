@@ -14,11 +14,13 @@ class Model(Protocol):
     """A model that can be fitted. It is hashable and holds static settings only; arrays live in `params`.
 
     `Params` and `Statistics` are (nests of) NamedTuples of arrays. Every array in them begins with the batch dimensions
-    of the problems; an array that all problems share may have 1 there. Three more members are optional:
+    of the problems; an array that all problems share may have 1 there. Some more members are optional:
 
     - ``merge(a, b)``: combines the statistics of two sets of rows; by default every field is added;
     - ``ranks``: the rank of one row of each data array, e.g. ``(1, 0)`` for ``(x, y)``;
-    - ``bytes_per_row(params)``: the working memory of the E-step per row, which decides the size of a block.
+    - ``bytes_per_row(params)``: the working memory of the E-step per row, which decides the size of a block;
+    - ``pack(params)`` and ``unpack(nest, params)``: nested arrays that can be extrapolated freely, and parameters made
+      from them; without these, ``accelerate`` extrapolates every number by itself.
     """
 
     def expect(self, params: Any, data: Any, sample_weight: Array, /) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,15 +20,17 @@ from emroute.backend import Array, is_array
 from emroute.capability import Capabilities
 from emroute.data import Rows, Stream
 from emroute.em import Fit
-from emroute.errors import InputTypeError, tell
+from emroute.errors import InputError, InputTypeError, tell
 from emroute.fitting import at_points, finite_moments, open_checked
 from emroute.gmm.covariance import COVARIANCES
 from emroute.gmm.gaps import gappy
+from emroute.gmm.labels import labelled, labelled_means, read_labels
 from emroute.gmm.mixture import GaussianMixture
-from emroute.gmm.model import MISSING, GaussianModel, Params
+from emroute.gmm.model import FIXED, MISSING, GaussianModel
+from emroute.gmm.params import Params
 from emroute.gmm.spare import with_spare, without_spare
 from emroute.gmm.start import from_init, standard
-from emroute.gmm.tiles import check_seen, gaps_in, tiled, without_gaps
+from emroute.gmm.tiles import Tiles, check_seen, gaps_in, tiled, without_gaps
 from emroute.gmm.width import widths
 from emroute.validate import as_parameter, check_choice, check_count, check_number
 
@@ -43,6 +45,8 @@ def fit(
     *,
     covariance_type: str = "full",
     missing: str = "refuse",
+    labels: Any = None,
+    fixed: Sequence[str] = (),
     sample_weight: Array | None = None,
     init: Any = "k-means++",
     n_init: int = 1,
@@ -74,6 +78,13 @@ def fit(
         How to treat NaN: ``"refuse"`` raises an error; ``"marginalize"`` treats NaN as values missing at random, and
         maximizes the likelihood of the observed values. Rows are grouped by their gaps on the host. Not for a source of
         chunks.
+    labels
+        What is known about the components of the rows: integers ``(..., n)``, with −1 for unknown, or probabilities
+        ``(..., n, k)``, equal for unknown. The log-likelihood is then that of the rows and their labels, and the start
+        has the means of the labelled rows. Not for a source of chunks.
+    fixed
+        Which of ``"weights"``, ``"means"`` and ``"covariances"`` keep their starting values. Means and covariances must
+        be given by `init`; weights that are not given are equal.
     sample_weight
         The weight of each row, ``(n,)`` or ``(..., n)``. An integer weight is the same as repeating the row.
     init
@@ -144,9 +155,11 @@ def fit(
     check_choice("covariance_type", covariance_type, tuple(COVARIANCES))
     check_choice("missing", missing, MISSING)
     check_number("covariance_floor", covariance_floor)
+    fixed = _check_fixed(fixed, init)
     loop = {"tol": tol, "max_iter": max_iter, "chunk_size": chunk_size, "callback": callback, "progress": progress}
-    options = Options(**loop, accelerate=accelerate, sample_weight=sample_weight, init=init, n_init=n_init, rng=rng)
-    fitted = fit_model(GaussianModel(covariance_type, missing), x, n_components, covariance_floor, options)
+    loop |= {"accelerate": accelerate, "sample_weight": sample_weight, "labels": labels}
+    options = Options(**loop, init=init, n_init=n_init, rng=rng)
+    fitted = fit_model(GaussianModel(covariance_type, missing, fixed), x, n_components, covariance_floor, options)
     tell(fitted.remarks(max_iter))
     return fitted
 
@@ -156,23 +169,35 @@ def fit_model(model: GaussianModel, x: Any, n_components: int, floor: float, opt
     gaps = _gaps(x) if model.missing == "marginalize" else None
     x = x if gaps is None else without_gaps(x, gaps)
     whole, params, unit = prepare(model, x, n_components, options.sample_weight, floor)
-    source, params = started(model, params, whole, options)
-    if gaps is not None and isinstance(whole, Rows):
-        return _fit_tiles(model, params, tiled(whole, gaps)[0], options, unit)
+    known = read_labels(options.labels, whole, n_components)
+    source, params = started(model, params, whole, options, known)
+    if isinstance(whole, Rows) and (gaps is not None or known is not None):
+        rows = labelled(whole, known) if gaps is None else tiled(whole, gaps, known)[0]
+        return _fit_others(model, params, rows, options, unit)
     if not options.watched:
         params = with_spare(model, params, source)
     fit = climb_restarts(model, params, source, options, unit)
     return GaussianMixture(model, *fit._replace(params=without_spare(model, fit.params, n_components)))
 
 
-def _fit_tiles(model: GaussianModel, params: Params, tiles: Rows, options: Options, unit: Unit) -> GaussianMixture:
-    """Return the fit to rows with gaps."""
-    size = tiles.arrays[0].shape[-2]
-    if options.n_init > 1:
-        tiles = tiles.with_restarts()
-    if options.chunk_size is not None:
-        options = replace(options, chunk_size=max(1, options.chunk_size // size))
-    return GaussianMixture(model, *climb_restarts(gappy(model, tiles), params, tiles, options, unit))
+def _fit_others(model: GaussianModel, params: Params, rows: Rows, options: Options, unit: Unit) -> GaussianMixture:
+    """Return the fit to rows that are more than numbers: labelled, or in tiles."""
+    rows = rows.with_restarts() if options.n_init > 1 else rows
+    climber = model
+    if isinstance(rows.block.data, Tiles):
+        climber = gappy(model, rows)
+        if options.chunk_size is not None:
+            options = replace(options, chunk_size=max(1, options.chunk_size // climber.size))
+    return GaussianMixture(model, *climb_restarts(climber, params, rows, options, unit))
+
+
+def _check_fixed(fixed: Sequence[str], init: Any) -> tuple[str, ...]:
+    given = () if isinstance(init, str) else FIXED if isinstance(init, tuple) else ("means",)
+    for name in (fixed := (fixed,) if isinstance(fixed, str) else tuple(fixed)):
+        check_choice("fixed", name, FIXED)
+        if name not in (*given, "weights"):
+            raise InputError(f"got fixed={name!r} and none to keep; give them by init=(weights, means, covariances)")
+    return tuple(sorted(set(fixed)))
 
 
 def _gaps(x: Any) -> np.ndarray | None:
@@ -183,12 +208,18 @@ def _gaps(x: Any) -> np.ndarray | None:
 
 
 def started(
-    model: GaussianModel, params: Params, source: Rows | Stream, options: Options
+    model: GaussianModel, params: Params, source: Rows | Stream, options: Options, known: Array | None = None
 ) -> tuple[Rows | Stream, Params]:
-    """Return the data, with a batch dimension for restarts, and the start of a fit, given or at points."""
+    """Return the data, with a batch dimension for restarts, and the start of a fit, given or at points.
+
+    Components of which rows are known start at the means of these, unless means are given.
+    """
     if isinstance(options.init, tuple):
         return source, from_init(model, params, options.init)
-    return at_points(model, params, source, _points(model, params, source, options), options)
+    points = _points(model, params, source, options)
+    if known is not None and options.draws and isinstance(source, Rows):
+        points = labelled_means(model, params, source, known, points)
+    return at_points(model, params, source, points, options)
 
 
 def prepare(

@@ -28,7 +28,8 @@ from emroute.backend import Array
 from emroute.data import Rows
 from emroute.family import Statistics, posterior
 from emroute.gmm.matrices import Full
-from emroute.gmm.model import GaussianModel, Params, offset
+from emroute.gmm.model import GaussianModel, log_known
+from emroute.gmm.params import Params, offset
 from emroute.gmm.spread import Spread
 from emroute.gmm.tiles import Tiles
 
@@ -73,17 +74,18 @@ class GappyModel(GaussianModel):
     def expect(self, params: Params, x: Tiles, sample_weight: Array) -> Statistics:
         """E-step, in the two forms of `GaussianModel`."""
         z, view = _standardized(params, x), _view(self, params, x.seen)
+        hint = 0.0 if x.known is None else log_known(x.known, view.peaks)
         xp, weight = backends.namespace(z), (sample_weight[..., None] * x.share)[..., None, :]
         reference = xp.broadcast_to(self.reference(params)[..., None, :, :], view.means.shape)
 
         def about_means(z: Array) -> tuple[Array, Array]:
-            shares, log_norm = normalize(_joint(view, z), axis=-2, weight=weight)
+            shares, log_norm = normalize(_joint(view, z) + hint, axis=-2, weight=weight)
             return _FULL.sums_about_means(z, reference, shares)[0], log_norm
 
         def about_centre(z: Array) -> tuple[Array, Array]:
             monomials = _FULL.monomials(z)
             natural = _FULL.natural_parameters(view.means, view.spread, view.peaks)
-            shares, log_norm = normalize(xp.matmul(natural, monomials), axis=-2, weight=weight)
+            shares, log_norm = normalize(xp.matmul(natural, monomials) + hint, axis=-2, weight=weight)
             return xp.matmul(shares, swap(monomials)), log_norm
 
         by_means = self.plain(params) or xp.any(params.narrow > 0)
@@ -113,7 +115,7 @@ class GappyModel(GaussianModel):
 
 def gappy(model: GaussianModel, tiles: Rows) -> GappyModel:
     """Return the model of rows with gaps, for these tiles."""
-    return GappyModel(model.covariance_type, model.missing, size=tiles.arrays[0].shape[-2])
+    return GappyModel(model.covariance_type, model.missing, model.fixed, size=tiles.arrays[0].shape[-2])
 
 
 def conditional(

@@ -20,7 +20,8 @@ from emroute.data import Rows
 from emroute.errors import InputError
 from emroute.gmm.covariance import COVARIANCES
 from emroute.gmm.gaps import GappyModel, conditional, gappy
-from emroute.gmm.model import GaussianModel, Params
+from emroute.gmm.model import GaussianModel
+from emroute.gmm.params import Params
 from emroute.gmm.spare import component_axes
 from emroute.gmm.spread import Spread
 from emroute.gmm.start import begin, from_init
@@ -94,7 +95,8 @@ class GaussianMixture(Mixture):
     def n_parameters(self) -> int:
         """The number of free parameters of one problem."""
         k, d = self.params.means.shape[-2:]
-        return k - 1 + k * d + self.model.covariance.n_parameters(k, d)
+        parts = {"weights": k - 1, "means": k * d, "covariances": self.model.covariance.n_parameters(k, d)}
+        return sum(number for part, number in parts.items() if part not in self.model.fixed)
 
     @classmethod
     @Capabilities(gradients=True, jit=True, batch=True)
@@ -233,4 +235,5 @@ class GaussianMixture(Mixture):
         def make(weights: Array, means: Array, *rest: Array) -> Params:
             return Params(weights, means, Spread(*rest[:7]), *rest[7:])  # with axes or without
 
+        description["fixed"] = tuple(description.get("fixed", ()))
         return GaussianModel(**description), make

@@ -11,47 +11,31 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from emroute import backend as backends
-from emroute.arrays.creation import itemsize, swap
+from emroute.arrays.creation import constant, itemsize, one_hot, swap
 from emroute.arrays.functions import eps, normalize, ratio, safe_log, softmax, tiny
 from emroute.arrays.tracing import concrete, either
 from emroute.backend import Array
 from emroute.data import Rows
 from emroute.family import Statistics, posterior, share
 from emroute.gmm.covariance import COVARIANCES, Covariance
+from emroute.gmm.params import Params, offset, standardize
 from emroute.gmm.spread import Spread
 from emroute.validate import check_floating, check_scored, check_width
 
-__all__ = ["MISSING", "GaussianModel", "Params"]
+__all__ = ["FIXED", "MISSING", "GaussianModel", "log_known"]
 
 MISSING = ("refuse", "marginalize")
 """What NaN in the data may be."""
 
+FIXED = ("weights", "means", "covariances")
+"""What a fit may keep."""
+
 _TOLERATED = {4: 1e-3, 8: 1e-8}  # of float32 and float64: log-densities err by about 3 % of this
-
-
-class Params(NamedTuple):
-    """Parameters in standard coordinates, ``x = centre + scale * z``."""
-
-    weights: Array
-    means: Array
-    spread: Spread
-    natural: Array
-    """Coefficients of the monomials in log w_k N(x | k), ``(..., k, f)``; of `plain` models that at the means alone."""
-    narrow: Array
-    """``(...,)``: 1 where some component is so narrow that the E-step must use differences to the means, else 0.
-    `plain` models always use them."""
-    centre: Array
-    scale: Array
-    floor: Array
-    reach: Array
-    """Standard deviations of the features in units of `scale`, ``(..., d)``: starts are drawn in units of them."""
-    axes: Array | None = None
-    """``(..., d, d)``: the axes that all components share, a row each; 0 before they are known, None where none are."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +46,15 @@ class GaussianModel:
     missing: str = "refuse"
     """What NaN in the data are: refused, or gaps over which the density is summed (``"marginalize"``)."""
 
+    fixed: tuple[str, ...] = ()
+    """Which of weights, means and covariances are kept as they are at the start."""
+
     ranks = (1,)
-    fixed_weights = False
+
+    @property
+    def fixed_weights(self) -> bool:
+        """Whether the weights are no parameters."""
+        return "weights" in self.fixed
 
     @property
     def covariance(self) -> Covariance:
@@ -71,8 +62,8 @@ class GaussianModel:
         return COVARIANCES[self.covariance_type]
 
     def plain(self, params: Params) -> bool:
-        """Whether the E-step always takes differences to the means, because monomials would cost more."""
-        return self.covariance.plain(*params.means.shape[-2:])
+        """Whether the E-step always takes differences to the means: monomials would cost more, or the means stay."""
+        return "means" in self.fixed or self.covariance.plain(*params.means.shape[-2:])
 
     def bytes_per_row(self, params: Params) -> int:
         """Monomials and responsibilities."""
@@ -87,30 +78,34 @@ class GaussianModel:
         """Differences to all means, and their products."""
         return 3 * itemsize(params.means) * math.prod(params.means.shape)
 
-    def expect(self, params: Params, x: Array, sample_weight: Array) -> Statistics:
-        """E-step: about the common centre where that is cheap and loses no digits, else about each component's mean."""
+    def expect(self, params: Params, x: Any, sample_weight: Array) -> Statistics:
+        """E-step: about the common centre where that is cheap and loses no digits, else about each component's mean.
+
+        `x` are rows, or rows and what is known of their components, as `log_known` takes it.
+        """
+        x, hint = (x[0], log_known(x[1], params.weights)) if isinstance(x, tuple) else (x, None)
         z = standardize(params, x)
         if self.plain(params) or self.covariance.fuses(params.spread, z, params.means):
-            return self._about_means(params, z, sample_weight)
+            return self._about_means(params, z, sample_weight, hint)
         return either(
             backends.namespace(x).any(params.narrow > 0),
-            lambda z: self._about_means(params, z, sample_weight),
-            lambda z: self._about_centre(params, z, sample_weight),
+            lambda z: self._about_means(params, z, sample_weight, hint),
+            lambda z: self._about_centre(params, z, sample_weight, hint),
             z,
         )
 
-    def _about_centre(self, params: Params, z: Array, sample_weight: Array) -> Statistics:
+    def _about_centre(self, params: Params, z: Array, sample_weight: Array, hint: Array | None) -> Statistics:
         xp, covariance = backends.namespace(z), self.covariance
         monomials = covariance.monomials(z)
-        log_joint = xp.matmul(params.natural, monomials)
+        log_joint = _hinted(xp.matmul(params.natural, monomials), hint)
         shares, log_norm = normalize(log_joint, axis=-2, weight=sample_weight[..., None, :])
         log_prob = log_norm[..., 0, :] + covariance.common(params.spread, z)
         sums = covariance.sums_about_centre(monomials, shares, z, sample_weight)
         return Statistics(sums, xp.sum(sample_weight * log_prob, axis=-1))
 
-    def _about_means(self, params: Params, z: Array, sample_weight: Array) -> Statistics:
+    def _about_means(self, params: Params, z: Array, sample_weight: Array, hint: Array | None) -> Statistics:
         xp = backends.namespace(z)
-        shares, log_norm = normalize(self._joint(params, z), axis=-2, weight=sample_weight[..., None, :])
+        shares, log_norm = normalize(_hinted(self._joint(params, z), hint), axis=-2, weight=sample_weight[..., None, :])
         return self._gather(params, z, shares, xp.sum(sample_weight * log_norm[..., 0, :], axis=-1))
 
     def _gather(self, params: Params, z: Array, shares: Array, log_likelihood: Array) -> Statistics:
@@ -127,11 +122,11 @@ class GaussianModel:
         return offset(params)[..., None] - squares / 2
 
     def maximize(self, statistics: Statistics, params: Params) -> Params:
-        """M-step; a component without weight keeps its mean and covariance."""
+        """M-step; a component without weight keeps its mean and covariance, and all that is fixed stays."""
         return self.update(statistics.sums, params)
 
     def update(self, sums: tuple[Array, ...], params: Params, rows: Array | None = None) -> Params:
-        """M-step from sums of the moments.
+        """M-step from sums of the moments; each part is the best for the others as they are, so the likelihood rises.
 
         Where moments are weighted by more than responsibilities, as in Student-t mixtures, `rows` ``(..., k)`` has the
         sums of these: mixing weights are shares of it, and second moments are divided by it.
@@ -140,9 +135,13 @@ class GaussianModel:
         xp = backends.namespace(counts)
         held = counts > tiny(counts) / eps(counts)
         safe = xp.where(held, counts, 1.0)
-        shift = xp.where(held[..., None], first / safe[..., None], 0.0)
-        means = xp.where(held[..., None], self.reference(params) + shift, params.means)
-        covariance, weights, axes = self.covariance, share(counts if rows is None else rows), params.axes
+        moves = held[..., None] & ("means" not in self.fixed)
+        shift = xp.where(moves, first / safe[..., None], 0.0)
+        means = xp.where(moves, self.reference(params) + shift, params.means)
+        covariance, shares, axes = self.covariance, share(counts if rows is None else rows), params.axes
+        params = params._replace(weights=params.weights if self.fixed_weights else shares, means=means)
+        if "covariances" in self.fixed:
+            return self.complete(params)
         shared = covariance.shared  # by all rows, whose number is no more for a component without any
         covariances = covariance.covariances_from(counts if shared else safe, shift, second)
         if rows is not None:
@@ -151,11 +150,11 @@ class GaussianModel:
         if covariance.coupled:
             covariances = _chosen(held, covariances, params.spread.covariances)
             # less than the floor, so that what rests on it is seen when it is decomposed
-            covariances, axes = covariance.couple(covariances, weights, params.floor / 2, axes)
+            covariances, axes = covariance.couple(covariances, shares, params.floor / 2, axes)
         spread = self.decompose(covariances, params, params.spread.bound)
         if not shared and not covariance.coupled:
             spread = _keep(held, spread, params.spread)
-        return self.complete(params._replace(weights=weights, means=means, spread=spread, axes=axes))
+        return self.complete(params._replace(spread=spread, axes=axes))
 
     def decompose(self, covariances: Array, params: Params, bound: Array | None = None) -> Spread:
         """Decompose the covariances that the data ask for, kept above the floor."""
@@ -265,7 +264,20 @@ class GaussianModel:
 
     def describe(self) -> dict[str, Any]:
         """Return what a saved mixture must know beside its arrays."""
-        return {"covariance_type": self.covariance_type, "missing": self.missing}
+        return {"covariance_type": self.covariance_type, "missing": self.missing, "fixed": self.fixed}
+
+
+def log_known(known: Array, weights: Array) -> Array:
+    """Logarithms ``(..., k, n)`` of what rows are known to be: labels ``(..., n)``, −1 unknown, or ``(..., n, k)``."""
+    xp, k = backends.namespace(weights), weights.shape[-1]
+    if not xp.isdtype(known.dtype, "integral"):
+        return swap(safe_log(known))
+    possible = (one_hot(known, k, like=weights) > 0) | (known[..., None, :] < 0)
+    return xp.where(possible, 0.0, constant(-np.inf, like=weights))
+
+
+def _hinted(log_joint: Array, hint: Array | None) -> Array:
+    return log_joint if hint is None else log_joint + hint
 
 
 def _keep(held: Array, new: Spread, old: Spread) -> Spread:
@@ -281,17 +293,3 @@ def _chosen(held: Array, new: Array, old: Array) -> Array:
 def trailing(x: Array, like: Array) -> Array:
     """`x` with dimensions of one at the end, as many as `like` has more."""
     return backends.namespace(x).reshape(x, (*x.shape, *(1,) * max(0, like.ndim - x.ndim)))
-
-
-def standardize(params: Params, x: Array) -> Array:
-    """z, features first: ``(..., d, n)``."""
-    return swap((x - params.centre[..., None, :]) / params.scale[..., None, :])
-
-
-def offset(params: Params) -> Array:
-    """log w_k plus the logarithm of the density of x at the mean, ``(..., k)``."""
-    xp, d = backends.namespace(params.means), params.means.shape[-1]
-    jacobian = xp.sum(xp.log(params.scale), axis=-1)[..., None]
-    # the log of 0 is below every density, yet finite: coefficients are multiplied and compared
-    log_weights = xp.clip(safe_log(params.weights), -xp.finfo(params.weights.dtype).max / 8, None)
-    return log_weights + params.spread.log_det / 2 - jacobian - d * np.log(2 * np.pi).item() / 2

@@ -21,7 +21,8 @@ from emroute.data import open_source
 from emroute.family import Statistics
 from emroute.gmm.fitting import prepare
 from emroute.gmm.mixture import GaussianMixture
-from emroute.gmm.model import GaussianModel, Params
+from emroute.gmm.model import GaussianModel
+from emroute.gmm.params import Params
 from emroute.gmm.spread import Spread
 from emroute.gmm.start import unit
 

@@ -17,7 +17,8 @@ from emroute.arrays.tracing import on_host
 from emroute.arrays.trees import leaves, map_leaves
 from emroute.backend import Array
 from emroute.data import Rows, Stream
-from emroute.gmm.model import GaussianModel, Params
+from emroute.gmm.model import GaussianModel
+from emroute.gmm.params import Params
 from emroute.gmm.spread import Spread
 
 __all__ = ["component_axes", "with_spare", "without_spare"]

@@ -14,7 +14,8 @@ from emroute.arrays.creation import constant, full, swap
 from emroute.arrays.functions import eps, tiny
 from emroute.backend import Array
 from emroute.errors import InputError
-from emroute.gmm.model import GaussianModel, Params
+from emroute.gmm.model import GaussianModel
+from emroute.gmm.params import Params
 from emroute.gmm.width import root_mean_square
 from emroute.validate import as_parameter, mixing_weights, require
 

@@ -30,6 +30,8 @@ class Tiles(NamedTuple):
     """``(..., t, m)``: the share of each row in the weight of its tile."""
     seen: Array
     """``(..., t, d)``: 1 where the tile's rows have the feature, 0 where they lack it."""
+    known: Array | None = None
+    """``(..., t, m)`` or ``(..., t, m, k)``: what is known of the rows' components."""
 
 
 def gaps_in(x: Array) -> np.ndarray | None:
@@ -63,9 +65,9 @@ def without_gaps(x: Array, gaps: np.ndarray) -> Array:
     return backends.get(x).from_numpy(rows.reshape(host.shape), x)
 
 
-def tiled(rows: Rows, gaps: np.ndarray) -> tuple[Rows, np.ndarray]:
+def tiled(rows: Rows, gaps: np.ndarray, known: Array | None = None) -> tuple[Rows, np.ndarray]:
     """Return rows of known gaps as tiles, and where each row of a problem is among those of its tiles, ``(..., n)``."""
-    (x,), (n, d) = rows.arrays, gaps.shape[-2:]
+    x, (n, d) = rows.arrays[0], gaps.shape[-2:]
     backend, xp = backends.get(x), backends.namespace(x)
     gaps, x = np.broadcast_to(gaps, (*rows.batch, n, d)), x[..., :n, :]
     patterns = [_patterns(lack) for lack in gaps.reshape(-1, n, d)]
@@ -85,12 +87,17 @@ def tiled(rows: Rows, gaps: np.ndarray) -> tuple[Rows, np.ndarray]:
         seen[problem, : n_tiles.sum()] = np.repeat(~lacking, n_tiles, axis=0)
     total = weight.sum(axis=-1, keepdims=True)
     share = weight / np.where(total > 0, total, 1.0)
-    flat = xp.reshape(xp.where(xp.isnan(x), xp.zeros_like(x), x), (-1, d))
-    batch = tuple(rows.batch)
-    taken = xp.take(flat, backend.from_numpy(source.reshape(-1), x), axis=0)
+    batch, index = tuple(rows.batch), backend.from_numpy(source.reshape(-1), x)
+
+    def taken(values: Array, rest: tuple[int, ...]) -> Array:
+        return xp.reshape(xp.take(xp.reshape(values, (-1, *rest)), index, axis=0), (*batch, most, size, *rest))
+
+    if known is not None:
+        first = (*(slice(None),) * len(batch), slice(n), ...)
+        known = taken(known[first], tuple(known.shape[len(batch) + 1 :]))
     shapes = (share, (*batch, most, size)), (seen, (*batch, most, d)), (total, (*batch, most))
     share, seen, total = (backend.from_numpy(part.reshape(shape), x) for part, shape in shapes)
-    tiles = Tiles(xp.reshape(taken, (*batch, most, size, d)), share, seen)
+    tiles = Tiles(taken(xp.where(xp.isnan(x), xp.zeros_like(x), x), (d,)), share, seen, known)
     return Rows(Block(tiles, total), batch), place.reshape(*batch, n)
 
 

@@ -22,8 +22,9 @@ from emroute.arrays.functions import normalize, ratio
 from emroute.backend import Array
 from emroute.data import Rows
 from emroute.family import posterior
-from emroute.gmm.model import GaussianModel, offset, standardize
-from emroute.gmm.model import Params as Gaussians
+from emroute.gmm.model import GaussianModel
+from emroute.gmm.params import Params as Gaussians
+from emroute.gmm.params import offset, standardize
 
 __all__ = ["ByDifferences", "Params", "Statistics", "StudentTModel"]
 

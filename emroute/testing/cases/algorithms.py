@@ -104,8 +104,23 @@ def _imputed(x: Array, weight: Array, weights: Array, means: Array, covariances:
 
 
 def _fit_gaps(x: Array, weight: Array, means: Array) -> Any:
-    options = {"missing": "marginalize", "sample_weight": weight, "init": means, **SHORT}
-    fitted = gmm.fit(_gappy(x), 3, **options)
+    found = []
+    for kind in ("full", "spherical"):
+        options = {"covariance_type": kind, "missing": "marginalize", "sample_weight": weight, "init": means, **SHORT}
+        fitted = gmm.fit(_gappy(x), 3, **options)
+        found.append((history(fitted), fitted.means, fitted.covariances))
+    return found
+
+
+def _score_gaps(x: Array, weight: Array, *parameters: Array) -> Array:
+    mixture = gmm.fit(_gappy(x), 3, missing="marginalize", init=parameters, tol=0.0, max_iter=0)
+    return mixture.log_prob(_gappy(x))
+
+
+def _fit_labels(x: Array, weight: Array, means: Array) -> Any:
+    """From the means of labelled rows."""
+    labels = get(x).from_numpy(np.where(np.arange(42) % 4 == 0, np.arange(42) % 3, -1), x)
+    fitted = gmm.fit(x, 3, labels=labels, fixed=["weights"], sample_weight=weight, rng=0, **SHORT)
     return history(fitted), fitted.means, fitted.covariances
 
 
@@ -225,10 +240,13 @@ ALGORITHMS = (
     Case("arrays.diagonal.log_peak", diagonal.log_peak, positive((2, 3, 4))),
     Case("em.fit", _own_model, draw_clusters),
     Case("gmm.fit", _fit_gaps, draw_clusters, variant="gaps"),
+    Case("gmm.fit", _fit_labels, draw_clusters, variant="labels"),
+    Case("gmm.fit", _gmm("full", accelerate="squarem"), draw_clusters, variant="accelerated"),
     Case("gmm.fit", _gmm("full", **_THREE_STARTS), draw_problems, variant="two problems, 3 starts"),
     *(Case("gmm.fit", _gmm(kind), draw_clusters, variant=kind) for kind in ("tied", "diag", "spherical")),
     *(Case("gmm.fit", _gmm(kind), draw_clusters, variant=kind) for kind in ("EII", "EVI", "VEE", "EVE", "VEV")),
     *(Case("gmm.GaussianMixture", _gaussian_scores(kind), draw_gaussians(kind), variant=kind) for kind in NAMED),
+    Case("mixture.Mixture.log_prob", _score_gaps, draw_gaussians("full"), smooth=False, variant="gaps"),
     *(Case(f"mixture.Mixture.{name}", _each(name), draw_gaussians("diag")) for name in _EACH),
     Case(
         "mixture.Mixture.score",

@@ -1,0 +1,78 @@
+"""Rows whose components are known, or known in part: labels, and probabilities of the components.
+
+A labelled row answers for its own component alone, and adds log w_y N(x | y) to the objective in place of the
+logarithm of the sum. Probabilities p_nk multiply w_k N(x_n | k).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from emroute import backend as backends
+from emroute._engine.once import once
+from emroute.backend import Array, is_array
+from emroute.data import Rows, Stream
+from emroute.errors import InputError
+from emroute.gmm.model import GaussianModel, log_known
+from emroute.gmm.params import Params
+
+__all__ = ["labelled", "labelled_means", "read_labels"]
+
+
+def read_labels(labels: Any, source: Rows | Stream, k: int) -> Array | None:
+    """Return labels ``(..., n)`` as integers, or probabilities ``(..., n, k)``, for all rows in memory.
+
+    Raises
+    ------
+    InputError
+        If they are neither, or the data are a stream.
+    """
+    if labels is None:
+        return None
+    if isinstance(source, Stream):
+        raise InputError("labels go with rows in memory, not with a source of chunks")
+    (x,), n, surplus = source.arrays, source.n, source.surplus or 0
+    backend = backends.get(x, labels) if is_array(labels) else backends.get(x)
+    host = np.asarray(backend.to_numpy(labels) if is_array(labels) else labels)
+    hard = host.dtype.kind in "iu"
+    shape = (*source.batch, n) if hard else (*source.batch, n, k)
+    try:
+        host = np.broadcast_to(host, shape)
+    except ValueError:
+        raise InputError(f"labels have shape {host.shape}, expected {(n,)} of integers or {(n, k)}") from None
+    if hard and not ((host >= -1) & (host < k)).all():
+        raise InputError(f"labels must be 0 to {k - 1}, or -1 where they are unknown")
+    if not hard and not (host.dtype.kind == "f" and (host >= 0).all() and (host.sum(axis=-1) > 0).all()):
+        raise InputError("probabilities of components must not be negative, nor 0 for all components of a row")
+    width = [(0, surplus if axis == len(source.batch) else 0) for axis in range(host.ndim)]
+    return backend.from_numpy(np.pad(host, width, "edge"), x)
+
+
+def labelled(rows: Rows, known: Array) -> Rows:
+    """Return rows with what is known of their components."""
+    return replace(rows, block=rows.block._replace(data=(*rows.arrays, known)))
+
+
+def labelled_means(model: GaussianModel, params: Params, rows: Rows, known: Array, points: Array) -> Array:
+    """Return starting points: the means of the rows that are known, and `points` for components without any."""
+    find = once(backends.get(points), _labelled_means, model)
+    return find(params, (rows.arrays[0], known), rows.counted.weight, points)
+
+
+def _labelled_means(
+    model: GaussianModel, params: Params, data: tuple[Array, Array], weight: Array | None, points: Array
+) -> Array:
+    xp, (x, known) = backends.namespace(points), data
+    shares = xp.exp(log_known(known, params.weights))
+    told = xp.max(shares, axis=-2, keepdims=True) > xp.min(shares, axis=-2, keepdims=True)
+    shares = xp.where(told, shares, 0.0)
+    if weight is not None:
+        shares = shares * weight[..., None, :]
+    total = xp.sum(shares, axis=-1)[..., None]
+    means = xp.matmul(shares, model.points(params, x)) / xp.where(total > 0, total, 1.0)
+    for _ in range(points.ndim - means.ndim):  # restarts
+        means, total = means[..., None, :, :], total[..., None, :, :]
+    return xp.where(total > 0, means, points)
