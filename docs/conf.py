@@ -9,6 +9,8 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import get_args
 
+from docutils.nodes import Text, container, literal_block
+from sphinx.ext.napoleon.docstring import NumpyDocstring
 from sphinx.util.inspect import TypeAliasForwardRef, stringify_signature
 from typer.main import get_command
 
@@ -42,6 +44,7 @@ html_title = f"emroute {release}"
 html_copy_source = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_search_scorer = str(Path(__file__).with_name("scorer.js"))
 pygments_dark_style = "a11y-high-contrast-dark"
 
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
@@ -67,10 +70,16 @@ autodoc_member_order = "bysource"
 autodoc_type_aliases = {"Array": "Array"}
 TypeAliasForwardRef.__repr__ = lambda alias: alias.name  # as it is written, also inside a union
 autodoc_typehints = "signature"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+FOREIGN = "BaseEstimator, Exception, int, Module, NamedTuple, Protocol, tuple"  # whose members their own pages list
+autodoc_default_options = {
+    "members": True,
+    "inherited-members": FOREIGN,
+    "show-inheritance": True,
+}
 napoleon_numpy_docstring = True
 napoleon_google_docstring = False
 napoleon_use_rtype = False
+NumpyDocstring._parse_attribute_docstring = lambda docstring: list(docstring._lines)  # words before a colon are no type
 
 
 def arrange(app, what, name, obj, options, lines):
@@ -84,6 +93,22 @@ def arrange(app, what, name, obj, options, lines):
             lines[place] = lines[place].replace("|", r"\|")
         elif not lines[place - 1].strip():
             lines[place:place] = ["::", ""]
+
+
+def give_defaults(app, what, name, obj, options, lines):
+    """Give the defaults of parameters, which docstrings leave to the signature, in the list of parameters."""
+    if what not in ("class", "function", "method") or "Parameters" not in lines:
+        return
+    try:
+        parameters = inspect.signature(obj.__init__ if what == "class" else obj).parameters
+    except (TypeError, ValueError):
+        return
+    for place in range(lines.index("Parameters") + 2, len(lines)):
+        if lines[place].startswith("---"):
+            break  # the next section
+        names = lines[place].split(", ")
+        if all(each in parameters and parameters[each].default is not inspect.Parameter.empty for each in names):
+            lines[place] += f" : default {', '.join(repr(parameters[each].default) for each in names)}"
 
 
 def tell(app, what, name, obj, options, lines):
@@ -108,7 +133,7 @@ def options():
     return "\n".join(rows)
 
 
-TABLES = {"capabilities": (table_of.libraries, table_of.families, table_of.table), "howto/files": (options,)}
+TABLES = {"capabilities": (table_of.libraries, table_of.table), "howto/files": (options,)}
 
 
 def fill(app, docname, source):
@@ -117,9 +142,18 @@ def fill(app, docname, source):
         source[0] = source[0].replace(f"%{table.__name__}%", table())
 
 
+FOR_FAMILIES = {"data", "marked", "remarks", "restored", "unfitted"}
+
+
 def leave_out(app, what, name, obj, skip, options):
-    """Leave out what scikit-learn adds to every estimator: its words are links into its own site."""
-    return True if name.startswith("set_") and name.endswith("_request") else None
+    """Leave out what scikit-learn adds to every estimator, and what mixtures have only for authors of families.
+
+    The docstrings of the first link into its own site; the second are on the page of `emroute.mixture`.
+    """
+    foreign = str(getattr(obj, "__module__", "")).startswith("sklearn.") and not name.startswith("fit_")
+    added = foreign or name.endswith("_request")
+    of_mixture = "Mixture." in getattr(obj, "__qualname__", "") and app.env.docname != "api/generated/emroute.mixture"
+    return True if added or (of_mixture and name in FOR_FAMILIES) else None
 
 
 def unhide(app, what, name, obj, options, signature, returns):
@@ -143,6 +177,19 @@ def reach(app, pagename, templatename, context, doctree):
             context[part] = context[part].replace(plain, reachable)
 
 
+def for_readers(app, doctree):
+    """Show commands of the shell without the cell's magic, and programs without the checks that the build runs."""
+    for cell in doctree.findall(container):
+        if cell.get("nb_element") != "cell_code_source":
+            continue
+        for block in cell.findall(literal_block):
+            text = block.astext()
+            if text.startswith("%%bash"):
+                block["language"], text = "bash", text.partition("\n")[2]
+            shown = "\n".join(line for line in text.split("\n") if not line.lstrip().startswith("assert ")).strip("\n")
+            block.rawsource, block.children = shown, [Text(shown)]
+
+
 def tell_language(app, page, template, context, doctree):
     """Say of a translation what language it is in; screen readers and search engines ask."""
     if page.startswith("zh/"):
@@ -153,8 +200,10 @@ def setup(app):
     app.connect("html-page-context", tell_language)
     app.connect("html-page-context", reach, priority=900)  # the theme has its say before
     app.connect("autodoc-process-signature", unhide)
+    app.connect("autodoc-process-docstring", give_defaults, priority=400)  # before napoleon reads the list
     app.connect("autodoc-process-docstring", arrange)
     app.connect("autodoc-process-docstring", tell)
     app.connect("env-get-outdated", lambda *_: list(TABLES))  # they change with the code
     app.connect("source-read", fill)
+    app.connect("doctree-read", for_readers)
     app.connect("autodoc-skip-member", leave_out)

@@ -1,4 +1,4 @@
-"""What looks like an array and cannot be computed with as it is, and the call that makes one of it."""
+"""Objects that look like arrays but cannot be used as they are, and the call that converts them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["conversion", "no_seed", "obstacle"]
 
 
 def obstacle(x: Any) -> str | None:
-    """Say why `x` cannot be computed with as it is, and what to pass in its place; None where nothing is known of it.
+    """Return why `x` cannot be used as it is, and what to pass instead; None if nothing is known about it.
 
-    Only its class is asked, for what wraps arrays may answer for them; no library is imported.
+    Only its class is inspected, because wrappers may answer for their arrays; no library is imported.
 
     Examples
     --------
@@ -26,7 +26,7 @@ def obstacle(x: Any) -> str | None:
         return None
     kind = f"{type(x).__module__}.{type(x).__qualname__}"
     has = traits.__contains__
-    if has("mask"):  # an array of NumPy's to all functions, which see through the mask
+    if has("mask"):  # NumPy functions ignore the mask
         return (
             "got a masked array; leave masked rows out, `x[~np.ma.getmaskarray(x).any(axis=1)].data`, or give them "
             "sample_weight 0, and pass .data"
@@ -40,7 +40,7 @@ def obstacle(x: Any) -> str | None:
         )
     if has("to_numpy"):
         return f"got {kind}, expected an array; pass its numbers, `.to_numpy()`"
-    if has("is_nested") and x.is_nested:  # its shape is an error of its own
+    if has("is_nested") and x.is_nested:  # its shape raises an error of its own
         return f"got a nested {kind}, expected an array; pass its parts as chunks, `emroute.data.Chunks(x.unbind())`"
     if not hasattr(x, "shape"):
         return None
@@ -80,7 +80,7 @@ def _traits(kind: type) -> frozenset[str]:
 
 
 def _n_devices(x: Any) -> int:
-    """How many devices an array is spread over; 1 where a compiler is tracing and it is on none."""
+    """Return how many devices an array is spread over; 1 if a compiler is tracing."""
     try:
         return len(x.devices()) if "devices" in _traits(type(x)) else 1
     except (AttributeError, TypeError):
@@ -102,7 +102,7 @@ def no_seed(rng: Any) -> str:
 
 
 def conversion(x: Any, name: str, dtype: Any) -> str:
-    """Spell the call that gives an array another dtype, in the way of its library.
+    """Return the call that converts an array to another dtype, in the style of its library.
 
     >>> import numpy as np
     >>> conversion(np.ones(3, int), "x", "float64"), conversion(np.ones(3, ">f8"), "x", "float64")

@@ -1,4 +1,4 @@
-"""The bars that fits show while they run."""
+"""The progress bars of fits."""
 
 from __future__ import annotations
 

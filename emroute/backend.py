@@ -1,8 +1,8 @@
-"""What an array library must bring beside the Array API standard, and how its plug-in is found.
+"""What an array library must provide beyond the Array API standard, and how its plug-in is found.
 
-A backend is any object (a module will do) with the members of `Backend`. It is announced in the entry-point
-group ``emroute.backends`` under the top-level module of its array type (``numpy``, ``torch``, ``jaxlib``, ...)
-and loaded when the first such array is seen, so nothing imports a framework that the caller has not imported.
+A backend is any object (a module will do) with the members of `Backend`. It is registered in the entry-point group
+``emroute.backends`` under the top-level module of its array type (``numpy``, ``torch``, ``jaxlib``, ...) and loaded
+when the first such array is seen, so emroute never imports a framework that the caller has not imported.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from emroute.errors import BackendError, InputTypeError
 __all__ = ["Array", "Backend", "compiled", "get", "installed", "is_array", "named", "namespace"]
 
 Array: TypeAlias = Any
-"""An array of any library that has a backend (the standard has no nominal type for one)."""
+"""An array of any library that has a backend. The standard defines no type for it."""
 
 State = TypeVar("State")
 
@@ -30,18 +30,18 @@ _GROUP = "emroute.backends"
 
 
 class Backend(Protocol):
-    """What the standard lacks, or what must differ between libraries. Everything else is `namespace`.
+    """What the standard lacks, or what must differ between libraries. `namespace` has everything else.
 
-    Further members are optional, and without effect on the algorithms but for the first:
+    Further members are optional. Only the first affects the algorithms:
 
-    - ``tracing()``: whether a compiler is tracing now, where it does not refuse ``bool(array)`` while it does;
-    - ``devices()``: names of the devices that can be used here; without it the default device alone, called ``cpu``;
-    - ``anchor(device, dtype)``: an array of one zero on the device of that name (None: the default), of dtype
-      ``"float32"`` or ``"float64"``; without it, the module's own ``zeros``;
-    - ``enable_float64()``: allow float64, where a library leaves it out unless told otherwise;
-    - ``kernels``: a mapping, faster forms of functions that `emroute.arrays.kernels.kernel` marks, by their names;
-    - ``layer_product(a, b)``: the matrix product for votes, where a library has automatic precisions for layers;
-    - ``gradient(function, *arrays)``: a tuple, the gradients of a function that returns a number, an array each.
+    - ``tracing()``: whether a compiler is tracing now, for libraries that allow ``bool(array)`` while tracing;
+    - ``devices()``: the names of the devices that can be used here; by default only ``cpu``, the default device;
+    - ``anchor(device, dtype)``: an array of one zero on the device of that name (None: the default), with dtype
+      ``"float32"`` or ``"float64"``; by default, made by ``zeros`` of the library's module;
+    - ``enable_float64()``: enables float64 in a library that has it off by default;
+    - ``kernels``: a mapping from the names of functions marked by `emroute.arrays.kernels.kernel` to faster forms;
+    - ``layer_product(a, b)``: the matrix product for votes, if the library has automatic precision for layers;
+    - ``gradient(function, *arrays)``: a tuple with the gradient of a scalar function by each array.
     """
 
     @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -51,17 +51,17 @@ class Backend(Protocol):
 
     @Capabilities(jit=True)
     def loop(self, condition: Callable[[State], Array], body: Callable[[State], State], state: State) -> State:
-        """Apply `body` to `state` while `condition` holds; one compiled loop where the library has one."""
+        """Apply `body` to `state` while `condition` holds, in one compiled loop if the library has one."""
         ...
 
     @Capabilities(jit=True)
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a compiled `function`; on eager libraries the very same function."""
+        """Return a compiled `function`; on eager libraries, the function itself."""
         ...
 
     @Capabilities(jit=True, batch=True)
     def eigh(self, x: Array, /) -> tuple[Array, Array]:
-        """Eigenvalues and eigenvectors of symmetric ``(..., d, d)``; NaN for a matrix that fails."""
+        """Return eigenvalues and eigenvectors of symmetric ``(..., d, d)``; NaN for a matrix that fails."""
         ...
 
     @Capabilities(gradients=True, jit=True, batch=True)
@@ -91,12 +91,12 @@ class Backend(Protocol):
 
     @Capabilities(batch=True)
     def from_numpy(self, value: np.ndarray, like: Array) -> Array:
-        """Carry a host array to `like`'s device; floating values take `like`'s dtype if it is floating."""
+        """Copy a host array to the device of `like`. Floating values take the dtype of `like` if it is floating."""
         ...
 
     @Capabilities()
     def chunk_size(self, bytes_per_row: int) -> int:
-        """How many rows of working memory fit the cache (CPU) or a fair part of the device."""
+        """Return how many rows of working memory fit the cache (CPU) or a fair part of the device."""
         ...
 
     @Capabilities(gradients=True, jit=True, half=True)
@@ -105,8 +105,8 @@ class Backend(Protocol):
     ) -> Any:
         """Apply `function` to blocks of `size` along the first axis and join its arrays along theirs.
 
-        `function` returns a tuple of arrays. The last block may be shorter. With `recompute` the backward pass
-        runs each block again instead of keeping its intermediate arrays.
+        `function` returns a tuple of arrays. The last block may be shorter. With `recompute`, the backward pass
+        computes each block again instead of keeping its intermediate arrays.
         """
         ...
 
@@ -117,7 +117,7 @@ def _plugins() -> dict[str, EntryPoint]:
 
 
 def installed() -> tuple[str, ...]:
-    """Return the top-level modules that have a backend, whether or not they are themselves installed.
+    """Return the top-level modules that have a backend, whether or not they are installed themselves.
 
     >>> "numpy" in installed()
     True
@@ -127,7 +127,7 @@ def installed() -> tuple[str, ...]:
 
 @cache
 def _library(kind: type) -> str | None:
-    """The array library a type belongs to, its base classes included."""
+    """Return the array library that a type, or one of its base classes, belongs to."""
     modules = (base.__module__.partition(".")[0] for base in kind.__mro__)
     return next((name for name in modules if name in _plugins()), None)
 
@@ -138,7 +138,7 @@ def _load(name: str) -> Backend:
 
 
 def named(name: str) -> Backend:
-    """Return the backend of a library by its name, one of `installed`; this imports the library.
+    """Return the backend of a library by its name, one of `installed`. This imports the library.
 
     Raises
     ------
@@ -159,12 +159,12 @@ def named(name: str) -> Backend:
 
 
 def is_array(x: object) -> bool:
-    """Whether `x` is an array of some library, served by a backend or not."""
+    """Return whether `x` is an array of some library, with or without a backend."""
     return hasattr(x, "shape") and hasattr(x, "dtype")
 
 
 def _name(x: Array, other: Array | None = None) -> str:
-    """The library of an array, or an error that tells how to make one that goes with another."""
+    """Return the library of an array, or raise an error that says how to convert it."""
     if not isinstance(x, np.ma.MaskedArray) and (name := _library(type(x))) is not None:
         return name
     if reason := obstacle(x):
@@ -172,7 +172,7 @@ def _name(x: Array, other: Array | None = None) -> str:
     kind = f"{type(x).__module__}.{type(x).__qualname__}"
     if not is_array(x):
         call = "" if other is None else f", `{_spelled(other)}.asarray(...)`"
-        raise InputTypeError(f"got {kind}, expected an array of the library of the others; convert it first{call}")
+        raise InputTypeError(f"got {kind}, expected an array of the same library as the others; convert it first{call}")
     found = ", ".join(installed()) or "none"
     raise BackendError(
         f"no backend for {kind} (found: {found}); install a plug-in for its library, or, if this is a source "
@@ -181,24 +181,24 @@ def _name(x: Array, other: Array | None = None) -> str:
 
 
 def _spelled(x: Array) -> str:
-    """The namespace of an array as its users write it."""
+    """Return the namespace of an array as its users write it."""
     return namespace(x).__name__.removeprefix("array_api_compat.")
 
 
 def get(*arrays: Array) -> Backend:
-    """Return the one backend of some arrays.
+    """Return the backend that some arrays share.
 
     Parameters
     ----------
     *arrays
-        Arrays of one library, on one device; ``None`` is passed over.
+        Arrays of one library, on one device. ``None`` is ignored.
 
     Raises
     ------
     InputTypeError
-        If something is not an array, or two arrays differ in library or device.
+        If an argument is not an array, or two arrays differ in library or device.
     BackendError
-        If no plug-in serves the library.
+        If there is no plug-in for the library.
 
     Examples
     --------
@@ -224,17 +224,17 @@ def _check_together(x: Array, y: Array) -> None:
     if _of(x) is not _of(y, x):
         raise InputTypeError(
             f"arrays of two libraries: {_name(x)} and {_name(y)}; convert one of them, "
-            f"such as with `{_spelled(x)}.asarray`: emroute moves nothing itself"
+            f"for example with `{_spelled(x)}.asarray`: emroute moves nothing itself"
         )
     here, there = _device(x), _device(y)
     if here is not None and there is not None and here != there:
         if reason := obstacle(x) or obstacle(y):  # sharded: on more than one
             raise InputTypeError(reason)
-        raise InputTypeError(f"arrays on two devices: {here} and {there}; move one of them, emroute moves nothing")
+        raise InputTypeError(f"arrays on two devices: {here} and {there}; move one of them (emroute moves nothing)")
 
 
 def _of(x: Array, other: Array | None = None) -> Backend:
-    """The backend of an array, looked up once a type: `get` is called for every few operations."""
+    """Return the backend of an array. It is looked up once per type, because `get` is called very often."""
     try:
         return _backends[type(x)]
     except KeyError:
@@ -242,11 +242,11 @@ def _of(x: Array, other: Array | None = None) -> Backend:
 
 
 _backends: dict[type, Backend] = {}
-"""A plain dictionary, unlike `functools.cache`, is no barrier to `torch.compile`; neither is `_spaces`."""
+"""A plain dictionary, like `_spaces`: `torch.compile` cannot trace through `functools.cache`."""
 
 
 def _device(x: Array) -> Any:
-    """The device of an array; None where a compiler is tracing and has not placed it."""
+    """Return the device of an array; None if a compiler is tracing and has not placed it."""
     try:
         return x.device
     except (AttributeError, TypeError):
@@ -254,12 +254,12 @@ def _device(x: Array) -> Any:
 
 
 def compiled(backend: Backend, function: Callable[..., Any], *static: Any) -> Callable[..., Any]:
-    """Return ``function(*static, ...)`` compiled, once for each function and its hashable first arguments."""
+    """Return ``function(*static, ...)`` compiled, once per function and its hashable first arguments."""
     return _compiled(backend, function, *static) if compiles(backend) else partial(function, *static)
 
 
 def compiles(backend: Backend) -> bool:
-    """Whether the library compiles functions: where it does not, `Backend.compile` returns the function itself.
+    """Return whether the library compiles functions. If not, `Backend.compile` returns the function itself.
 
     >>> import numpy as np
     >>> compiles(get(np.ones(1)))
@@ -280,7 +280,7 @@ def _compiled(backend: Backend, function: Callable[..., Any], *static: Any) -> C
 
 
 def namespace(*arrays: Array) -> Any:
-    """Return the standard's functions for some arrays of one library.
+    """Return the functions of the standard for some arrays of one library.
 
     >>> import numpy as np
     >>> float(namespace(np.ones(3)).sum(np.ones(3)))

@@ -1,6 +1,6 @@
-"""What a public function can do on every array library, said once, beside it.
+"""What a public function supports on every array library, declared once with its definition.
 
-The tests and the tables of the documentation read what is said here; nothing is added to a call.
+The tests and the tables of the documentation read these declarations. A call does not change.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ _SAID = {
 
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
-    """What a function can do beside what all can: float64 and float32, of every array library, on its devices.
+    """What a function supports, besides float64 and float32 on every array library and its devices.
 
-    It is a decorator too, which gives back the very function, or class, that it was given.
+    It is also a decorator, which returns the same function or class.
 
     Parameters
     ----------
     gradients
-        Whether floating results have derivatives with respect to floating arguments, where a library differentiates.
-        Of all others, the results are constants to it.
+        Whether floating results have derivatives with respect to floating arguments, on libraries that have gradients.
+        If not, the results are constants.
     jit
-        Whether it works inside the caller's `jax.jit`. All others refuse what is traced, for they need the values.
+        Whether the function works inside the caller's `jax.jit`. If not, it raises an error, because it needs values.
     batch
         Whether leading dimensions are separate problems.
     integers
-        Whether data may be integers. They are computed in floating numbers.
+        Whether data may be integers, which are converted to floating numbers.
     half
-        Whether float16 and bfloat16 go in and come out.
+        Whether the function takes and returns float16 and bfloat16.
     streams
-        Whether data may be a source of chunks that can be read again and again.
+        Whether data may be a source of chunks that can be read repeatedly.
 
     Examples
     --------
@@ -63,7 +63,7 @@ class Capabilities:
     streams: bool = False
 
     def __call__(self, function: F) -> F:
-        """Let a function declare this."""
+        """Attach this declaration to a function."""
         setattr(function, _NAME, self)
         return function
 
@@ -72,7 +72,7 @@ class Capabilities:
 
 
 def capabilities(function: Any) -> Capabilities | None:
-    """Return what a function, method or class itself declares, or None; what a base class declares does not count.
+    """Return the declaration of a function, method or class itself, not of a base class; None if there is none.
 
     >>> capabilities(print)
     """

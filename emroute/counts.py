@@ -1,11 +1,11 @@
-"""What the families on counts share: log-probabilities without cancellation, however large the counts.
+"""What the count families share: log-probabilities without cancellation, however large the counts.
 
-A row of counts x_j is of independent Poissons of means m_kj, or that given its sum N, with m_kj = N p_kj:
+A row of counts x_j comes from independent Poissons with means m_kj, or from these given the sum N, with m_kj = N p_kj:
 
     log p(x | k) = sum_j log Pois(x_j | m_kj)  [- log Pois(N | N)]
 
-Small counts take T(x) = (1, x), eta_k = (-sum_j m_kj, log m_kj), or (0, log p_kj); from x log x on that costs digits.
-Large ones take Loader's form, whose terms are no larger than their sum (Fast and accurate computation of binomial
+Small counts use T(x) = (1, x), eta_k = (-sum_j m_kj, log m_kj), or (0, log p_kj). For large counts that loses digits,
+so they use Loader's form, whose terms are no larger than their sum (Fast and accurate computation of binomial
 probabilities, 2000):
 
     log Pois(x | m) = peak(x) - deviance(x, m),   deviance(x, m) = x log(x / m) + m - x >= 0
@@ -28,7 +28,7 @@ from emroute.validate import check_floating
 
 __all__ = ["Counts", "deviance", "peak"]
 
-_CELLS = 2**17  # numbers that the deviances of some categories hold at once
+_CELLS = 2**17  # how many numbers the deviances of some categories hold at once
 _NEAR = 0.1  # |x - m| / (x + m) below which a series takes over
 _SERIES = tuple(1 / (2 * j + 1) for j in range(1, 8))  # of atanh
 _STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188)  # to 1e-16 from there on:
@@ -37,19 +37,20 @@ _LARGE = 16
 
 @Capabilities(gradients=True, jit=True, batch=True)
 def deviance(x: Array, mean: Array) -> Array:
-    """x log(x / m) + m − x: how much less likely a count is under a Poisson of mean m than under one of mean x.
+    """Return x log(x / m) + m − x: how much less likely a count is under a Poisson with mean m than with mean x.
 
     Parameters
     ----------
     x
-        Counts, not negative.
+        Non-negative counts.
     mean
-        Means, not negative, that broadcast against them. A mean of 0 allows no count but 0.
+        Non-negative means that broadcast against the counts. A mean of 0 allows only the count 0.
 
     Returns
     -------
     Array
-        Not negative, to a few spacings of itself; infinite for a positive count of mean 0, with a gradient of 0.
+        The deviance, non-negative and accurate to a few spacings. Infinite for a positive count with mean 0, with a
+        gradient of 0.
 
     References
     ----------
@@ -81,7 +82,9 @@ def deviance(x: Array, mean: Array) -> Array:
 
 @Capabilities(gradients=True, jit=True, batch=True)
 def peak(x: Array) -> Array:
-    """Log-probability of a count under a Poisson of that mean: x log x − x − log x!, by Stirling's series where large.
+    """Return the log-probability of a count under a Poisson with that mean, x log x − x − log x!.
+
+    Large counts use Stirling's series.
 
     >>> import numpy as np
     >>> peak(np.asarray([1.0, 100.0, 1e7])).round(6).tolist()
@@ -100,11 +103,11 @@ def peak(x: Array) -> Array:
 
 @dataclass(frozen=True)
 class Counts(Family):
-    """A family on rows of counts: Poissons, or Poissons whose sum is given."""
+    """A family over rows of counts: Poissons, or Poissons given their sum."""
 
     precise = True
     conditional: ClassVar[bool] = True
-    """Whether the sum of a row is given: `means` are then shares of it."""
+    """Whether the sum of a row is given, so that `means` are shares of it."""
 
     @abstractmethod
     def cells(self, params: Any, data: Any) -> Array:
@@ -140,7 +143,7 @@ class Counts(Family):
         return backends.namespace(x).sum(x, axis=-2)
 
     def peak(self, params: Any, data: Any) -> Array:
-        """Return the log-probability of each row under rates, or shares, that are its own."""
+        """Return the log-probability of each row under its own rates or shares."""
         x = self.cells(params, data)
         xp = backends.namespace(x)
         own = xp.sum(peak(x), axis=-2)

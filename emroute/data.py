@@ -1,7 +1,7 @@
-"""Where observations come from: arrays, tuples of arrays, and sources that are read a chunk at a time.
+"""Sources of observations: arrays, tuples of arrays, and sources that are read one chunk at a time.
 
 An observation is a row. ``x (..., n, d)`` holds `n` rows of rank 1, ``heads (..., n)`` rows of rank 0; leading
-dimensions are batch. Any other object than a tuple that can be iterated again and again is read as a source of chunks.
+dimensions are batch. Any other object that can be iterated repeatedly, except a tuple, is read as a source of chunks.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ __all__ = ["Block", "Chunks", "Rows", "Source", "Stream", "csv", "npy", "open_so
 
 
 class Chunks:
-    """Arrays in memory, or tuples of arrays, that hold the rows of one data set one after another.
+    """Chunks of one data set: arrays in memory, or tuples of arrays, that hold its rows in order.
 
-    A list of them is read the same way, but with a warning where it could as well be meant as a batch.
+    A list of arrays is read the same way, but with a warning if it could also be meant as a batch.
 
     Parameters
     ----------
     chunks
-        The arrays, each ``(rows, d)``; tuples of arrays where the data are several.
+        The arrays, each ``(rows, d)``, or tuples of arrays if the data consist of several.
 
     Examples
     --------
@@ -52,7 +52,7 @@ class Chunks:
 
 
 def real_weight(weight: Any, like: Array) -> Any:
-    """Return whole and boolean weights as floating ones, of the dtype of fits of arrays like `like`."""
+    """Return integer and boolean weights as floating numbers, in the dtype of a fit of arrays like `like`."""
     if not backend.is_array(weight):
         return weight
     xp = backend.namespace(like, weight)
@@ -67,18 +67,19 @@ def open_source(data: Any, sample_weight: Array | None = None, ranks: tuple[int,
     Parameters
     ----------
     data
-        An array, a tuple of arrays, or an iterable of either that can be read more than once.
+        An array, a tuple of arrays, or an iterable of either that can be read repeatedly.
     sample_weight
-        ``(n,)`` or ``(..., n)``; not for streams of unknown order.
+        The weight of each row, ``(n,)`` or ``(..., n)``; not for streams of unknown order.
     ranks
-        Rank of one row of each array; by default 1 for all arrays of one rank, and 0 for those of least rank.
+        The rank of one row of each array. By default 1 if all arrays have the same rank, else 0 for those of least
+        rank.
 
     Raises
     ------
     InputError
-        If shapes disagree, nothing is there, or a source can be read only once.
+        If shapes disagree, there are no rows, or a source can be read only once.
     InputTypeError
-        If the data are no arrays, or of two libraries or devices.
+        If the data are not arrays, or are from two libraries or devices.
     """
     whole = isinstance(data, (tuple, str, bytes, Mapping)) or obstacle(data) is not None or backend.is_array(data)
     if whole or not hasattr(data, "__iter__"):
@@ -96,7 +97,7 @@ def open_source(data: Any, sample_weight: Array | None = None, ranks: tuple[int,
     if wrong or len(arrays) != len(ranks):
         expected = ", ".join(f"(n{', d' * rank})" for rank in ranks)
         raise InputError(
-            f"a chunk has shapes {[tuple(x.shape) for x in arrays]}, expected {expected}; what is neither an array nor "
+            f"a chunk has shapes {[tuple(x.shape) for x in arrays]}, expected {expected}; anything but an array or "
             "a tuple is read as chunks of rows: stack a list of single rows"
         )
     _ask(data)
@@ -104,9 +105,10 @@ def open_source(data: Any, sample_weight: Array | None = None, ranks: tuple[int,
 
 
 def _usual_ranks(arrays: tuple[Array, ...]) -> tuple[int, ...]:
-    """Return the rank of one row of each array, for models that declare none.
+    """Return the rank of one row of each array, for models that do not declare it.
 
-    If all arrays have the same rank of at least 2, each is ``(..., n, d)``; else those of least rank are ``(..., n)``.
+    If all arrays have the same rank of at least 2, each is ``(..., n, d)``. Otherwise those of least rank are ``(...,
+    n)``.
     """
     least = min(x.ndim for x in arrays)
     scalar = least == 1 or any(x.ndim != least for x in arrays)
@@ -114,7 +116,7 @@ def _usual_ranks(arrays: tuple[Array, ...]) -> tuple[int, ...]:
 
 
 def _first_chunk(source: Any) -> tuple[Any, tuple[Array, ...]]:
-    """Return the first chunk that has rows, as it is and as arrays."""
+    """Return the first chunk that has rows, as it came and as arrays."""
     n_chunks = 0
     for chunk in source:
         n_chunks += 1
@@ -126,7 +128,7 @@ def _first_chunk(source: Any) -> tuple[Any, tuple[Array, ...]]:
 
 
 def _ask(source: Any) -> None:
-    """Warn of a list of arrays that may be meant as a batch: several of one shape."""
+    """Warn about a list of arrays of one shape, which may be meant as a batch."""
     if type(source) is not list or len(source) < 2 or not all(map(backend.is_array, source)):
         return
     shapes = {tuple(x.shape) for x in source}
@@ -150,12 +152,12 @@ def _open_rows(data: Any, sample_weight: Array | None, ranks: tuple[int, ...] | 
     shapes = [tuple(x.shape) for x in arrays]
     if len(arrays) != len(ranks) or any(len(shape) <= rank for shape, rank in zip(shapes, ranks, strict=False)):
         expected = [f"(..., n{', d' * rank})" for rank in ranks]
-        hint = "; of one feature pass x[:, None], of one row x[None, :]" if shapes[0][1:] == () else ""
+        hint = "; for one feature pass x[:, None], for one row x[None, :]" if shapes[0][1:] == () else ""
         raise InputError(f"got shapes {shapes}, expected {', '.join(expected)}{hint if ranks == (1,) else ''}")
     lead = [shape[: len(shape) - rank] for shape, rank in zip(shapes, ranks, strict=True)]
     if sample_weight is not None:
         if not sample_weight.ndim:
-            raise InputError("got a scalar sample_weight, expected one weight a row, shape (n,) or (..., n)")
+            raise InputError("got a scalar sample_weight, expected one weight per row, shape (n,) or (..., n)")
         lead.append(tuple(sample_weight.shape))
     if len({shape[-1] for shape in lead}) > 1:
         what = "arrays" if sample_weight is None else "arrays and sample_weight"

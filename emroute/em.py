@@ -1,11 +1,11 @@
-"""The one loop: expectation-maximization of any model whose statistics merge (Dempster, Laird & Rubin 1977).
+"""Expectation-maximization for any model whose statistics merge (Dempster, Laird & Rubin 1977).
 
     repeat   params     <- maximize(statistics, params)        M-step
              statistics <- expect(params, rows), merged        E-step
-    until the objective of every problem stands still
+    until the objective of every problem stops changing
 
-The loop knows nothing of mixtures. A model's E-step sees some rows at a time; because statistics of two sets of
-rows merge into those of their union, the same model fits arrays, chunks, memory maps and streams.
+The loop knows nothing about mixtures. A model's E-step sees some rows at a time; because statistics of two sets of rows
+merge into those of their union, the same model fits arrays, chunks, memory maps and streams.
 """
 
 from __future__ import annotations
@@ -46,54 +46,54 @@ def fit(
     Parameters
     ----------
     model
-        Any `Model`.
+        The model, with the methods of `Model`.
     data
         An array ``(..., n, d)``, a tuple of arrays with `n` rows each, or a source of chunks that can be read
-        again and again (a list of arrays, an object with ``__iter__``). Memory maps are read in chunks.
+        repeatedly (a list of arrays, an object with ``__iter__``). Memory maps are read in chunks.
     params
-        Where to start; its arrays begin with the batch dimensions.
+        The starting parameters. Their arrays begin with the batch dimensions.
     sample_weight
-        ``(n,)`` or ``(..., n)``, a weight a row.
+        The weight of each row, ``(n,)`` or ``(..., n)``.
     tol
-        A problem has converged when its objective changes by no more than this per unit of weight; never asked
-        below what the dtype resolves. 0 runs on until nothing changes.
+        A problem has converged when its objective changes by no more than this per unit of weight, or by less than the
+        dtype resolves. 0 goes on until nothing changes.
     max_iter
-        The most M-steps.
+        The largest number of M-steps.
     chunk_size
-        Rows an E-step holds at once; by default what fits the cache.
+        Rows per block of the E-step. By default a block fits the cache, or a fair part of the device's memory.
     callback
-        Called as ``callback(iteration, fit_so_far)`` after every iteration.
+        Called as ``callback(iteration, fit)`` after every iteration, with the `Fit` so far.
     progress
         Show a progress bar (needs tqdm).
     accelerate
-        ``"squarem"`` extrapolates EM's steps (Varadhan & Roland 2008), in cycles of three: the objective still never
-        falls, and fits that crawl take a fraction of the iterations; those that EM ends in ten or twenty gain nothing,
-        and another optimum may be found. Parameters are extrapolated number by number, none beyond a tenth of the way
-        to 0. A model whose parameters hang together has ``pack(params)``, which returns a nest of arrays that may be
-        extrapolated freely, and ``unpack(nest, params)``, which returns parameters from it. ``Fit.trace`` then has an
-        entry for each of the three steps.
+        ``"squarem"`` extrapolates the steps of EM (Varadhan & Roland 2008), in cycles of three. The objective still
+        never falls, and slow fits take a fraction of the iterations. Fits that converge in ten or twenty iterations
+        gain nothing, and another optimum may be found. Each number of the parameters is extrapolated separately, and at
+        most nine tenths of the way to 0. If parameters depend on each other, the model should have ``pack(params)``,
+        which returns nested arrays that can be extrapolated freely, and ``unpack(nest, params)``, the inverse.
+        ``Fit.trace`` then has an entry for each of the three steps.
 
     Returns
     -------
     Fit
-        Arrays of the data's library, dtype and device.
+        Its arrays have the library, dtype and device of the data.
 
     Raises
     ------
     InputError
-        If shapes or options cannot be used, or a source can be read only once.
+        If shapes or options are invalid, or a source can be read only once.
     InputTypeError
         If arrays differ in library or device, or parameters are floating, but not float32 or float64.
 
     Notes
     -----
-    Each problem of a batch stops for itself and then keeps its parameters. A step that meets a non-finite
-    objective is undone and its problem ends as ``NON_FINITE``. On JAX the whole fit is one compiled loop, unless
-    a callback, a progress bar or a stream needs Python between the steps.
+    Each problem of a batch stops on its own and then keeps its parameters. A step that leads to a non-finite objective
+    is undone, and its problem ends with the status ``NON_FINITE``. On JAX the whole fit is one compiled loop, unless a
+    callback, a progress bar or a stream needs Python between the steps.
 
     Examples
     --------
-    The mean of a normal sample, as a model of its own:
+    A model that finds the mean of a normal sample:
 
     >>> import numpy as np
     >>> from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""The errors and warnings of emroute: each says what was got, what was expected and what to do."""
+"""The errors and warnings of emroute. Each says what was given, what was expected and what to do."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _PACKAGE = str(Path(__file__).parent)
 
 
 class EmrouteError(Exception):
-    """The base of every error that emroute raises on purpose."""
+    """The base class of every error that emroute raises on purpose."""
 
 
 class InputError(EmrouteError, ValueError):
-    """A value, a shape or an option that cannot be used."""
+    """An invalid value, shape or option."""
 
 
 class InputIndexError(EmrouteError, IndexError):
@@ -37,19 +37,19 @@ class InputIndexError(EmrouteError, IndexError):
 
 
 class InputTypeError(EmrouteError, TypeError):
-    """A dtype, an array library or a device that cannot be used, or two that cannot be mixed."""
+    """A dtype, array library or device that is not supported, or two that cannot be mixed."""
 
 
 class FitWarning(UserWarning):
-    """A result to look at twice: it has not converged, or part of it is decided by something else than the data."""
+    """A doubtful result: the fit did not converge, or something other than the data decides part of it."""
 
 
 class BackendError(EmrouteError, LookupError):
-    """No plug-in serves an array's library."""
+    """No plug-in is installed for the library of an array."""
 
 
 class MissingDependencyError(EmrouteError, ImportError):
-    """An optional package is needed and not installed."""
+    """An optional package is needed but not installed."""
 
 
 def needed(package: str, extra: str, purpose: str) -> Any:
@@ -61,7 +61,7 @@ def needed(package: str, extra: str, purpose: str) -> Any:
 
 
 def tell(remarks: list[str]) -> None:
-    """Warn of all remarks at once, at the line of the user's that called emroute."""
+    """Issue one warning with all remarks, at the user's line that called emroute."""
     if not remarks:
         return
     frame, level = sys._getframe(1), 2

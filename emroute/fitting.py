@@ -1,4 +1,4 @@
-"""The way from data to a fitted mixture: check, start, iterate, keep the best restart."""
+"""From data to a fitted mixture: check, start, iterate, keep the best restart."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = ["Options", "at_points", "finite_moments", "fit_counts", "open_checked
 def open_checked(x: Any, sample_weight: Any, k: int, name: str) -> tuple[Rows | Stream, Unit]:
     """Open and check floating data, whose finiteness is checked later.
 
-    Return them with weights of ordinary size, and the unit of weight.
+    Return the data with weights of ordinary size, and the unit of weight.
     """
     source = open_source(x, sample_weight, (1,)).detached()
     check_floating("x", *source.arrays)
@@ -55,7 +55,7 @@ def open_checked(x: Any, sample_weight: Any, k: int, name: str) -> tuple[Rows | 
 
 
 def finite_moments(source: Rows | Stream) -> Moments:
-    """Return the moments of the features, or raise `InputError` where data are not finite."""
+    """Return the moments of the features, or raise `InputError` if the data are not finite."""
     moments = moments_of(source)
     xp = backends.namespace(moments.mean)
     if concrete(xp.all(xp.isfinite(moments.mean) & xp.isfinite(moments.square))) is False:
@@ -68,7 +68,7 @@ def unpack_init(init: Any, names: str) -> tuple[Any, Any]:
     """Return a start's ``(weights or None, parameters)``."""
     given = init if isinstance(init, tuple) else (None, init)
     if len(given) != 2:
-        raise InputError(f"got a start of {len(given)} parts, expected {names} or (weights, {names})")
+        raise InputError(f"got a start with {len(given)} parts, expected {names} or (weights, {names})")
     return given
 
 
@@ -80,16 +80,16 @@ def at_points(
     Parameters
     ----------
     model
-        A mixture's model. ``around(params, points)``, if it has that, moves parameters to where the rows nearest to
-        the points lose no digits.
+        The model of a mixture. If it has ``around(params, points)``, that moves the parameters to where the rows
+        nearest to the points lose no digits.
     params
-        What a component that is assigned no rows keeps.
+        The parameters that a component without rows keeps.
     source
         The data.
     points
-        ``(..., k, p)``, with restarts ``(..., R, k, p)``.
+        Starting points ``(..., k, p)``, or with restarts ``(..., R, k, p)``.
     options
-        The fit's options.
+        The options of the fit.
 
     Returns
     -------
@@ -121,9 +121,9 @@ class _Tally(NamedTuple):
 
 @dataclass(frozen=True)
 class _Census:
-    """One pass over count data: the constant of their log-likelihood, the largest, and how many are impossible.
+    """Read count data once: the constant of their log-likelihood, the largest count, and how many are invalid.
 
-    The constant is that of rows that count little, or much if `large`.
+    The constant is that of the form for small counts, or for large ones if `large`.
     """
 
     family: Any
@@ -152,7 +152,7 @@ class _Census:
 
 
 def fit_counts(mixture: type[Any], family: Any, data: Any, n_components: int, options: Options) -> Any:
-    """Fit a mixture of a family on counts; see the families' own `fit`."""
+    """Fit a mixture of a count family; see the `fit` of each family."""
     k = check_count("n_components", n_components)
     source = open_source(data, options.sample_weight, family.ranks).detached()
     check_real("the data", *source.arrays)
@@ -188,7 +188,7 @@ def _starting_points(model: FamilyModel, params: Any, source: Rows | Stream, opt
 
 
 def _counted(family: Any, params: Any, source: Rows | Stream, fixed_weights: bool) -> tuple[FamilyModel, Any]:
-    """Return the model in the form that the rows need, and parameters with the constant of the log-likelihood."""
+    """Return the model in the form that the rows need, and the parameters with the constant of the log-likelihood."""
     census = e_step_over(_Census(family), params, source, source.batch)
     if concrete(backends.namespace(census.bad).any(census.bad > 0)):
         check_rows(source, family.is_valid, family.complaint)

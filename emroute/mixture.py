@@ -36,7 +36,7 @@ __all__ = ["Mixture"]
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Mixture:
-    """A mixture of `k` components, fitted or given; made by a family's `fit`.
+    """A mixture of `k` components, fitted to data or made from given parameters.
 
     Methods take the family's data: ``x (..., n, d)``, or ``heads, trials (..., n)`` for binomials.
     """
@@ -44,13 +44,13 @@ class Mixture:
     model: Any
     params: Any  # in standard coordinates, for the methods alone
     log_likelihood: Array
-    """``(...,)``: the total over observations, with every constant."""
+    """The total log-likelihood of the data, with every constant, ``(...,)``."""
     trace: Array
-    """``(..., t)``: the log-likelihood at the start and after each iteration."""
+    """The log-likelihood at the start and after each iteration, ``(..., t)``."""
     n_iter: Array
-    """``(...,)``: iterations made."""
+    """The number of iterations, ``(...,)``."""
     status: Array
-    """``(...,)``: an `emroute.em.Status` each."""
+    """How each fit ended, an `emroute.em.Status`, ``(...,)``."""
 
     family: ClassVar[type[Family]]
     remedies: ClassVar[dict[str, str]] = {"lost": "lost all weight: fit fewer components, or raise n_init"}
@@ -61,31 +61,31 @@ class Mixture:
 
     @property
     def weights(self) -> Array:
-        """``(..., k)``: mixing weights."""
+        """Mixing weights, ``(..., k)``."""
         return self.params.weights
 
     @property
     def converged(self) -> Array:
-        """``(...,)``: whether the log-likelihood came to rest."""
+        """Whether each fit converged, ``(...,)``."""
         return self.status == int(em.Status.CONVERGED)
 
     @property
     def n_components(self) -> int:
-        """How many components, k."""
+        """The number of components, k."""
         return self.weights.shape[-1]
 
     @property
     def n_parameters(self) -> int:
-        """Free parameters of one problem."""
+        """The number of free parameters of one problem."""
         free = 0 if self.model.fixed_weights else self.n_components - 1
         return free + self.model.family.n_parameters(self.params)
 
     def marked(self) -> dict[str, Array]:
-        """Return what a user should know of single components, each ``(..., k)`` truth values, by its name."""
+        """Return what a user should know about single components: by name, whether it holds for each, ``(..., k)``."""
         return {} if self.model.fixed_weights else {"lost": lost(self.weights)}
 
     def remarks(self, max_iter: int) -> list[str]:
-        """Return what a user should know of a fit of at most so many iterations, with the remedies."""
+        """Return what a user should know about a fit of at most `max_iter` iterations, with the remedies."""
         if not max_iter or concrete(backends.namespace(self.weights).any(self.weights > 0)) is None:
             return []
         found = remarks(self, max_iter)
@@ -160,44 +160,44 @@ class Mixture:
 
     @Capabilities(gradients=True, jit=True, batch=True, integers=True)
     def log_prob(self, *data: Array) -> Array:
-        """Log-density (or log-probability) of each observation, ``(..., n)``; differentiable."""
+        """Return the log-density of each row (for counts, its log-probability), ``(..., n)``; differentiable."""
         return self._each(type(self.model).log_prob, data)
 
     @Capabilities(gradients=True, jit=True, batch=True, integers=True)
     def responsibilities(self, *data: Array) -> Array:
-        """Probability of each component given each observation, ``(..., n, k)``."""
+        """Return the probability of each component given each row, ``(..., n, k)``."""
         return self._each(type(self.model).responsibilities, data)
 
     @Capabilities(jit=True, batch=True, integers=True)
     def predict(self, *data: Array) -> Array:
-        """Return the likeliest component of each observation, ``(..., n)`` integers."""
+        """Return the most probable component of each row, integers ``(..., n)``."""
         return self._each(type(self.model).predict, data)
 
     @Capabilities(gradients=True, jit=True, batch=True, integers=True)
     def score(self, *data: Array, sample_weight: Array | None = None) -> Array:
-        """Mean log-density of an observation, ``(...,)``, weighted where weights are given."""
+        """Return the mean log-density per row, ``(...,)``, a weighted mean if weights are given."""
         total, weight = self._total(data, sample_weight)
         return total / weight
 
     @Capabilities(gradients=True, jit=True, batch=True, integers=True)
     def bic(self, *data: Array, sample_weight: Array | None = None) -> Array:
-        """Bayesian information criterion, −2 L + p ln n, n the sum of weights: the lower, the better.
+        """Return the Bayesian information criterion, −2 L + p ln n, where n is the sum of the weights. Lower is better.
 
-        Weights count rows here: where they sum to 1, ln n is 0 and more components are always better. Multiply them so
-        that they sum to the number of observations.
+        Weights count rows here. If they sum to 1, ln n is 0 and more components are always better: multiply them so
+        that they sum to the number of rows.
         """
         total, weight = self._total(data, sample_weight)
         return -2 * total + self.n_parameters * backends.namespace(total).log(weight)
 
     @Capabilities(gradients=True, jit=True, batch=True, integers=True)
     def aic(self, *data: Array, sample_weight: Array | None = None) -> Array:
-        """Akaike's information criterion, −2 L + 2 p: the lower, the better."""
+        """Return Akaike's information criterion, −2 L + 2 p. Lower is better."""
         total, _ = self._total(data, sample_weight)
         return -2 * total + 2 * self.n_parameters
 
     @Capabilities(gradients=True, jit=True, batch=True, integers=True)
     def icl(self, *data: Array, sample_weight: Array | None = None) -> Array:
-        """Integrated completed likelihood, BIC − 2 sum_n log max_k r_nk (Biernacki, Celeux & Govaert 2000)."""
+        """Return the integrated completed likelihood (Biernacki et al. 2000), BIC − 2 sum_n log max_k r_nk."""
         unsure, _ = self._total(data, sample_weight, certainty)
         return self.bic(*data, sample_weight=sample_weight) - 2 * unsure
 
@@ -219,7 +219,7 @@ class Mixture:
     def _total(
         self, data: tuple[Array, ...], sample_weight: Array | None, method: Callable[..., Array] | None = None
     ) -> tuple[Array, Array]:
-        """Weighted sum of what a method of the model, `log_prob`, gives for the rows, and the sum of the weights."""
+        """Return the weighted sum over rows of a method of the model (`log_prob`), and the sum of the weights."""
         rows, method = self._rows(data, sample_weight), method or type(self.model).log_prob
         value = self._each_row(each_row_once, method, rows)
         check_weights("sample_weight", rows.weight, value)
@@ -242,12 +242,12 @@ class Mixture:
     def save(self, path: str | Path) -> None:
         """Write the mixture to ``.npz``, or ``.safetensors`` (needs that package); nothing is pickled.
 
-        A file that is there already stays whole until the new one is.
+        An existing file is replaced only once the new one is complete.
 
         Raises
         ------
         InputError
-            If the suffix is neither.
+            If the suffix is neither of the two.
         """
         arrays = {f"params.{name}": value for name, value in named(self.params).items()}
         arrays |= {name: getattr(self, name) for name in ("log_likelihood", "trace", "n_iter", "status")}
@@ -274,7 +274,7 @@ class Mixture:
         Raises
         ------
         InputError
-            If the suffix is neither of those of `save`, or the file is not a mixture of this class.
+            If the suffix is neither ``.npz`` nor ``.safetensors``, or the file does not hold a mixture of this class.
         """
         path = Path(path)
         check_suffix(path)
@@ -295,6 +295,6 @@ class Mixture:
 
     @classmethod
     def restored(cls, **description: Any) -> tuple[Any, Callable[..., Any]]:
-        """Return the model of a saved description, and what makes its parameters."""
+        """Return the model that a saved description names, and the function that makes its parameters."""
         fixed_weights = description.pop("fixed_weights")
         return FamilyModel(cls.family(**description), fixed_weights), cls.family.params

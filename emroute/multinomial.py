@@ -2,7 +2,7 @@
 
     p(x) = sum_k w_k (sum_j x_j)! prod_j p_kj^x_j / x_j!
 
-The M-step is p_k in proportion to sum_n r_nk x_n.
+In the M-step, p_k is proportional to sum_n r_nk x_n.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Multinomial(Counts):
         return params.probs
 
     def from_sums(self, sums: Array, params: Params) -> Params:
-        """Share of each category."""
+        """The share of each category."""
         xp, counts = backends.namespace(sums), sums[..., 1:]
         return params._replace(probs=ratio(counts, xp.sum(counts, axis=-1, keepdims=True), params.probs))
 
@@ -83,28 +83,28 @@ class Multinomial(Counts):
         return probs / total
 
     def is_valid(self, *arrays: Array) -> Array:
-        """Whether rows are counts."""
+        """Whether each row holds counts."""
         (x,) = arrays
         return backends.namespace(x).all(is_count(x), axis=-1)
 
     def check(self, params: Params, *arrays: Array) -> None:
-        """Rows must have as many categories as the components."""
+        """Check that rows have as many categories as the components."""
         check_width(arrays[0], params.probs.shape[-1])
 
     def n_parameters(self, params: Params) -> int:
-        """d − 1 a component."""
+        """d − 1 per component."""
         k, d = params.probs.shape[-2:]
         return k * (d - 1)
 
     def draw(self, rng: np.random.Generator, params: Params, labels: np.ndarray, *extra: Any) -> np.ndarray:
-        """Counts of `trials` draws, on the host."""
+        """Draw counts of `trials` trials, on the host."""
         probs = np.take_along_axis(params.probs.astype(np.float64), labels[..., None], axis=-2)
         return rng.multinomial(np.broadcast_to(extra[0], labels.shape), probs / probs.sum(axis=-1, keepdims=True))
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class MultinomialMixture(Mixture):
-    """A mixture of multinomials over rows of counts ``x (..., n, d)``.
+    """A multinomial mixture over rows of counts ``x (..., n, d)``.
 
     Examples
     --------
@@ -119,7 +119,7 @@ class MultinomialMixture(Mixture):
 
     @property
     def probs(self) -> Array:
-        """``(..., k, d)``: the probability of each category in each component."""
+        """The probability of each category in each component, ``(..., k, d)``."""
         return self.params.probs
 
     @classmethod
@@ -130,7 +130,7 @@ class MultinomialMixture(Mixture):
 
     @Capabilities(batch=True)
     def sample(self, n: int, trials: int = 1, *, rng: Any = None) -> tuple[Array, Array]:
-        """Draw rows of `trials` counts, ``(..., n, d)``, and their component labels, ``(..., n)``."""
+        """Draw rows of `trials` counts, ``(..., n, d)``, and their components, ``(..., n)``."""
         return self._sample(n, rng, as_trials(trials))
 
 
@@ -152,37 +152,47 @@ def fit(
     progress: bool = False,
     accelerate: str | None = None,
 ) -> MultinomialMixture:
-    """Fit a mixture of multinomials by EM.
+    """Fit a multinomial mixture by expectation-maximization (EM).
 
     Parameters
     ----------
     x
-        ``(..., n, d)`` counts, whole numbers of any real dtype, or a source of such chunks.
+        Counts ``(..., n, d)``, whole numbers of any real dtype, or a source of such chunks.
     n_components
-        How many components, k.
+        The number of components, k.
     weights
-        Mixing weights ``(..., k)`` to keep fixed; by default they are fitted.
+        Mixing weights ``(..., k)`` to keep fixed. By default they are fitted.
     sample_weight
-        ``(n,)`` or ``(..., n)``.
+        The weight of each row, ``(n,)`` or ``(..., n)``.
     init
-        ``"k-means++"`` or ``"random"`` (over the rows' shares), or probabilities ``(..., k, d)``, or
+        How to start: ``"k-means++"`` or ``"random"`` (on the shares of the rows), probabilities ``(..., k, d)``, or
         ``(weights, probs)``.
     n_init
-        Restarts, run in one batch; the best is returned. Not with a given start.
-    tol, max_iter, chunk_size, callback, progress, accelerate
-        As in `emroute.em.fit`.
+        The number of starts. They run in one batch, and the best fit is returned. Must be 1 if a start is given.
+    tol
+        Stop when the mean log-likelihood per row changes by no more than this. 0 goes on until nothing changes.
+    max_iter
+        The largest number of iterations.
+    chunk_size
+        Rows per block of the E-step. By default a block fits the cache, or a fair part of the device's memory.
+    callback
+        Called as ``callback(iteration, fit)`` after every iteration, with the `emroute.em.Fit` so far.
+    progress
+        Show a progress bar (needs tqdm).
+    accelerate
+        Whether to speed up EM: None, or ``"squarem"``; see `emroute.em.fit`.
     rng
         None, a seed or a `numpy.random.Generator`.
 
     Returns
     -------
     MultinomialMixture
-        With arrays of the data's library and device; integer data are fitted in float64 where there is one.
+        Its arrays have the library and device of the data. Integer data are fitted in float64 where the library has it.
 
     Raises
     ------
     InputError
-        If a count is negative or not whole, naming the first such row; if shapes or options cannot be used.
+        If a count is negative or not whole (the message names the first such row), or if shapes or options are invalid.
     InputTypeError
         If arrays differ in library, device or floating dtype.
 

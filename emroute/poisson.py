@@ -30,7 +30,7 @@ __all__ = ["PoissonMixture", "fit"]
 
 
 class Params(NamedTuple):
-    """Parameters of a Poisson mixture; rates are ``(..., k, d)`` inside, d being 1 for plain counts."""
+    """Parameters of a Poisson mixture. Internally, rates are ``(..., k, d)``, with d = 1 for plain counts."""
 
     weights: Array
     rates: Array
@@ -74,29 +74,29 @@ class Poisson(Counts):
         return np.ones(1 if self.plain else arrays[0].shape[-1])
 
     def checked(self, value: Any, like: Array, shape: tuple[int, ...]) -> Array:
-        """Rates; of plain counts one a component."""
+        """Rates; for plain counts, one per component."""
         rates = as_parameter("rates", value, like, shape[:1] if self.plain else shape)
         xp = backends.namespace(rates)
         require(xp.all(rates >= 0), lambda: "rates must not be negative")
         return rates[..., None] if self.plain else rates
 
     def is_valid(self, *arrays: Array) -> Array:
-        """Whether rows are counts."""
+        """Whether each row holds counts."""
         (x,) = arrays
         return is_count(x) if self.plain else backends.namespace(x).all(is_count(x), axis=-1)
 
     def check(self, params: Params, *arrays: Array) -> None:
-        """Rows must have as many counts as the components have rates."""
+        """Check that rows have as many counts as the components have rates."""
         if not self.plain:
             check_width(arrays[0], params.rates.shape[-1])
 
     def n_parameters(self, params: Params) -> int:
-        """A rate each."""
+        """One rate per component and feature."""
         k, d = params.rates.shape[-2:]
         return k * d
 
     def draw(self, rng: np.random.Generator, params: Params, labels: np.ndarray, *extra: Any) -> np.ndarray:
-        """Counts at the labelled components' rates, on the host."""
+        """Draw counts at the rates of the labelled components, on the host."""
         x = rng.poisson(np.take_along_axis(params.rates.astype(np.float64), labels[..., None], axis=-2))
         return x[..., 0] if self.plain else x
 
@@ -107,7 +107,7 @@ class Poisson(Counts):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class PoissonMixture(Mixture):
-    """A mixture of Poissons over rows of counts ``x (..., n, d)``, or plain counts ``x (n,)``.
+    """A Poisson mixture over rows of counts ``x (..., n, d)``, or plain counts ``x (n,)``.
 
     Examples
     --------
@@ -121,7 +121,7 @@ class PoissonMixture(Mixture):
 
     @property
     def rates(self) -> Array:
-        """``(..., k, d)``: the mean counts of each component; ``(..., k)`` for plain counts."""
+        """The mean counts of each component, ``(..., k, d)``, or ``(..., k)`` for plain counts."""
         return self.params.rates[..., 0] if self.model.family.plain else self.params.rates
 
     @classmethod
@@ -132,7 +132,7 @@ class PoissonMixture(Mixture):
 
     @Capabilities(batch=True)
     def sample(self, n: int, *, rng: Any = None) -> tuple[Array, Array]:
-        """Draw `n` rows of counts and their component labels, ``(..., n)``."""
+        """Draw `n` rows of counts, and their components ``(..., n)``."""
         return self._sample(n, rng)
 
 
@@ -154,37 +154,47 @@ def fit(
     progress: bool = False,
     accelerate: str | None = None,
 ) -> PoissonMixture:
-    """Fit a mixture of Poissons by EM.
+    """Fit a Poisson mixture by expectation-maximization (EM).
 
     Parameters
     ----------
     x
-        Counts ``(..., n, d)``, whole numbers of any real dtype, or a source of such chunks. ``(n,)`` is taken as
-        d = 1; the rates are then ``(..., k)``.
+        Counts ``(..., n, d)``, whole numbers of any real dtype, or a source of such chunks. Counts ``(n,)`` are taken
+        as d = 1, and the rates are then ``(..., k)``.
     n_components
-        How many components, k.
+        The number of components, k.
     weights
-        Mixing weights ``(..., k)`` to keep fixed; by default they are fitted.
+        Mixing weights ``(..., k)`` to keep fixed. By default they are fitted.
     sample_weight
-        ``(n,)`` or ``(..., n)``.
+        The weight of each row, ``(n,)`` or ``(..., n)``.
     init
-        ``"k-means++"`` or ``"random"`` (over square roots), or rates ``(..., k, d)``, or ``(weights, rates)``.
+        How to start: ``"k-means++"`` or ``"random"`` (on square roots), rates ``(..., k, d)``, or ``(weights, rates)``.
     n_init
-        Restarts, run in one batch; the best is returned. Not with a given start.
-    tol, max_iter, chunk_size, callback, progress, accelerate
-        As in `emroute.em.fit`.
+        The number of starts. They run in one batch, and the best fit is returned. Must be 1 if a start is given.
+    tol
+        Stop when the mean log-likelihood per row changes by no more than this. 0 goes on until nothing changes.
+    max_iter
+        The largest number of iterations.
+    chunk_size
+        Rows per block of the E-step. By default a block fits the cache, or a fair part of the device's memory.
+    callback
+        Called as ``callback(iteration, fit)`` after every iteration, with the `emroute.em.Fit` so far.
+    progress
+        Show a progress bar (needs tqdm).
+    accelerate
+        Whether to speed up EM: None, or ``"squarem"``; see `emroute.em.fit`.
     rng
         None, a seed or a `numpy.random.Generator`.
 
     Returns
     -------
     PoissonMixture
-        With arrays of the data's library and device; integer data are fitted in float64 where there is one.
+        Its arrays have the library and device of the data. Integer data are fitted in float64 where the library has it.
 
     Raises
     ------
     InputError
-        If a count is negative or not whole, naming the first such row; if shapes or options cannot be used.
+        If a count is negative or not whole (the message names the first such row), or if shapes or options are invalid.
     InputTypeError
         If arrays differ in library, device or floating dtype.
 
@@ -212,7 +222,7 @@ def fit(
         n_init=n_init,
         rng=rng,
     )
-    # a stream's first chunk tells whether counts are plain; what can be read only once is refused later
+    # the first chunk of a stream shows whether counts are plain; a source that can be read only once is refused later
     again = isinstance(x, Iterable) and not (is_array(x) or isinstance(x, Iterator))
     first: Any = next(iter(x), None) if again else x
     family = Poisson(plain=is_array(first) and len(first.shape) == 1)

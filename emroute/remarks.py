@@ -1,4 +1,4 @@
-"""What a result's user should know of it, with the remedies."""
+"""What a user should know about a result, with the remedies."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["lost", "places", "remarks"]
 
 
 def remarks(fitted: Any, max_iter: int) -> list[str]:
-    """Return how a fit did not end as it should; nothing while a compiler is tracing, or if no step was asked for."""
+    """Return what went wrong in a fit; nothing while a compiler is tracing, or if no step was requested."""
     status = fitted.status
     if max_iter == 0 or concrete(backends.namespace(status).all(status == status)) is None:
         return []
     host = backends.get(status).to_numpy(status)
     ends = {
         Status.MAX_ITER: f"did not converge in {max_iter} iteration{'s' * (max_iter > 1)}: raise max_iter or tol",
-        Status.NON_FINITE: "met a number that is not finite, and ended before it: scale the data, or give a start "
+        Status.NON_FINITE: "met a number that is not finite, and stopped before it: scale the data, or give a start "
         "under which every row is possible",
     }
     return [f"{_who(host == int(end))} {words}" for end, words in ends.items() if np.any(host == int(end))]
@@ -33,5 +33,5 @@ def _who(which: np.ndarray) -> str:
 
 
 def lost(weights: Any) -> Any:
-    """Whether components have no weight but for rounding, ``(..., k)``."""
+    """Return whether components have no weight beyond rounding, ``(..., k)``."""
     return weights <= eps(weights)

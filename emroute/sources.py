@@ -1,4 +1,4 @@
-"""Files as sources of chunks: read again in every pass, each chunk while the one before it is computed."""
+"""Files as sources of chunks, read again in every pass, one chunk ahead of the fit."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ __all__ = ["Paths", "Source", "csv", "npy", "parquet"]
 Paths = str | Path | Sequence[str | Path]
 """A file, several files, or a pattern such as ``"rows/*.parquet"``."""
 
-_BYTES = 2**23  # of a chunk, where its rows are not given
+_BYTES = 2**23  # size of a chunk, if its number of rows is not given
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Source:
-    """Rows of numbers in files, made by `parquet`, `csv` and `npy`; each pass opens the files anew."""
+    """Rows of numbers in files, made by `parquet`, `csv` and `npy`. Each pass opens the files again."""
 
     name: str
     """The file, or the first of several."""
     columns: tuple[str, ...]
     """The names of the columns, in order."""
     read: Callable[[], Iterator[np.ndarray]]
-    """Makes an iterator of chunks ``(rows, d)`` on the host."""
+    """A function that makes an iterator of chunks ``(rows, d)`` on the host."""
     like: Array | None = None
-    """An array of the library and device to which chunks are carried; None for NumPy."""
+    """An array of the library and device to which chunks are copied; None for NumPy."""
 
     def __iter__(self) -> Iterator[Any]:
         for chunk in _ahead(self.read()):
@@ -62,23 +62,23 @@ def parquet(
     columns
         Names of the columns to read; all by default. They must hold numbers or truth values.
     chunk_rows
-        The most rows of a chunk; by default as many as fit in 8 MB.
+        The largest number of rows of a chunk; by default as many as fit in 8 MB.
     gaps
-        Whether entries may be missing; they become NaN. By default the first one is an error.
+        Whether entries may be missing. They become NaN. By default the first one is an error.
     like
-        An array of the library and device to which each chunk is carried, in that array's dtype. By default chunks are
+        An array of the library and device to which each chunk is copied, in that array's dtype. By default chunks are
         NumPy arrays: float32 if all columns are, else float64.
 
     Returns
     -------
     Source
-        What every `fit` takes in place of an array.
+        A source that every `fit` takes instead of an array.
 
     Raises
     ------
     InputError
-        If the file cannot be read, or a column is not there or holds no numbers; while it is read, if an entry is
-        missing, naming file, column and row.
+        If the file cannot be read, or a column does not exist or is not numeric; during reading, if an entry is missing
+        (the message names the file, column and row).
     MissingDependencyError
         If polars is not installed.
 
@@ -117,12 +117,12 @@ def csv(
     gaps: bool = False,
     like: Array | None = None,
 ) -> Source:
-    r"""Read text files of comma-separated values chunk by chunk, in bounded memory; compressed ones (``.csv.gz``) too.
+    r"""Read CSV files chunk by chunk, in bounded memory, also compressed ones (``.csv.gz``).
 
     Parameters
     ----------
     path, chunk_rows
-        As in `parquet`.
+        A file, several, or a pattern; and the largest number of rows of a chunk. See `parquet`.
     columns
         Names of the columns to read; all by default. They must hold numbers.
     separator
@@ -130,21 +130,21 @@ def csv(
     header
         Whether the first line has the names of the columns. Without it they are ``column_1``, ``column_2`` and so on.
     gaps
-        Whether entries may be missing, or be no numbers; they become NaN. By default the first one is an error.
+        Whether entries may be missing or not be numbers. They become NaN. By default the first one is an error.
     like
-        An array of the library and device to which each chunk is carried, in that array's dtype. By default chunks are
+        An array of the library and device to which each chunk is copied, in that array's dtype. By default chunks are
         NumPy arrays of float64.
 
     Returns
     -------
     Source
-        What every `fit` takes in place of an array.
+        A source that every `fit` takes instead of an array.
 
     Raises
     ------
     InputError
-        If the file cannot be read, a column is not there, or the first line holds numbers and not names; while it is
-        read, if an entry is missing or no number, naming file, column and line.
+        If the file cannot be read, a column does not exist, or the first line has numbers and not names; during
+        reading, if an entry is missing or not a number (the message names the file, column and line).
     MissingDependencyError
         If polars is not installed.
 
@@ -180,8 +180,8 @@ def npy(
 ) -> Source:
     """Read the rows of an ``.npy`` file chunk by chunk.
 
-    For NumPy a memory map, `numpy.load` with ``mmap_mode="r"``, does as well. This takes some of the columns, integers,
-    and carries chunks to another library.
+    For NumPy, a memory map made by `numpy.load` with ``mmap_mode="r"`` works as well. This function also selects
+    columns, takes integers, and copies chunks to another library.
 
     Parameters
     ----------
@@ -190,15 +190,15 @@ def npy(
     columns
         Which columns to read; all by default.
     chunk_rows
-        The most rows of a chunk; by default as many as fit in 8 MB.
+        The largest number of rows of a chunk; by default as many as fit in 8 MB.
     like
-        An array of the library and device to which each chunk is carried, in that array's dtype. By default chunks are
+        An array of the library and device to which each chunk is copied, in that array's dtype. By default chunks are
         NumPy arrays: float32 if the file is, else float64.
 
     Returns
     -------
     Source
-        What every `fit` takes in place of an array.
+        A source that every `fit` takes instead of an array.
 
     Raises
     ------
@@ -227,7 +227,7 @@ def npy(
 
 
 def _of_frames(numbers: Any, file: str, names: list[str], options: tuple[Any, bool, Any], place: Any) -> Source:
-    """Return a source of the numbers that a query gives; `place` says in words where a row is."""
+    """Return a source of the numbers that a query yields; `place` describes in words where a row is."""
     chunk_rows, gaps, like = options
     step = _rows_of(chunk_rows, len(names))
 
@@ -249,7 +249,7 @@ def _of_frames(numbers: Any, file: str, names: list[str], options: tuple[Any, bo
 
 
 def _ahead(chunks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Read each chunk on another thread while the one before it is in use."""
+    """Read each chunk on another thread while the one before is in use."""
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(next, chunks, None)
         while (chunk := coming.result()) is not None:
@@ -258,7 +258,7 @@ def _ahead(chunks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _files(path: Paths) -> list[str]:
-    """Return the files that a path, a pattern or several of them name, or raise `InputError` where there is none."""
+    """Return the files that a path, a pattern or several of them name, or raise `InputError` if there is none."""
     given = [path] if isinstance(path, str | Path) else [*path]
     files = [file for one in map(str, given) for file in ([one] if Path(one).exists() else sorted(glob.glob(one)))]
     if not files:
@@ -268,7 +268,7 @@ def _files(path: Paths) -> list[str]:
 
 @contextmanager
 def _told(file: str) -> Iterator[None]:
-    """Raise what polars complains of as an `InputError` that names the file."""
+    """Raise an error of polars as an `InputError` that names the file."""
     from polars.exceptions import PolarsError
 
     try:
@@ -278,7 +278,7 @@ def _told(file: str) -> Iterator[None]:
 
 
 def _chosen(columns: Sequence[str] | None, known: list[str], file: str) -> list[str]:
-    """Return the columns to read, or raise `InputError` for one that is not there."""
+    """Return the columns to read, or raise `InputError` for one that does not exist."""
     names = known if columns is None else [*columns]
     if unknown := [name for name in names if name not in known]:
         raise InputError(f"{file}: no column {unknown[0]!r}; the file has {', '.join(known)}")

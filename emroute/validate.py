@@ -1,4 +1,4 @@
-"""The checks that public functions share. Shapes are always checked, values only where there are values to see."""
+"""The checks that public functions share. Shapes are always checked, values only if they are known."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ __all__ = [
 
 
 def require(flag: Array, message: Callable[[], str]) -> None:
-    """Raise `InputError` unless `flag` holds; while a compiler is tracing no value is known, and nothing is checked."""
+    """Raise `InputError` unless `flag` holds. While a compiler is tracing, no value is known and nothing is checked."""
     if concrete(flag) is False:
         raise InputError(message())
 
 
 def require_values(holds: Callable[[Array], Array], x: Array, message: Callable[[], str]) -> None:
-    """Raise `InputError` unless ``holds(x)``; it is not computed where an exported graph would then compute it too."""
+    """Raise `InputError` unless ``holds(x)``. The check is left out where it would become part of an exported graph."""
     if not traced(x):
         require(holds(x), message)
 
 
 def check_floating(name: str, *arrays: Array) -> None:
-    """Raise `InputTypeError` unless all arrays are float32 or float64, and of the dtype of the first.
+    """Raise `InputTypeError` unless all arrays are float32 or float64 and have the dtype of the first.
 
-    Where there are several the first are fitted parameters, the last what is named.
+    If there are several, the first ones are fitted parameters, and the last is the one that is named.
     """
     xp = backends.namespace(*arrays)
     for x in arrays:
@@ -63,15 +63,15 @@ def check_floating(name: str, *arrays: Array) -> None:
         if x.dtype != arrays[0].dtype:
             call = conversion(x, name, arrays[0].dtype)
             raise InputTypeError(
-                f"{name} has dtype {x.dtype}, the fitted parameters have {arrays[0].dtype}; convert the first, `{call}`"
+                f"{name} has dtype {x.dtype}, the fitted parameters have {arrays[0].dtype}; convert {name}, `{call}`"
             )
 
 
 def _check_order(name: str, x: Array) -> None:
-    """Raise `InputTypeError` for numbers whose bytes are in another order than this machine's, as files have them."""
+    """Raise `InputTypeError` for numbers in another byte order than this machine's, as some files have them."""
     if not getattr(x.dtype, "isnative", True):
         call = conversion(x, name, x.dtype)
-        raise InputTypeError(f"{name} has dtype {x.dtype}, of another byte order than this machine's; pass `{call}`")
+        raise InputTypeError(f"{name} has dtype {x.dtype}, whose byte order is not this machine's; pass `{call}`")
 
 
 def check_count(name: str, value: Any, at_least: int = 1) -> int:
@@ -97,7 +97,7 @@ def check_number(name: str, value: Any) -> float:
 
 
 def check_loop(tol: Any, max_iter: Any, chunk_size: Any) -> None:
-    """Raise `InputError` unless these options of the loop can be used."""
+    """Raise `InputError` unless these options of the loop are valid."""
     check_number("tol", tol)
     check_count("max_iter", max_iter, 0)
     if chunk_size is not None:
@@ -105,17 +105,17 @@ def check_loop(tol: Any, max_iter: Any, chunk_size: Any) -> None:
 
 
 def check_real(name: str, *arrays: Array) -> None:
-    """Raise `InputTypeError` unless all arrays are of integers or floating numbers."""
+    """Raise `InputTypeError` unless all arrays hold integers or floating numbers."""
     for x in arrays:
         if not backends.namespace(x).isdtype(x.dtype, ("integral", "real floating")):
             raise InputTypeError(f"{name} has dtype {x.dtype}, expected integers or floating numbers")
 
 
 def visible(x: Array) -> Array:
-    """Return `x`, or raise `InputError` where a compiler is tracing: for what needs Python between the steps."""
+    """Return `x`, or raise `InputError` if a compiler is tracing; for what needs Python between the steps."""
     xp = backends.namespace(x)
     if concrete(xp.all(x == x)) is None:
-        raise InputError("a callback, a progress bar or a stream cannot be followed inside jit or vmap; leave it out")
+        raise InputError("a callback, a progress bar or a stream does not work inside jit or vmap; leave it out")
     return x
 
 
@@ -126,9 +126,9 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
 
 
 def check_weights(name: str, weight: Array, like: Array) -> Array:
-    """Return weights, whole and boolean ones as floating numbers like the data.
+    """Return weights; integer and boolean ones become floating numbers like the data.
 
-    Raise an error unless they are, and finite, not negative and not all zero.
+    Raise an error unless they are finite, not negative and not all zero.
     """
     if weight is None:
         return None
@@ -145,21 +145,21 @@ def check_weights(name: str, weight: Array, like: Array) -> Array:
         good, positive = compiled(backend, _judge_weights)(weight)
     sound = backends.namespace(weight).isfinite
     if concrete(good) is False and _first(~((weight >= 0) & sound(weight))) is None:
-        raise InputError(f"the sum of {name} overflows {weight.dtype}; divide the weights by their largest")
+        raise InputError(f"the sum of {name} overflows {weight.dtype}; divide the weights by the largest")
     require(
         good,
         lambda: (
             f"{name} has a negative or non-finite entry at {_first(~((weight >= 0) & sound(weight)))}; weights are >= 0"
         ),
     )
-    if concrete(positive) is False:  # some devices take numbers below the smallest normal one for 0
+    if concrete(positive) is False:  # some devices treat numbers below the smallest normal one as 0
         positive = np.all(backend.to_numpy(weight).astype(np.float64).sum(axis=-1) > 0)
     require(positive, lambda: f"{name} is zero everywhere (in some problem); at least one weight must be positive")
     return weight
 
 
 def _judge_weights(weight: Array) -> tuple[Array, Array]:
-    """Whether all are finite and none negative, and whether any is positive: two scalars, no mask of all rows."""
+    """Return two scalars: whether all are finite and none negative, and whether any is positive."""
     xp = backends.namespace(weight)
     total = xp.sum(weight, axis=-1) if weight.ndim else weight
     good = xp.isfinite(xp.sum(total)) & (xp.min(weight) >= 0) if 0 not in weight.shape else xp.asarray(True)
@@ -167,7 +167,7 @@ def _judge_weights(weight: Array) -> tuple[Array, Array]:
 
 
 def check_rows(source: Rows | Stream, good: Callable[..., Array], complaint: str) -> None:
-    """Raise `InputError` naming the first row for which ``good(*arrays)``, ``(..., n)``, does not hold."""
+    """Raise `InputError` with the first row for which ``good(*arrays)``, ``(..., n)``, does not hold."""
     start = 0
     for rows in [source] if isinstance(source, Rows) else source:
         step = max(1, 2**20 // max(1, int(np.prod(rows.batch, dtype=int))))
@@ -219,15 +219,15 @@ def _first(bad: Array) -> tuple[int, ...] | None:
 
 
 def as_parameter(name: str, value: Any, like: Array, tail: tuple[int, ...], batch: tuple[int, ...] = ()) -> Array:
-    """Return a start or weight as an array like the data, of shape ``(..., *tail)``; plain sequences are converted.
+    """Return a start or weight as an array like the data, with shape ``(..., *tail)``. Plain sequences are converted.
 
     Raises
     ------
     InputError
-        If its shape does not end in `tail`, what comes before does not broadcast against `batch`, or it holds NaN or
+        If its shape does not end in `tail`, the dimensions before do not broadcast against `batch`, or it holds NaN or
         infinity.
     InputTypeError
-        If it is an array of another library or device.
+        If it is an array from another library or on another device.
     """
     if not is_array(value):
         try:
@@ -252,7 +252,7 @@ def as_parameter(name: str, value: Any, like: Array, tail: tuple[int, ...], batc
 
 
 def mixing_weights(value: Any, like: Array, n_components: int) -> Array:
-    """Return mixing weights ``(..., k)`` that are not negative and sum to one, or raise `InputError`."""
+    """Return mixing weights ``(..., k)``, or raise `InputError` if they are negative or do not sum to one."""
     weights = as_parameter("weights", value, like, (n_components,))
     xp = backends.namespace(weights)
     total = xp.sum(weights, axis=-1)
@@ -262,7 +262,7 @@ def mixing_weights(value: Any, like: Array, n_components: int) -> Array:
 
 
 def as_trials(value: Any) -> np.ndarray:
-    """Return whole numbers of at least 0, floating ones included, as integers of the host, or raise `InputError`."""
+    """Return whole numbers of at least 0 (which may be floating) as host integers, or raise `InputError`."""
     host = backends.get(value).to_numpy(value) if is_array(value) else np.asarray(value)
     if host.dtype.kind not in "iuf" or not np.all((host >= 0) & np.isfinite(host) & (host == np.floor(host))):
         raise InputError(f"got trials={value!r}, expected whole numbers of at least 0")
@@ -274,7 +274,7 @@ def _tail(tail: tuple[int, ...]) -> str:
 
 
 def as_generator(rng: Any) -> np.random.Generator:
-    """Return a generator from a seed, a generator or None (SPEC 7)."""
+    """Return a generator, given a seed, a generator or None (SPEC 7)."""
     try:
         return np.random.default_rng(rng)
     except (TypeError, ValueError):

@@ -118,7 +118,7 @@ def test_blas_gets_its_threads_back():
 
 
 def test_what_is_no_array_is_refused():
-    with pytest.raises(InputTypeError, match=r"list, expected an array of the library of the others"):
+    with pytest.raises(InputTypeError, match=r"list, expected an array of the same library as the others"):
         backends.get([1.0])
 
 

@@ -34,7 +34,7 @@ from emroute.testing.place import NUMPY, Place
 from emroute.testing.table import FAMILIES, declared, families, table
 from tests.test_testing import EXEMPT, listed_in_the_reference, public_names, within
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "capabilities.md"
 CASES = [case for case in (*OPERATIONS, *ALGORITHMS) if not case.name.startswith("sklearn.")]
 DECLARED = {name: (function, can) for name, function, can in declared()}
 
@@ -321,10 +321,10 @@ def test_batches_are_problems_of_their_own(case):
 # The short table
 
 
-def test_the_readme_shows_the_declarations():
-    text = README.read_text(encoding="utf-8")
+def test_the_page_of_capabilities_shows_the_declarations():
+    text = PAGE.read_text(encoding="utf-8")
     shown = text.partition("<!-- capabilities -->\n")[2].partition("\n<!-- end -->")[0]
-    assert shown.strip() == families(), "put emroute.testing.table.families() into README.md"
+    assert shown.strip() == families(), "put emroute.testing.table.families() into docs/capabilities.md"
 
 
 def test_the_short_table_leaves_no_function_to_use_out():

@@ -487,5 +487,5 @@ def test_long_names_are_broken_and_not_figures():
 def test_what_a_fit_warns_of_is_a_line_of_ours(k, tmp_path):
     (tmp_path / "rows.csv").write_text("a,b\n" + "1,2\n" * 9)
     told = run("fit", "gmm", tmp_path / "rows.csv", "-k", k).stderr
-    assert re.fullmatch(r"emroute: [^\n]*component \[0\] came to rest on the floor[^\n]*\n", told)
+    assert re.fullmatch(r"emroute: [^\n]*component \[0\] came to rest on the covariance floor[^\n]*\n", told)
     assert run("fit", "gmm", tmp_path / "rows.csv", "-k", k, "--quiet").stderr == ""

@@ -163,7 +163,7 @@ BAD_WEIGHTS = {
     "all zero": (np.zeros(6), InputError, ("zero everywhere", "positive")),
     "too few": (np.ones(5), InputError, ("6", "5", "expected equal numbers")),
     "too many": (np.ones(7), InputError, ("6", "7", "expected equal numbers")),
-    "scalar": (np.ones(()), InputError, ("scalar sample_weight", "one weight a row")),
+    "scalar": (np.ones(()), InputError, ("scalar sample_weight", "one weight per row")),
     "complex": (np.ones(6, np.complex128), InputTypeError, ("sample_weight has dtype", "complex128", "float64")),
     "another precision": (np.ones(6, np.float32), InputTypeError, ("sample_weight has dtype", "float32", "float64")),
 }
@@ -341,7 +341,7 @@ def test_labels_that_cannot_be_counted_are_refused(lib):
     rejected(count([0, 0, -1, 0, 1]), InputError, "labels", "0 to 1")
     rejected(count([0, 0, 1, 0]), InputError, "labels", "(4,)", "(5,)")
     rejected(count([0.0, 0, 1, 0, 1]), InputError, "labels", "float64", "integers")
-    rejected(count([0, 0, 0, 0, 0]), InputError, "every component needs an observation")
+    rejected(count([0, 0, 0, 0, 0]), InputError, "every component needs at least one observation")
 
 
 # Sources of chunks

@@ -62,7 +62,7 @@ CHANGES = {
 @pytest.mark.parametrize("family", FITS)
 def test_passes_that_differ_are_told(lib, family, change):
     source = Passes(lib, DATA[family], CHANGES[change])
-    words = ["a pass over the source gave other rows than the first", "shuffle=True"]
+    words = ["a pass over the source yielded other rows than the first", "shuffle=True"]
     rejected(lambda: FITS[family](source), InputError, *words, *(["in the first)"] if "fewer" in change else []))
 
 
@@ -221,4 +221,4 @@ def test_lists_of_a_loader_are_told_as_such(eager_lib):
 
 def test_a_loader_of_a_data_set_is_told():
     loader = DataLoader(TensorDataset(torch.asarray(X)), batch_size=16)
-    rejected(lambda: gmm.fit(loader, 2), InputTypeError, "list of 1 array", "loaders of data sets", "`chunk[0]`")
+    rejected(lambda: gmm.fit(loader, 2), InputTypeError, "list of 1 array", "data loaders", "`chunk[0]`")

@@ -113,7 +113,7 @@ def test_clusters_do_not_depend_on_the_unit_of_length(lib, dtype, unit, offset):
     plain = x.astype(np.float64) / unit
     start = plain[[0, 100, 200]]
     expected = kmeans.fit(plain, 3, init=start)
-    with pytest.warns(FitWarning, match="inertia leaves the range"):
+    with pytest.warns(FitWarning, match="inertia is outside the range"):
         found = kmeans.fit(lib.asarray(x), 3, init=lib.asarray((start * unit).astype(dtype)))
     rtol = 1e-10 if dtype == "float64" else 1e-5
     assert bool(found.converged)

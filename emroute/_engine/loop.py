@@ -1,4 +1,4 @@
-"""The loop of `emroute.em.fit`: compiled whole where a library compiles, else a step at a time.
+"""The loop of `emroute.em.fit`: compiled as a whole if the library compiles, else step by step.
 
     repeat   params     <- maximize(statistics, params)
              statistics <- the E-step of all rows
@@ -34,17 +34,17 @@ from emroute.validate import visible
 __all__ = ["climb"]
 
 _RUNNING = -1
-_ROOM = 128  # entries of the shortest trace that is compiled, so that few limits ask for another one
+_ROOM = 128  # length of the shortest compiled trace, so that few limits need another one
 _ULPS = 8  # a change of the objective of no more spacings counts as none
 _STILL = 256  # a step of no more spacings of a problem's largest parameter counts as rounding
 
 
 class State(NamedTuple):
-    """Where each problem stands."""
+    """The state of each problem."""
 
     params: Any
     statistics: Any
-    """Of the E-step at `params`; None once a problem has left."""
+    """The statistics of the E-step at `params`; None once a problem has left."""
     objective: Array
     n_iter: Array
     status: Array
@@ -54,14 +54,14 @@ class State(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """When to stop; not static, so that other limits compile nothing."""
+    """When to stop. Not static, so that other limits compile nothing."""
 
     tol: Array | float
     max_iter: Array | int
 
 
 def climb(model: Model, source: Rows | Stream, params: Any, options: LoopOptions) -> Fit:
-    """Run EM on data already opened; the trace is as long as it may be, or longer."""
+    """Run EM on opened data. The trace has its maximal length, or more."""
     backend = backends.get(*leaves(params), *source.arrays)
     params, source = map_leaves(backend.detach, params), source.detached()
     steps = Steps(model, source.batch, options.chunk_size, options.tol == 0, options.accelerate is not None)
@@ -73,19 +73,19 @@ def climb(model: Model, source: Rows | Stream, params: Any, options: LoopOptions
 
 
 class Steps(NamedTuple):
-    """The steps of a fit and all that is static about them: the key under which compiled ones are kept."""
+    """The steps of a fit and all their static settings, by which compiled ones are cached."""
 
     model: Any
     data_batch: tuple[int, ...]
     size: int | None
-    """Rows a block."""
+    """Rows per block."""
     exact: bool
-    """Whether to run on until nothing changes."""
+    """Whether to continue until nothing changes."""
     accelerated: bool
     """Whether steps go in cycles of `squarem`."""
 
     def objective_of_one_row(self, params: Any, block: Block) -> Array:
-        """Return the objective that a first row gives: its shape tells the batch."""
+        """Return the objective for a first row, whose shape is that of the batch."""
         n_batch = len(self.data_batch)
         row = map_leaves(lambda x: x[(*(slice(None),) * n_batch, slice(0, 1), ...)], block)
         objective = self.model.objective(expect(self.model, params, row, n_batch), params)
@@ -141,7 +141,7 @@ class Steps(NamedTuple):
         return squarem.judge(phase, state, taken, found, state.status == _RUNNING)
 
     def accept_or_stop(self, state: State, statistics: Any, params: Any, slack: Array | float) -> State:
-        """Take the step where its objective is finite; end the problems that stand still or went astray."""
+        """Take the step if its objective is finite; end the problems that have converged or failed."""
         xp = backends.namespace(state.objective)
         objective = self.model.objective(statistics, params)
         running = state.status == _RUNNING
@@ -210,7 +210,7 @@ def _solve(steps: Steps, room: int, limits: Limits, n_batch: int, given: tuple[A
 
 
 def _step_by_step(steps: Steps, params: Any, source: Rows | Stream, options: LoopOptions) -> Fit:
-    """Fit a step at a time. Problems that have ended leave the batch, unless someone is watching."""
+    """Fit step by step. Problems that have ended leave the batch, unless a callback follows the fit."""
     backend = backends.get(source.arrays[0])
     probe = compiled(backend, Steps.objective_of_one_row, steps)
     problems = steps.problems(probe(params, source.first().block))
@@ -245,7 +245,7 @@ def _step_by_step(steps: Steps, params: Any, source: Rows | Stream, options: Loo
 
 
 class _Roster:
-    """Which problems are still in the batch: those at rest leave it, so that the steps of the others cost less."""
+    """Which problems are still in the batch. Converged ones leave it, so that the steps of the others cost less."""
 
     def __init__(self, problems: Problems) -> None:
         self._own_rows = problems.own_rows
@@ -293,7 +293,7 @@ class _Roster:
 
 
 def _finish(state: State, trace: Array, problems: Problems) -> Fit:
-    """Give every array its batch dimensions back, and call what still runs cut short."""
+    """Restore the batch dimensions of every array, and mark running problems as MAX_ITER."""
     params, objective, n_iter, status = problems.restore((state.params, state.objective, state.n_iter, state.status))
     xp = backends.namespace(objective)
     status = xp.where(status == _RUNNING, int(Status.MAX_ITER), status)

@@ -28,7 +28,8 @@ class Moments(NamedTuple):
     def centre(self) -> Array:
         """The mean of each feature from which the differences of all rows are exact (Sterbenz 1974), else 0.
 
-        Rows near 0 are known to more digits than far ones, and a difference to a far mean would round these off.
+        Rows near 0 have more absolute precision than distant ones, and the difference to a distant mean would round
+        them.
         """
         xp = backends.namespace(self.mean)
         near, far = (xp.where(self.mean < 0, -x, y) for x, y in ((self.most, self.least), (self.least, self.most)))

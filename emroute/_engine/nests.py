@@ -1,4 +1,4 @@
-"""Operations on whole nests of arrays: parameters, statistics and blocks of rows are tuples of arrays or of nests."""
+"""Operations on nested tuples of arrays: parameters, statistics and blocks of rows."""
 
 from __future__ import annotations
 

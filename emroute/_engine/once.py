@@ -1,7 +1,7 @@
-"""What runs once in a fit, before the loop or after it.
+"""Functions that run once in a fit, before or after the loop.
 
-Where a library compiles, that would be a program each, and XLA takes a tenth of a second or more for it, in which the
-host has gone through a million numbers.
+If the library compiles, each would be a program, for which XLA needs a tenth of a second or more. The host processes a
+million numbers in that time.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from emroute.backend import Array, Backend, compiled, compiles, is_array, namesp
 
 __all__ = ["once"]
 
-_FEW = 2**20  # numbers that all arrays may have for the host to take them
+_FEW = 2**20  # largest total size of arrays for which the host is used
 
 
 def once(backend: Backend, function: Callable[..., Any], *static: Any) -> Callable[..., Any]:
-    """Return ``function(*static, ...)``, which where a library compiles runs on the host, or compiled.
+    """Return ``function(*static, ...)``, which runs on the host or compiled if the library compiles.
 
-    On the host if the values are known and few. Its other arguments, and results, are nests of arrays; results are
-    arrays of the library, on the device, whichever way.
+    It runs on the host if the values are known and few. Its other arguments and its results are nested arrays. In both
+    cases, results are arrays of the library on the device.
     """
     if not compiles(backend):
         return partial(function, *static)

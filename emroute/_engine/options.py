@@ -1,4 +1,4 @@
-"""What a user asks of a fit, beside the data and the number of components."""
+"""The options of a fit, apart from the data and the number of components."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class LoopOptions:
 
     @property
     def watched(self) -> bool:
-        """Whether somebody looks at the fit after every step."""
+        """Whether a callback or a progress bar follows every step."""
         return self.callback is not None or self.progress
 
 

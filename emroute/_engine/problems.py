@@ -1,4 +1,4 @@
-"""Many problems in one call, each of which stops for itself.
+"""Many problems in one call, each of which stops on its own.
 
 Inside the loop every batch has one leading axis of problems. Restart dimensions, which are 1 in the data, follow that
 axis, so that restarts broadcast against the same rows.
@@ -40,7 +40,7 @@ class Problems:
     def __post_init__(self) -> None:
         if len(self.data) > len(self.shape) or any(a not in (1, b) for a, b in zip(self.wide, self.shape, strict=True)):
             raise InputError(
-                f"the data have batch dimensions {self.wide}, the parameters make {self.shape}; every array in params "
+                f"the data have batch dimensions {self.wide}, the parameters have {self.shape}; every array in params "
                 "must begin with the batch dimensions of the data"
             )
 
@@ -56,7 +56,7 @@ class Problems:
 
     @property
     def is_one(self) -> bool:
-        """Whether the batch is of one problem, which runs as without a batch."""
+        """Whether the batch has one problem, which runs without a batch."""
         return bool(self.shape) and all(size == 1 for size in self.shape)
 
     @property

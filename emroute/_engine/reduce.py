@@ -1,7 +1,7 @@
 """The E-step over many rows: blocks that fit the cache, their statistics merged pair by pair.
 
-Pairwise merging lets rounding grow with the logarithm of the number of blocks, and at most a few dozen sets of
-statistics are held at once, however many rows there are.
+With pairwise merging, rounding errors grow with the logarithm of the number of blocks, and at most a few dozen sets of
+statistics are held at once, for any number of rows.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def e_step_over(model: Any, params: Any, source: Rows | Stream, batch: tuple[int
     Parameters
     ----------
     model
-        Anything with ``expect`` (and perhaps ``merge``), hashable.
+        A hashable object with ``expect`` and, optionally, ``merge``.
     params
         Its parameters; arrays begin with the dimensions of `batch`, or 1.
     source
@@ -53,7 +53,7 @@ def e_step_over(model: Any, params: Any, source: Rows | Stream, batch: tuple[int
     batch
         The batch dimensions of the statistics.
     size
-        Rows a block; by default what fits the cache.
+        Rows per block; by default as many as fit the cache.
     """
     problems = Problems(tuple(batch), source.batch)
     run = once(backends.get(source.arrays[0]), _with_batch, model, problems, size)
@@ -81,16 +81,16 @@ class Cut(NamedTuple):
     n_batch: int
     """How many dimensions come before the rows: none, or that of the problems first, as in the parameters."""
     size: int | None
-    """Rows a block; None for what fits the cache."""
+    """Rows per block; None for as many as fit the cache."""
 
 
 def e_step(model: Any, params: Any, block: Block, cut: Cut, index: Array | None = None) -> Any:
-    """Statistics of rows in memory, a block of them at a time.
+    """Return the statistics of rows in memory, block by block.
 
     Parameters
     ----------
     model, params
-        As in `emroute.em.fit`.
+        The arguments of `emroute.em.fit`.
     block
         All rows.
     cut
@@ -157,7 +157,7 @@ class Cascade:
     def total(self) -> Any:
         """Return everything merged, or raise `InputError` if nothing came."""
         if not self._pieces:
-            raise InputError("the source gave no rows in this pass; it must give all of them in every pass")
+            raise InputError("the source yielded no rows in this pass; it must yield all of them in every pass")
         *larger, (_, total) = self._pieces
         for _, piece in reversed(larger):
             total = merge(self._model, piece, total)

@@ -20,12 +20,12 @@ __all__ = ["best_of", "climb_restarts", "with_restart_axis"]
 
 
 def with_restart_axis(source: Rows | Stream, params: Any, n_batch: int) -> tuple[Rows | Stream, Any]:
-    """Make room behind the batch dimensions for restarts."""
+    """Add a dimension for restarts after the batch dimensions."""
     return source.with_restarts(), map_leaves(lambda x: backends.namespace(x).expand_dims(x, axis=n_batch), params)
 
 
 def climb_restarts(model: Any, params: Any, source: Rows | Stream, options: Options, unit: Unit) -> Fit:
-    """Run the loop; of restarts, which are the last batch dimension, keep the best. The objective is in the unit."""
+    """Run the loop and keep the best of the restarts, the last batch dimension. The objective is in the unit."""
     n_restart_dims = 1 if options.n_init > 1 else 0
 
     def in_users_unit(fit: Fit, tail: int) -> Fit:

@@ -1,4 +1,4 @@
-"""A result for each row, a block of rows at a time."""
+"""One result per row, computed block by block."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def each_row(method: Callable[..., Any], model: Any, params: Any, rows: Rows, ba
 
 
 def each_row_once(method: Callable[..., Any], model: Any, params: Any, rows: Rows, batch: tuple[int, ...]) -> Any:
-    """As `each_row`, for what a fit asks once; surplus rows have a result too."""
+    """Do the same as `each_row`, for a step that a fit does once; padding rows have results too."""
     backend, joint = backends.get(*leaves(params), *rows.arrays), _joint(batch, rows)
     return once(backend, _each_row, method, model, joint)(params, rows.block.data)
 

@@ -1,8 +1,8 @@
-"""Where to start: k-means++ (Arthur & Vassilvitskii 2007, greedy as in scikit-learn), random rows.
+"""Starts: k-means++ (Arthur & Vassilvitskii 2007, greedy as in scikit-learn) and random rows.
 
-Draws are uniforms from a host generator, turned into rows by inverting the cumulative weights. That is done on the
-host, in float64, for on the devices float32 sums differ in their last digits, and with them the rows: so one seed gives
-one start on every library. A compiler that is tracing has no values to show; there the device draws.
+Draws are uniforms from a host generator, turned into rows by inverting the cumulative weights. That is done on the host
+in float64, because float32 sums on devices differ in their last digits, and so would the rows. So the same seed gives
+the same start on every library. While a compiler is tracing, values are unknown, and the device draws.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from emroute.validate import as_generator
 __all__ = ["STARTS", "draw_starts", "sample_rows"]
 
 STARTS = ("k-means++", "random")
-"""The starts that have a name."""
+"""The named starts."""
 
 _MOST_ROWS = 2**16  # more rows than this are represented by a sample of that many
 _MOST_NUMBERS = 2**23  # or of fewer, if they are long
@@ -36,23 +36,23 @@ _BLUR = 1e-8  # squared distances by products that are a smaller share than this
 
 
 def draw_starts(model: Any, params: Any, source: Rows | Stream, n_components: int, options: Any) -> Array:
-    """Draw starting points from the data, as an `Options` says.
+    """Draw starting points from the data, according to `options`.
 
     Parameters
     ----------
     model, params
         ``model.points(params, data)`` turns data into coordinates ``(..., n, p)``.
     source
-        The data; of more than 65,536 rows, or 8 million numbers, a sample stands for all.
+        The data; a sample is used if there are more than 65,536 rows or 8 million numbers.
     n_components
-        How many points, k.
+        The number of points, k.
     options
         With `init`, ``"k-means++"`` or ``"random"``; `n_init`, how many starts, R; and `rng`.
 
     Returns
     -------
     Array
-        ``(..., k, p)``, or ``(..., R, k, p)`` where R > 1.
+        Starting points ``(..., k, p)``, or ``(..., R, k, p)`` if R > 1.
     """
     rng = as_generator(options.rng)
     width = sum(math.prod(x.shape[len(source.batch) + 1 :]) for x in source.arrays)
@@ -109,7 +109,7 @@ def _draw_indices(model: Any, params: Any, rows: Rows, uniforms: np.ndarray, by_
 
 
 def _coarse(x: np.ndarray) -> np.ndarray:
-    """Round to 12 bits: a start must not hang on the last digits of a scale, in which libraries differ."""
+    """Round to 12 bits: a start must not depend on the last digits of a scale, in which libraries differ."""
     if x.dtype.kind != "f":
         return x
     mantissa, exponent = np.frexp(x.astype(np.float64))
@@ -143,8 +143,8 @@ def _draw_all(by_distance: bool, z: Array, weight: Array | None, uniforms: Array
 def _representatives(source: Rows | Stream, most: int, rng: np.random.Generator) -> Rows:
     """Return about `most` rows that stand for all.
 
-    Half of them are drawn by weight, half whatever their weight, and each stands for as many as it had chances not to
-    be drawn: so heavy rows are there, and light ones count what they weigh.
+    Half of them are drawn by weight, half regardless of weight, and each is weighted by its chance of being drawn. So
+    heavy rows are included, and light ones count according to their weight.
     """
     weight = source.weight
     if weight is None or concrete(backends.namespace(weight).all(weight >= 0)) is None:
@@ -160,7 +160,7 @@ def _representatives(source: Rows | Stream, most: int, rng: np.random.Generator)
 
 
 def _in_unit(x: Array, axis: int | tuple[int, ...]) -> Array:
-    """Divide by the largest magnitude, of which no square over- or underflows."""
+    """Divide by the largest magnitude, so that no square over- or underflows."""
     xp = backends.namespace(x)
     top = xp.max(xp.abs(x), axis=axis, keepdims=True)
     return x / xp.where(top > 0, top, xp.ones_like(top))

@@ -18,8 +18,11 @@ class Status(IntEnum):
     """How a fit ended."""
 
     CONVERGED = 0
+    """The objective changed by no more than `tol`."""
     MAX_ITER = 1
+    """The fit made `max_iter` iterations and was still improving."""
     NON_FINITE = 2
+    """The next step would have led to NaN or infinity; the parameters are those before it."""
 
 
 def described(fitted: Any, objective: str, size: str = "", marked: Callable[[], dict[str, Any]] = dict) -> str:

@@ -1,4 +1,4 @@
-"""Observations that are read a chunk at a time, the same in every pass."""
+"""Observations that are read one chunk at a time, the same in every pass."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _SEALED = 2**12  # entries of each array of a first chunk that are compared betw
 
 
 class Seal:
-    """Number and checksum of the rows of a source, which every pass must find as the first did.
+    """The number and checksum of the rows of a source, which must be the same in every pass.
 
-    The checksum, of each array its own, is over the bits of evenly spaced rows, of all where chunks are small: it sees
-    any other order of rows, whatever the chunks they come in, and costs next to nothing beside an E-step.
+    The checksum, of each array its own, is over the bits of evenly spaced rows, of all where chunks are small: it
+    detects any other order of rows, for any division into chunks, and costs almost nothing compared with an E-step.
     """
 
     def __init__(self, arrays: tuple[Array, ...]) -> None:
@@ -53,7 +53,7 @@ class Seal:
         return n + arrays[0].shape[0], *codes
 
     def compare(self, seen: tuple[int, ...]) -> None:
-        """Raise `InputError` unless a whole pass has seen what the first saw."""
+        """Raise `InputError` unless a pass has seen the same rows as the first."""
         self.first = self.first or seen
         if seen == self.first:
             return
@@ -61,8 +61,8 @@ class Seal:
             f"{seen[0]} rows, {self.first[0]} in the first" if seen[0] != self.first[0] else "others, or another order"
         )
         raise InputError(
-            f"a pass over the source gave other rows than the first ({found}); EM reads its source in every iteration, "
-            "and labels are those of rows in order: leave out shuffle=True and random changes, or fit an array"
+            f"a pass over the source yielded other rows than the first ({found}); EM reads its source in every "
+            "iteration, in the same order: leave out shuffle=True and random changes, or fit an array"
         )
 
 
@@ -139,7 +139,7 @@ class Stream:
                 yield rows.filled() if self.fills else rows
         if self.weight is not None and self.weight.shape[0] != start:
             raise InputError(
-                f"sample_weight has {self.weight.shape[0]} entries, the source other than that: {start} rows or more"
+                f"sample_weight has {self.weight.shape[0]} entries, not one per row of the source ({start} or more)"
             )
         self.seal.compare(seen)
 
@@ -163,5 +163,5 @@ def as_arrays(data: Any) -> tuple[Array, ...]:
 def _remedy(x: Any) -> str:
     if isinstance(x, list) and x and all(map(backend.is_array, x)):
         call = "its one array, `chunk[0]`" if len(x) == 1 else "a tuple, `tuple(chunk)`, or one of its arrays"
-        return f"a chunk is a list of {len(x)} array{'s' * (len(x) > 1)}, as loaders of data sets give it: yield {call}"
+        return f"a chunk is a list of {len(x)} array{'s' * (len(x) > 1)}, as data loaders yield it: yield {call}"
     return "convert lists with numpy.asarray"

@@ -1,4 +1,4 @@
-"""Units in which weights, and rows, are neither huge nor tiny: sums and squares of them over- or underflow in none.
+"""Units in which weights and rows are neither huge nor tiny, so that sums and squares do not over- or underflow.
 
 Units are powers of two, so that no digit changes; numbers of ordinary size have the unit 1. They are found on the host,
 where numbers below the smallest normal one still count, which some devices take for 0. A compiler that is tracing has
@@ -64,8 +64,8 @@ def out_of_range(found: Array, inertia: Array) -> list[str]:
     if not concrete(xp.any(out)):
         return []
     return [
-        f"the inertia leaves the range of {found.dtype}, and is told as 0 or infinity; labels and centroids are right: "
-        "multiply the data by a number that brings them nearer to 1"
+        f"the inertia is outside the range of {found.dtype}, and is 0 or infinite; labels and centroids are right: "
+        "scale the data so that they are nearer to 1"
     ]
 
 

@@ -1,4 +1,4 @@
-"""What the Array API standard lacks, by subject; `emroute.array` has most of it under one name."""
+"""Functions that the Array API standard lacks, by subject. `emroute.array` exports most of them."""
 
 from emroute.arrays import creation, diagonal, distances, functions, tracing, trees
 

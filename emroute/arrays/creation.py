@@ -1,4 +1,4 @@
-"""Arrays of a library, device and dtype, made from small ones of the host, and small changes of shape and dtype."""
+"""Arrays with a given library, device and dtype, made from small host arrays; changes of shape and dtype."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ __all__ = ["as_integers", "as_real", "broadcast", "constant", "full", "itemsize"
 
 
 def itemsize(x: Array) -> int:
-    """Bytes a number in the dtype of floating `x`."""
+    """Return the number of bytes per entry of floating `x`."""
     return namespace(x).finfo(x.dtype).bits // 8
 
 
 @Capabilities(jit=True, half=True)
 def constant(value: Any, *, like: Array) -> Array:
-    """Return a small host value as an array of `like`'s library, device and dtype."""
+    """Return a small host value as an array with the library, device and dtype of `like`."""
     return namespace(like).astype(get(like).from_numpy(np.asarray(value), like), like.dtype, copy=False)
 
 
 @Capabilities(jit=True, half=True)
 def full(shape: tuple[int, ...], value: float, *, like: Array) -> Array:
-    """Return a small array of one value, of `like`'s library, device and dtype."""
+    """Return a small array of one value, with the library, device and dtype of `like`."""
     return constant(np.full(shape, value), like=like)
 
 
 @Capabilities(jit=True, batch=True, half=True)
 def one_hot(labels: Array, n_classes: int, *, like: Array) -> Array:
-    """Rows of zeros with a one at each label, in the dtype of `like`; classes along a new second-last axis.
+    """Return rows of zeros with a one at each label, in the dtype of `like`, with classes along a new second-last axis.
 
     >>> import numpy as np
     >>> one_hot(np.asarray([0, 2]), 3, like=np.ones(1)).tolist()
@@ -45,7 +45,7 @@ def one_hot(labels: Array, n_classes: int, *, like: Array) -> Array:
 
 @Capabilities(jit=True, half=True)
 def set_at(x: Array, index: Any, value: Array) -> Array:
-    """`x` with one entry along its first axis replaced; in place where the library allows, so use the result."""
+    """Return `x` with one entry along its first axis replaced, in place if the library allows it: use the result."""
     return xpx.at(x)[index, ...].set(value)
 
 
@@ -57,7 +57,7 @@ def swap(x: Array) -> Array:
 
 @Capabilities(gradients=True, jit=True, half=True)
 def broadcast(x: Array, shape: tuple[int, ...]) -> Array:
-    """Broadcast `x` to a shape; an array that has that shape already, the common case, is returned itself."""
+    """Broadcast `x` to a shape. An array that already has the shape, the common case, is returned itself."""
     # tuples of other lengths compare entries too, which would tie an exported batch to a number
     same = x.ndim == len(shape) and tuple(x.shape) == shape
     return x if same else namespace(x).broadcast_to(x, shape)

@@ -1,4 +1,4 @@
-"""Moments and log-densities of diagonal Gaussians that each see points of their own: for mixtures and for routing.
+"""Moments and log-densities of diagonal Gaussians that each have their own view of the points.
 
 Points, or their differences to the means, are ``(..., k, d, n)``; shares of them ``(..., k, n)``. A row vector times a
 matrix and a matrix times a column vector both read each point's features together, so XLA lays the points out once.
@@ -17,7 +17,7 @@ __all__ = ["log_peak", "quadratic", "weighted_sum"]
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
 def weighted_sum(points: Array, shares: Array) -> Array:
-    """Sum the points, each as often as its share says, ``(..., k, d)``.
+    """Return the sum of the points weighted by their shares, ``(..., k, d)``.
 
     >>> import numpy as np
     >>> weighted_sum(np.asarray([[[1.0, 3.0]]]), np.asarray([[0.5, 0.5]])).tolist()
@@ -28,7 +28,7 @@ def weighted_sum(points: Array, shares: Array) -> Array:
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
 def quadratic(precisions: Array, squares: Array) -> Array:
-    """Squared Mahalanobis lengths ``(..., k, n)`` from squared differences and precisions ``(..., k, d)``.
+    """Return squared Mahalanobis lengths ``(..., k, n)`` from squared differences and precisions ``(..., k, d)``.
 
     >>> import numpy as np
     >>> quadratic(np.asarray([[4.0]]), np.asarray([[[1.0, 9.0]]])).tolist()
@@ -39,7 +39,7 @@ def quadratic(precisions: Array, squares: Array) -> Array:
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
 def log_peak(variances: Array) -> Array:
-    """Log-densities at the means, ``(..., k)``.
+    """Return log-densities at the means, ``(..., k)``.
 
     >>> import numpy as np
     >>> log_peak(np.asarray([[1.0]])).round(6).tolist()

@@ -1,4 +1,4 @@
-"""Which centre is nearest: by products, and by differences where these lose the digits."""
+"""Nearest centres, found by products, or by differences if products lose too many digits."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from emroute.capability import Capabilities
 
 __all__ = ["alike", "distances", "nearest"]
 
-_BLUR = 2**8  # centres whose squared distance is fewer roundings of their squares than this look alike to products
+_BLUR = 2**8  # products cannot separate centres whose squared distance is below this many roundings of their squares
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
 def distances(points: Array, centres: Array) -> Array:
-    """Half the squared distances ``(..., n, k)`` of points to centres, less half the points' own squares."""
+    """Return half the squared distances ``(..., n, k)`` of points to centres, minus half the squares of the points."""
     xp = backends.namespace(points)
     half = xp.matmul(points, -swap(centres))
     half += xp.sum(centres * centres, axis=-1)[..., None, :] / 2
@@ -29,9 +29,9 @@ def distances(points: Array, centres: Array) -> Array:
 
 @Capabilities(jit=True, batch=True, half=True)
 def nearest(points: Array, centres: Array, close: Array | None = None) -> Array:
-    """Index of the nearest centre, ``(..., n)``: by products, or by differences where those cannot tell two apart.
+    """Return the index of the nearest centre, ``(..., n)``, by products, or by differences if these are imprecise.
 
-    `close` says whether that is so, a truth value; by default it is found out.
+    `close` is a truth value that says whether they are; by default it is computed.
     """
     xp, backend = backends.namespace(points), backends.get(points)
     points, centres = backend.detach(points), backend.detach(centres)
@@ -60,7 +60,7 @@ def nearest(points: Array, centres: Array, close: Array | None = None) -> Array:
 
 
 def alike(centres: Array) -> Array:
-    """``(...,)``: 1 where products cannot tell some two of the centres ``(..., k, d)`` apart, else 0."""
+    """Return 1 if products cannot tell some two of the centres ``(..., k, d)`` apart, else 0, ``(...,)``."""
     xp, k = backends.namespace(centres), centres.shape[-2]
     square = xp.vecdot(centres, centres)
     between = square[..., None, :] + square[..., None] - 2 * xp.matmul(centres, swap(centres))

@@ -23,7 +23,7 @@ __all__ = [
 
 
 def eps(x: Array) -> float:
-    """Spacing of the floating numbers at 1 in the dtype of `x`."""
+    """Return the spacing of floating numbers at 1 in the dtype of `x`."""
     return float(namespace(x).finfo(x.dtype).eps)
 
 
@@ -34,7 +34,7 @@ def tiny(x: Array) -> float:
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
 def logsumexp(x: Array, *, axis: int = -1, keepdims: bool = False) -> Array:
-    """Logarithm of the sum of exponentials along an axis, safe for rows of any size, ±inf included.
+    """Return the logarithm of the sum of exponentials along an axis, safe for any values including ±inf.
 
     >>> import numpy as np
     >>> round(float(logsumexp(np.asarray([1000.0, 1000.0]))), 6)
@@ -47,13 +47,13 @@ def logsumexp(x: Array, *, axis: int = -1, keepdims: bool = False) -> Array:
 
 
 def _exponentials(x: Array, axis: int) -> tuple[Array, Array]:
-    """exp(x - top) and the top along an axis."""
+    """Return exp(x - top), and the top along an axis."""
     top = _finite_top(x, axis)
     return namespace(x).exp(x - top), top
 
 
 def _finite_top(x: Array, axis: int) -> Array:
-    """The largest along an axis, which is kept; 0 where that is infinite."""
+    """Return the largest entry along an axis, which is kept; 0 if that is infinite."""
     xp = namespace(x)
     top = xp.max(x, axis=axis, keepdims=True)
     return xp.where(xp.isfinite(top), top, 0.0)
@@ -61,9 +61,9 @@ def _finite_top(x: Array, axis: int) -> Array:
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
 def normalize(log_joint: Array, *, axis: int, weight: Array | float = 1.0) -> tuple[Array, Array]:
-    """Return the softmax along an axis times a weight, and the logsumexp, from one pass of exponentials; axes are kept.
+    """Return the softmax along an axis times a weight, and the logsumexp, from the same exponentials. Axes are kept.
 
-    Where all is −inf, the softmax is 0 and the logsumexp −inf.
+    If all entries are −inf, the softmax is 0 and the logsumexp is −inf.
 
     >>> import numpy as np
     >>> share, log_norm = normalize(np.asarray([[0.0, 0.0]]), axis=-1)
@@ -73,8 +73,8 @@ def normalize(log_joint: Array, *, axis: int, weight: Array | float = 1.0) -> tu
     xp = namespace(log_joint)
     top = _finite_top(log_joint, axis)
     gap, least = log_joint - top, math.log(tiny(log_joint) / eps(log_joint))
-    # tiny responsibilities become 0: products with denormal numbers take a hundred times as long, and Torch's
-    # exponential takes thirty times as long to return one
+    # tiny responsibilities become 0: products with denormal numbers are a hundred times slower, and so is
+    # Torch's exponential, thirty times, when it returns one
     share = xp.where(gap > least, xp.exp(xp.maximum(gap, xp.full_like(gap, least))), 0.0)
     total = xp.sum(share, axis=axis, keepdims=True)
     return share * (weight / xp.where(total == 0, 1.0, total)), safe_log(total) + top
@@ -82,7 +82,7 @@ def normalize(log_joint: Array, *, axis: int, weight: Array | float = 1.0) -> tu
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
 def softmax(x: Array, *, axis: int = -1) -> Array:
-    """Exponentials of `x` scaled to sum to one along an axis.
+    """Return exponentials of `x`, scaled to sum to one along an axis.
 
     >>> import numpy as np
     >>> softmax(np.asarray([0.0, 0.0])).tolist()
@@ -94,7 +94,7 @@ def softmax(x: Array, *, axis: int = -1) -> Array:
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
 def log_softmax(x: Array, *, axis: int = -1) -> Array:
-    """Logarithm of the softmax along an axis; differences come first, so that exponentials sum to one for any `x`.
+    """Return the logarithm of the softmax along an axis, from differences, so that exponentials sum to one for any `x`.
 
     >>> import numpy as np
     >>> log_softmax(np.asarray([-1e5, 0.0])).tolist()
@@ -106,7 +106,7 @@ def log_softmax(x: Array, *, axis: int = -1) -> Array:
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
 def log_sigmoid(x: Array) -> Array:
-    """Logarithm of the logistic function, without overflow.
+    """Return the logarithm of the logistic function, without overflow.
 
     >>> import numpy as np
     >>> log_sigmoid(np.asarray([0.0, -1000.0])).round(6).tolist()
@@ -118,7 +118,7 @@ def log_sigmoid(x: Array) -> Array:
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
 def safe_log(x: Array) -> Array:
-    """Logarithm of non-negative `x`: −inf at 0, and below the smallest normal number; the gradient is 0 there.
+    """Return the logarithm of non-negative `x`. At 0 and below the smallest normal number it is −inf, with gradient 0.
 
     >>> import numpy as np
     >>> safe_log(np.asarray([1.0, 0.0])).tolist()
@@ -131,7 +131,7 @@ def safe_log(x: Array) -> Array:
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
 def safe_norm(x: Array, *, axis: int = -1, keepdims: bool = False) -> Array:
-    """Lengths of vectors: no overflow, and the gradient at 0 is 0.
+    """Return lengths of vectors, without overflow and with a gradient of 0 at 0.
 
     >>> import numpy as np
     >>> safe_norm(np.asarray([[3e200, 0.0], [0.0, 0.0]])).tolist()
@@ -148,10 +148,10 @@ def safe_norm(x: Array, *, axis: int = -1, keepdims: bool = False) -> Array:
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
 def divide(part: Array | float, whole: Array) -> Array:
-    """Quotient whose gradient is in range wherever it is itself: ``-part / whole**2`` has a square that may not be.
+    """Return a quotient whose gradient is in range wherever the quotient is, although ``whole**2`` may overflow.
 
-    Where the square would not be, both are scaled by a power of two. (To divide both by `whole` first is no way out:
-    compilers turn a quotient of two quotients into one of products.)
+    If the square would be out of range, both are scaled by a power of two. (Dividing both by `whole` first does not
+    help: compilers turn a quotient of two quotients into one of products.)
 
     >>> import numpy as np
     >>> float(divide(np.float32(1e-30), np.asarray(2e-30, dtype=np.float32)))
@@ -165,7 +165,7 @@ def divide(part: Array | float, whole: Array) -> Array:
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
 def ratio(part: Array, whole: Array, otherwise: Array) -> Array:
-    """Return `part` over `whole`, and `otherwise` where there is next to nothing to divide by."""
+    """Return `part` over `whole`, or `otherwise` if `whole` is almost 0."""
     xp = namespace(part, whole)
-    none = whole <= tiny(whole)  # NaN is something
+    none = whole <= tiny(whole)  # NaN counts as a value
     return xp.where(none, otherwise, divide(part, xp.where(none, 1.0, whole)))

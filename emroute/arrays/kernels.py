@@ -1,7 +1,7 @@
-"""Fused forms of functions: a function of arrays is its text, and a library's backend may bring a faster form of it.
+"""Fused forms: the array code of a function is its definition, and a backend may have a faster form of it.
 
-The text is the definition. It writes each intermediate array to memory; a fused form keeps them in registers. The form
-runs where it takes the arrays and the work is worth it, the text everywhere else.
+The array code writes each intermediate array to memory; a fused form keeps them in registers. The form runs if it
+accepts the arrays and there is enough work, and the array code runs everywhere else.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ __all__ = ["Form", "Kernel", "fused", "kernel"]
 
 _DEFAULT: bool | None = {"0": False, "1": True}.get(os.environ.get("EMROUTE_FUSED", ""))
 _wanted: ContextVar[bool | None] = ContextVar("fused", default=_DEFAULT)
-"""None: where it pays."""
+"""None stands for: where it pays."""
 
 
 class Form(Protocol):
-    """A fused form of a function: it is called with the same arguments, and its results are the function's."""
+    """A fused form of a function. It takes the same arguments and returns the same results."""
 
     def takes(self, *args: Any) -> bool:
-        """Whether it can work on these arguments: their dtype, device, layout, and whether gradients are wanted."""
+        """Return whether it accepts these arguments: their dtype, device, layout, and whether gradients are needed."""
         ...
 
     def pays(self, *args: Any) -> bool:
-        """Whether there is enough to do."""
+        """Return whether there is enough work."""
         ...
 
     def run(self, text: Callable[..., Any], *args: Any) -> Any:
-        """Do what the function does; what the form cannot, such as a second derivative, is left to the text."""
+        """Do the work of the function. The array code does what the form cannot, such as second derivatives."""
         ...
 
 
@@ -46,10 +46,9 @@ def _runs(form: Form, args: tuple[Any, ...]) -> bool:
 
 @contextmanager
 def fused(wanted: bool | None = True) -> Iterator[None]:
-    """Use fused forms wherever they take the arrays, or nowhere; None, as ever: where they pay.
+    """Use fused forms wherever they accept the arrays (True), nowhere (False), or where they pay (None, the default).
 
-    The environment variable ``EMROUTE_FUSED`` says so for a whole process: 0 is nowhere, 1 wherever they take the
-    arrays.
+    The environment variable ``EMROUTE_FUSED`` decides for a whole process: 0 for nowhere, 1 for wherever possible.
 
     Examples
     --------
@@ -68,7 +67,7 @@ def fused(wanted: bool | None = True) -> Iterator[None]:
 
 
 class Kernel:
-    """A function that may have forms."""
+    """A function that may have fused forms."""
 
     def __init__(self, text: Callable[..., Any]) -> None:
         self.text = text
@@ -76,16 +75,16 @@ class Kernel:
         update_wrapper(self, text)
 
     def form(self, *args: Any) -> Form | None:
-        """Return the form that stands in for the function with these arguments, or None."""
+        """Return the form that replaces the function for these arguments, or None."""
         form = getattr(get(args[0]), "kernels", {}).get(self.text.__name__)
         return None if form is None or traced(args[0]) or not _runs(form, args) else form
 
     def __call__(self, *args: Any) -> Any:
-        """Do what the function does, in the form that there is."""
+        """Call the form, if there is one, or the function."""
         form = self.form(*args)
         return self.text(*args) if form is None else form.run(self.text, *args)
 
 
 def kernel(text: Callable[..., Any]) -> Kernel:
-    """Let the form of its name stand in for a function whose first argument is an array, and which has no options."""
+    """Let a fused form of the same name replace a function without options whose first argument is an array."""
     return Kernel(text)

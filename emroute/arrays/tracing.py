@@ -1,4 +1,4 @@
-"""Decisions on values, which a compiler that is tracing does not have yet."""
+"""Decisions that depend on values, which are unknown while a compiler is tracing."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ __all__ = ["concrete", "either", "on_host", "traced"]
 
 @Capabilities(jit=True)
 def traced(x: Array) -> bool:
-    """Whether a compiler is tracing that would keep, in what it exports, the operations of checks that nobody reads."""
+    """Return whether a tracing compiler would export the operations of checks."""
     return getattr(get(x), "tracing", bool)()
 
 
 @Capabilities(jit=True)
 def concrete(flag: Array) -> bool | None:
-    """Return a truth value, or None where a compiler is tracing and there are no values yet."""
+    """Return a truth value, or None if a compiler is tracing."""
     if is_array(flag) and traced(flag):
         return None
     try:
         return bool(flag)
-    except (TypeError, RuntimeError):  # jax and torch.func refuse in these two ways
+    except (TypeError, RuntimeError):  # the two errors of jax and torch.func
         return None
 
 
 def on_host(x: Array) -> np.ndarray | None:
-    """Return an array on the host, or None where a compiler is tracing and there are no values yet."""
+    """Return an array on the host, or None if a compiler is tracing."""
     try:
         return None if traced(x) else get(x).to_numpy(x)
     except (TypeError, RuntimeError):
@@ -40,7 +40,7 @@ def on_host(x: Array) -> np.ndarray | None:
 
 @Capabilities(jit=True, half=True)
 def either(flag: Array, yes: Callable[[Array], Any], no: Callable[[Array], Any], x: Array) -> Any:
-    """Return ``yes(x)`` where `flag` holds, else ``no(x)``, of the same shapes; `yes` is run only then, traced or not.
+    """Return ``yes(x)`` if `flag` holds, else ``no(x)``, with the same shapes. `yes` runs only if needed.
 
     >>> import numpy as np
     >>> either(np.asarray(True), lambda x: (x + 1,), lambda x: (x,), np.zeros(1))

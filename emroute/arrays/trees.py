@@ -1,4 +1,4 @@
-"""Nests of tuples of arrays: what JAX calls trees. Named tuples keep their type; None stands for no array."""
+"""Nested tuples of arrays, which JAX calls pytrees. Named tuples keep their type; None stands for no array."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["leaves", "map_leaves", "rebuild"]
 
 @Capabilities(gradients=True, jit=True, half=True)
 def leaves(tree: Any) -> list[Array]:
-    """Arrays of a nest of tuples, in order; None is passed over.
+    """Return the arrays of nested tuples, in order. None is ignored.
 
     >>> leaves((1, (2, None), 3))
     [1, 2, 3]
@@ -21,14 +21,14 @@ def leaves(tree: Any) -> list[Array]:
     if not isinstance(tree, tuple):
         return [] if tree is None else [tree]
     found = []
-    for branch in tree:  # a call for each nest, not for each array
+    for branch in tree:  # one call for each tuple, not for each array
         found += leaves(branch) if branch is None or isinstance(branch, tuple) else [branch]
     return found
 
 
 @Capabilities(gradients=True, jit=True, half=True)
 def rebuild(tree: Any, arrays: Iterable[Array]) -> Any:
-    """Return a nest of the same structure over other arrays, in the order of `leaves`.
+    """Return nested tuples with the same structure and other arrays, in the order of `leaves`.
 
     >>> rebuild((1, (2,)), [10, 20])
     (10, (20,))
@@ -39,7 +39,7 @@ def rebuild(tree: Any, arrays: Iterable[Array]) -> Any:
 
 @Capabilities(gradients=True, jit=True, half=True)
 def map_leaves(function: Callable[..., Array], tree: Any, *rest: Any) -> Any:
-    """Apply a function to the matching arrays of nests of tuples (named ones keep their type).
+    """Apply a function to the matching arrays of nested tuples; named ones keep their type.
 
     >>> map_leaves(lambda a, b: a + b, (1, (2,)), (10, (20,)))
     (11, (22,))

@@ -1,4 +1,4 @@
-"""Binomials whose components are known, or known by their probabilities: complete data, and what EM expects of them."""
+"""Binomials with known components: fits to complete data, and the expected complete-data log-likelihood of EM."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ __all__ = ["expected_log_likelihood", "fit_complete"]
 
 @Capabilities(jit=True, batch=True, integers=True)
 def fit_complete(heads: Array, trials: Array | int, labels: Array, n_components: int) -> BinomialMixture:
-    """Fit by counting, where the component of every observation is known.
+    """Fit by counting, when the component of every observation is known.
 
     Parameters
     ----------
     heads, trials
-        As in `fit`.
+        Successes and trials, each ``(..., n)``; trials may be one number for all.
     labels
-        ``(..., n)`` integers from 0 to ``n_components - 1``.
+        The component of each observation, integers from 0 to ``n_components - 1``, ``(..., n)``.
     n_components
-        How many components, k.
+        The number of components, k.
 
     Returns
     -------
     BinomialMixture
-        `weights` are the label frequencies; `log_likelihood` is that of the heads given their coins.
+        Its `weights` are the label frequencies. Its `log_likelihood` is that of the heads given their coins.
 
     Raises
     ------
     InputError
-        If counts are impossible, or a label is out of range or absent.
+        If counts are invalid, or a label is out of range or does not occur.
 
     Examples
     --------
@@ -58,7 +58,7 @@ def fit_complete(heads: Array, trials: Array | int, labels: Array, n_components:
     coins = one_hot(labels, k, like=start.params.weights)
     heads, trials = (backends.get(x).detach(x) for x in (heads, trials))
     sums = xp.matmul(coins, swap(family.sufficient_statistics(start.params, (heads, trials))))
-    require(xp.all(sums[..., 0] > 0), lambda: "every component needs an observation; a label does not occur")
+    require(xp.all(sums[..., 0] > 0), lambda: "every component needs at least one observation; a label does not occur")
     params = family.from_sums(sums, start.params._replace(weights=sums[..., 0] / labels.shape[-1]))
     each = xp.where(coins > 0, start.model.log_prob_of(params, (heads, trials)), 0.0)
     log_likelihood = xp.sum(each, axis=(-2, -1)) + params.constant
@@ -70,21 +70,21 @@ def fit_complete(heads: Array, trials: Array | int, labels: Array, n_components:
 def expected_log_likelihood(
     mixture: BinomialMixture, heads: Array, trials: Array | int, constant: bool = True
 ) -> Array:
-    """Expected complete-data log-likelihood of the heads, sum_nk r_nk log p(h_n | k), without mixing weights.
+    """Return the expected complete-data log-likelihood, sum_nk r_nk log p(h_n | k), without mixing weights.
 
     Parameters
     ----------
     mixture
-        Gives both the responsibilities r and the probabilities.
+        The mixture that gives both the responsibilities r and the probabilities.
     heads, trials
-        As in `fit`.
+        Successes and trials, each ``(..., n)``; trials may be one number for all.
     constant
-        Whether to count the binomial coefficients; the tutorials print both sums.
+        Whether to include the binomial coefficients. The tutorials print both sums.
 
     Returns
     -------
     Array
-        ``(...,)``.
+        The sum, ``(...,)``.
 
     Examples
     --------

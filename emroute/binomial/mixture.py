@@ -1,4 +1,4 @@
-"""Mixtures of binomials: coins whose names were not written down (Do & Batzoglou 2008).
+"""Mixtures of binomials: tosses of several coins, with no record of which coin was tossed (Do & Batzoglou 2008).
 
     p(h | t) = sum_k w_k C(t, h) p_k^h (1 - p_k)^(t - h)
 
@@ -81,10 +81,10 @@ class Binomial(Counts):
         return probs
 
     def is_valid(self, *arrays: Array) -> Array:
-        """Whether rows are counts, heads no more than trials."""
+        """Whether each row holds counts, and heads do not exceed trials."""
         heads, trials = arrays
         xp = backends.namespace(heads, trials)
-        if heads.dtype != trials.dtype:  # in the floating dtype, if one is: what is compared must not wrap around
+        if heads.dtype != trials.dtype:  # in the floating dtype, if any: integers of different dtypes could wrap around
             heads, trials = as_integers(heads), as_integers(trials)
             floating = [x.dtype for x in (heads, trials) if xp.isdtype(x.dtype, "real floating")]
             heads, trials = (xp.astype(x, floating[0]) if floating else x for x in (heads, trials))
@@ -94,11 +94,11 @@ class Binomial(Counts):
         """Accept any two arrays of counts."""
 
     def n_parameters(self, params: Params) -> int:
-        """One a component."""
+        """One per component."""
         return params.probs.shape[-1]
 
     def draw(self, rng: np.random.Generator, params: Params, labels: np.ndarray, *extra: Any) -> np.ndarray:
-        """Heads of tosses of the labelled coins, on the host."""
+        """Draw the heads of tosses of the labelled coins, on the host."""
         return rng.binomial(extra[0], np.take_along_axis(params.probs, labels, axis=-1))
 
     def _real(self, params: Params, data: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -108,7 +108,7 @@ class Binomial(Counts):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class BinomialMixture(Mixture):
-    """A mixture of binomials; its methods take ``(heads, trials)``, each ``(..., n)``.
+    """A binomial mixture. Its methods take ``(heads, trials)``, each ``(..., n)``.
 
     Examples
     --------
@@ -125,7 +125,7 @@ class BinomialMixture(Mixture):
 
     @property
     def probs(self) -> Array:
-        """``(..., k)``: the probability of heads of each component."""
+        """The probability of heads of each component, ``(..., k)``."""
         return self.params.probs
 
     @classmethod
@@ -141,21 +141,21 @@ class BinomialMixture(Mixture):
         return cls._of_family(Binomial(), weights, probs)
 
     def data(self, *data: Any) -> Any:
-        """Accept one number of trials for all."""
+        """Accept one number of trials for all observations."""
         if len(data) != 2:
             raise InputTypeError(f"got {len(data)} positional arguments, expected two: heads and trials")
         return as_pair(*data)
 
     @Capabilities(batch=True)
     def sample(self, n: int, trials: int | Array = 1, *, rng: Any = None) -> tuple[Array, Array]:
-        """Draw heads of `trials` tosses, and the coins tossed.
+        """Draw the heads of `trials` tosses, and the coins that were tossed.
 
         Parameters
         ----------
         n
-            How many observations of each problem.
+            The number of observations of each problem.
         trials
-            Tosses an observation, a number or ``(n,)``.
+            The number of tosses per observation, a number or ``(n,)``.
         rng
             None, a seed or a `numpy.random.Generator`.
 
@@ -168,9 +168,9 @@ class BinomialMixture(Mixture):
 
 
 def as_pair(heads: Any, trials: Any) -> tuple[Array, Array]:
-    """Return heads and trials as two arrays; one number of trials is that of all."""
+    """Return heads and trials as two arrays; a single number of trials holds for all."""
     if trials is None:
-        raise InputTypeError("got trials=None with heads in one array; give an array of trials, or their number")
+        raise InputTypeError("got trials=None with heads in one array; give an array of trials, or one number for all")
     if is_array(heads) and not is_array(trials):
         backend = backends.get(heads)
         trials = backend.from_numpy(np.broadcast_to(np.asarray(trials), heads.shape), heads)
@@ -196,40 +196,50 @@ def fit(
     progress: bool = False,
     accelerate: str | None = None,
 ) -> BinomialMixture:
-    """Fit a mixture of binomials by EM.
+    """Fit a binomial mixture by expectation-maximization (EM).
 
     Parameters
     ----------
     heads
-        ``(..., n)`` successes, whole numbers of any real dtype; or, with ``trials=None``, a source of
-        ``(heads, trials)`` chunks that can be read again and again.
+        Successes ``(..., n)``, whole numbers of any real dtype. Or, with ``trials=None``, a source of ``(heads,
+        trials)`` chunks that can be read repeatedly.
     trials
-        ``(..., n)``, or one number for all.
+        Trials ``(..., n)``, or one number for all.
     n_components
-        How many components, k.
+        The number of components, k.
     weights
-        Mixing weights ``(..., k)`` to keep fixed; by default they are fitted.
+        Mixing weights ``(..., k)`` to keep fixed. By default they are fitted.
     sample_weight
-        ``(n,)`` or ``(..., n)``.
+        The weight of each row, ``(n,)`` or ``(..., n)``.
     init
-        ``"k-means++"`` or ``"random"`` (over rates), or probabilities ``(..., k)``, or ``(weights, probs)``.
+        How to start: ``"k-means++"`` or ``"random"`` (on rates), probabilities ``(..., k)``, or ``(weights, probs)``.
     n_init
-        Restarts, run in one batch; the best is returned. Not with a given start.
-    tol, max_iter, chunk_size, callback, progress, accelerate
-        As in `emroute.em.fit`.
+        The number of starts. They run in one batch, and the best fit is returned. Must be 1 if a start is given.
+    tol
+        Stop when the mean log-likelihood per row changes by no more than this. 0 goes on until nothing changes.
+    max_iter
+        The largest number of iterations.
+    chunk_size
+        Rows per block of the E-step. By default a block fits the cache, or a fair part of the device's memory.
+    callback
+        Called as ``callback(iteration, fit)`` after every iteration, with the `emroute.em.Fit` so far.
+    progress
+        Show a progress bar (needs tqdm).
+    accelerate
+        Whether to speed up EM: None, or ``"squarem"``; see `emroute.em.fit`.
     rng
         None, a seed or a `numpy.random.Generator`.
 
     Returns
     -------
     BinomialMixture
-        With arrays of the data's library and device; integer data are fitted in float64 where there is one.
+        Its arrays have the library and device of the data. Integer data are fitted in float64 where the library has it.
 
     Raises
     ------
     InputError
-        If a count is negative, not whole, or heads exceed trials, naming the first such row; if shapes or options
-        cannot be used.
+        If a count is negative or not whole, or heads exceed trials (the message names the first such row), or if shapes
+        or options are invalid.
     InputTypeError
         If arrays differ in library, device or floating dtype.
 

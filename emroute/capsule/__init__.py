@@ -1,4 +1,4 @@
-"""Routing between capsules: children vote for the poses of their parents, and belong to those they agree with."""
+"""Routing between capsules: children vote for the poses of parents, and belong to those with which they agree."""
 
 from emroute.capsule.classes import class_em_routing
 from emroute.capsule.conv import conv_dynamic_routing, conv_em_routing

@@ -21,14 +21,14 @@ __all__ = [
 
 
 def for_statistics(like: Array, *arrays: Array) -> list[Array]:
-    """Arrays in the dtype in which statistics of `like` are computed: its own, but float32 at least."""
+    """Return arrays in the dtype in which statistics of `like` are computed: its own, but at least float32."""
     xp = backends.namespace(like)
     dtype = xp.float32 if xp.finfo(like.dtype).bits < 32 else like.dtype
     return [x if x.dtype == dtype else xp.astype(x, dtype) for x in arrays]
 
 
 def check_floats(name: str, *arrays: Array) -> None:
-    """Raise `InputTypeError` unless arrays are of one library and device, and of real floating dtypes."""
+    """Raise `InputTypeError` unless arrays have one library and device, and real floating dtypes."""
     xp = backends.namespace(*arrays)
     for x in arrays:
         if not xp.isdtype(x.dtype, "real floating"):
@@ -36,7 +36,7 @@ def check_floats(name: str, *arrays: Array) -> None:
 
 
 def check_votes(votes: Array, n_iter: int) -> int:
-    """Return the number of iterations; raise an error unless votes are ``(..., I, J, H)``, no axis of length 0."""
+    """Return the number of iterations, or raise unless votes are ``(..., I, J, H)`` without an axis of length 0."""
     check_floats("votes", votes)
     if votes.ndim < 3 or 0 in votes.shape:
         raise InputError(f"votes have shape {tuple(votes.shape)}, expected (..., I, J, H), no axis of length 0")
@@ -49,7 +49,7 @@ def check_pairs(poses: Array, transforms: Array) -> None:
     if poses.ndim < 3 or poses.shape[-1] != poses.shape[-2] or 0 in poses.shape:
         raise InputError(
             f"poses have shape {tuple(poses.shape)}, expected (..., I, P, P): square matrices, no axis of length 0; "
-            "those that a routing returned in one axis must be reshaped"
+            "reshape the poses that a routing returned in one axis"
         )
     check_transforms(poses, transforms)
 
@@ -74,7 +74,7 @@ def check_grid(poses: Array) -> None:
 def check_activations(
     activations: Array, batch: tuple[int, ...], n: int, like: Array, name: str = "activations", axis: str = "I"
 ) -> Array:
-    """Return activations ``(*batch, I)``; raise an error unless they are of n children and lie in [0, 1]."""
+    """Return activations ``(*batch, I)``. Raise an error unless there are n of them and they are in [0, 1]."""
     check_floats(name, like, activations)
     if not activations.ndim or activations.shape[-1] != n:
         raise InputError(f"{name} have shape {tuple(activations.shape)}, expected (..., {axis}) with {axis} = {n}")

@@ -42,27 +42,41 @@ def class_em_routing(
     Parameters
     ----------
     poses
-        ``(..., h, w, I, P, P)``.
+        The poses of the children, ``(..., h, w, I, P, P)``.
     activations
-        ``(..., h, w, I)`` in [0, 1].
+        How much each child is there, ``(..., h, w, I)`` in [0, 1].
     transforms
-        ``(I, J, P, P)``.
+        Transforms ``(I, J, P, P)``, which all positions share.
     entries
-        Where votes take the place of their child, as in `coordinate_addition`; None leaves it out.
+        The entries of a vote to which `coordinate_addition` adds the position of the child; None for no addition.
     coordinates
-        The places, as in `coordinate_addition`.
-    beta_u, beta_a, n_iter, cost, inverse_temperature, epsilon, recompute, return_path
-        As in `emroute.capsule.em_routing`.
+        The positions for `coordinate_addition`; None for those in the grid.
+    beta_u, beta_a
+        The cost of an entry of a vote, and the cost at which a parent is as likely there as not, ``(J,)`` or
+        broadcastable to ``(..., J)``.
+    n_iter
+        The number of M-steps.
+    cost
+        ``"hinton"`` (the paper) or ``"normalized"`` (costs standardized over the parents, as in the tutorials).
+    inverse_temperature
+        The inverse temperature of the activations: a callable ``(t, n_iter)``, values, or a name; see `em_routing`.
+    epsilon
+        A constant that is added to variances.
+    recompute
+        Whether the backward pass computes blocks of samples again instead of keeping them, which takes less memory
+        and more time.
+    return_path
+        Whether to return also a tuple with the routing after each iteration.
 
     Returns
     -------
     Routing
-        Poses ``(..., J, P * P)``, activations ``(..., J)``, assignments ``(..., h * w * I, J)``.
+        Its poses are ``(..., J, P * P)``, its activations ``(..., J)``, and its assignments ``(..., h * w * I, J)``.
 
     Raises
     ------
     InputError, InputTypeError
-        As in `emroute.capsule.em_routing`.
+        For the same reasons as in `em_routing`.
 
     References
     ----------

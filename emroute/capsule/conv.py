@@ -38,33 +38,45 @@ def conv_em_routing(
     Parameters
     ----------
     poses
-        ``(..., h, w, I, P, P)``; any floating dtype, float16 and bfloat16 being computed in float32.
+        The poses of the children, ``(..., h, w, I, P, P)``, in any floating dtype. float16 and bfloat16 are computed in
+        float32.
     activations
-        ``(..., h, w, I)`` in [0, 1].
+        How much each child is there, ``(..., h, w, I)`` in [0, 1].
     transforms
-        ``(K, K, I, J, P, P)``, shared by all positions.
-    beta_u, beta_a
-        ``(J,)`` or broadcastable to ``(..., oh, ow, J)``.
+        Transforms ``(K, K, I, J, P, P)``, which all positions share.
     stride, padding
-        Of the K x K windows; ``oh = (h + 2 padding - K) // stride + 1``.
-    n_iter, cost, inverse_temperature, epsilon, recompute
-        As in `emroute.capsule.em_routing`.
+        The stride and padding of the K x K windows; ``oh = (h + 2 padding - K) // stride + 1``.
     normalize_over
-        ``"parents"``: a child's assignments sum to 1 over all parents at all positions that see it. ``"window"``: over
-        those of each window, as the tutorials' code does, so that a child seen by nine positions counts nine times.
+        With ``"parents"``, the assignments of a child sum to 1 over all parents at all positions that see it. With
+        ``"window"``, they sum to 1 in each window, as in the code of the tutorials, so that a child seen by nine
+        positions counts nine times.
+    beta_u, beta_a
+        The cost of an entry of a vote, and the cost at which a parent is as likely there as not, ``(J,)`` or
+        broadcastable to ``(..., oh, ow, J)``.
+    n_iter
+        The number of M-steps.
+    cost
+        ``"hinton"`` (the paper) or ``"normalized"`` (costs standardized over the parents, as in the tutorials).
+    inverse_temperature
+        The inverse temperature of the activations: a callable ``(t, n_iter)``, values, or a name; see `em_routing`.
+    epsilon
+        A constant that is added to variances.
+    recompute
+        Whether the backward pass computes blocks of samples again instead of keeping them, which takes less memory
+        and more time.
     return_path
-        Return also a tuple of the routings after each iteration.
+        Whether to return also a tuple with the routing after each iteration.
 
     Returns
     -------
     Routing
-        Poses ``(..., oh, ow, J, P, P)``, activations ``(..., oh, ow, J)``, assignments ``(..., oh, ow, K, K, I, J)``: 0
-        on padding.
+        Its poses are ``(..., oh, ow, J, P, P)``, its activations ``(..., oh, ow, J)``, and its assignments ``(..., oh,
+        ow, K, K, I, J)``, which are 0 on padding.
 
     Raises
     ------
     InputError
-        If shapes or options cannot be used, the kernel is larger than the grid, or poses or transforms hold NaN or
+        If shapes or options are invalid, the kernel is larger than the grid, or poses or transforms hold NaN or
         infinity.
     InputTypeError
         If a dtype is not floating, or arrays differ in library or device.
@@ -106,18 +118,31 @@ def conv_dynamic_routing(
 
     Parameters
     ----------
-    poses, transforms, stride, padding, n_iter, normalize_over, recompute, return_path
-        As in `conv_em_routing`.
+    poses
+        The poses of the children, ``(..., h, w, I, P, P)``, in any floating dtype.
+    transforms
+        Transforms ``(K, K, I, J, P, P)``, which all positions share.
+    stride, padding
+        The stride and padding of the K x K windows; ``oh = (h + 2 padding - K) // stride + 1``.
+    n_iter
+        The number of updates of the poses.
+    normalize_over
+        Whether assignments sum to 1 over all ``"parents"`` of a child, or in each ``"window"``.
+    recompute
+        Whether the backward pass computes blocks of samples again instead of keeping them, which takes less memory
+        and more time.
+    return_path
+        Whether to return also a tuple with the routing after each iteration.
 
     Returns
     -------
     Routing
-        As of `conv_em_routing`; activations are the lengths of the poses.
+        Arrays with the shapes of `conv_em_routing`. The activations are the lengths of the poses.
 
     Raises
     ------
     InputError, InputTypeError
-        As in `conv_em_routing`.
+        For the same reasons as in `conv_em_routing`.
 
     References
     ----------

@@ -39,18 +39,18 @@ __all__ = ["Products", "dynamic_routing", "kmeans_routing"]
 
 @dataclass(frozen=True)
 class Products(SoftmaxRule):
-    """Parents are squashed sums of votes, and agree with a vote by their scalar product."""
+    """Parents are squashed sums of votes; their agreement with a vote is a scalar product."""
 
     constant: float = 1.0
     detach_inner: bool = False
     n_more: int = 0
-    """1 where a child may belong to no parent, by a logit that stays 0."""
+    """1 if a child may belong to no parent, with a logit that stays 0."""
 
     replaces = False
     """Whether logits are replaced instead of added to."""
 
     def children(self, samples: tuple[Array, ...], shared: None) -> Children:
-        """From votes ``(b, I, J, H)`` and a bias ``(b, J, H)``."""
+        """Make views of votes ``(b, I, J, H)``, with a bias ``(b, J, H)``."""
         views, bias = for_statistics(samples[0], as_views(samples[0]), samples[1])
         return Children(views, None, (bias,))
 
@@ -59,22 +59,22 @@ class Products(SoftmaxRule):
         return super().route(options, samples, shared) if self.n_more else Routing(*route_products(*samples, options))
 
     def assign(self, logits: Array) -> Array:
-        """Softmax over parents, and over one more that takes what agrees with none."""
+        """Return the softmax over parents, and over one more choice for children that agree with none."""
         if not self.n_more:
             return softmax(logits, axis=-2)
         xp = backends.namespace(logits)
         return softmax(xp.concat([logits, xp.zeros_like(logits[..., :1, :])], axis=-2), axis=-2)[..., :-1, :]
 
     def from_logarithms(self, log_assignments: Array) -> Array:
-        """Assignments themselves."""
+        """Return the assignments themselves."""
         return backends.namespace(log_assignments).exp(log_assignments)
 
     def shares(self, assigned: Array) -> Array:
-        """Assignments as they are."""
+        """Return the assignments unchanged."""
         return assigned
 
     def step(self, children: Children, assigned: Array, logits: Array, temperature: float, last: bool) -> Step:
-        """Sum and squash; each vote is then compared with the poses."""
+        """Sum and squash the votes, then compare each vote with the poses."""
         views, (bias,) = children.views, children.of_parents
         if self.detach_inner and not last:
             views = backends.get(views).detach(views)
@@ -93,7 +93,7 @@ class Directions(Products):
     replaces = True
 
     def logits(self, views: Array, poses: Array, logits: Array) -> Array:
-        """Scalar products with directions, which parents have however little they get: shares go by their largest."""
+        """Return scalar products with directions, which parents have however little they are assigned."""
         xp, detach = backends.namespace(views), backends.get(views).detach
         shares = log_softmax(logits, axis=-2)
         total = weighted_sum(views, xp.exp(shares - detach(xp.max(shares, axis=-1, keepdims=True))))
@@ -129,35 +129,36 @@ def dynamic_routing(
     recompute: bool = True,
     return_path: bool = False,
 ) -> Any:
-    """Route by agreement, measured by scalar products.
+    """Route by dynamic routing: agreement is measured by scalar products.
 
     Parameters
     ----------
     votes
-        ``(..., I, J, H)``: of I children for J parents, in H entries; any floating dtype. float16 and bfloat16 are
-        computed in float32.
+        Votes ``(..., I, J, H)`` of I children for J parents, with H entries, in any floating dtype. float16 and
+        bfloat16 are computed in float32.
     n_iter
-        How many times poses are updated.
+        The number of updates of the poses.
     bias
-        Added to the sum of the votes, ``(J, H)`` or broadcastable to ``(..., J, H)``.
+        A bias that is added to the sum of the votes, ``(J, H)`` or broadcastable to ``(..., J, H)``.
     detach_inner
-        Gradients flow through the last update alone.
+        Whether gradients flow only through the last update.
     leaky
-        Children may belong to none: the softmax has one more class, whose logit stays 0.
+        Whether children may belong to no parent: the softmax then has one more class, whose logit stays 0.
     recompute
-        Backward runs blocks of samples again instead of keeping what they computed.
+        Whether the backward pass computes blocks of samples again instead of keeping them, which takes less memory and
+        more time.
     return_path
-        Return also a tuple of the routings after each iteration.
+        Whether to return also a tuple with the routing after each iteration.
 
     Returns
     -------
     Routing
-        Activations are the lengths of the poses; assignments sum to 1 over parents (leaky: to less).
+        Its activations are the lengths of the poses. Its assignments sum to 1 over the parents (leaky: to less).
 
     Raises
     ------
     InputError
-        If shapes or options cannot be used, or votes hold NaN or infinity.
+        If shapes or options are invalid, or votes hold NaN or infinity.
     InputTypeError
         If a dtype is not floating, or arrays differ in library or device.
 
@@ -183,24 +184,31 @@ def dynamic_routing(
 def kmeans_routing(
     votes: Array, *, n_iter: int = 3, constant: float = 0.5, recompute: bool = True, return_path: bool = False
 ) -> Any:
-    """Route by clustering directions: dynamic routing whose logits are replaced, not added to.
+    """Route by k-means routing, which clusters directions: its logits are replaced, not added to.
 
     Parameters
     ----------
-    votes, n_iter, recompute, return_path
-        As in `dynamic_routing`.
+    votes
+        Votes ``(..., I, J, H)`` of I children for J parents, with H entries, in any floating dtype.
+    n_iter
+        The number of updates of the poses.
     constant
-        Of the `squash` that makes the result.
+        The constant of the `squash` that makes the result.
+    recompute
+        Whether the backward pass computes blocks of samples again instead of keeping them, which takes less memory
+        and more time.
+    return_path
+        Whether to return also a tuple with the routing after each iteration.
 
     Returns
     -------
     Routing
-        Activations are the lengths of the poses; assignments sum to 1 over parents.
+        Its activations are the lengths of the poses. Its assignments sum to 1 over the parents.
 
     Raises
     ------
     InputError
-        If shapes or options cannot be used, or votes hold NaN or infinity.
+        If shapes or options are invalid, or votes hold NaN or infinity.
     InputTypeError
         If the dtype is not floating.
 

@@ -1,8 +1,8 @@
 """Convolutional capsules: routing between grids, with transforms shared by all positions (Hinton et al. 2018).
 
-Blocks are of windows, (image, parent position) pairs, whose children are the C = K * K * I capsules in them. Votes are
-cast anew for every block and iteration. What lasts from one iteration to the next are the logits, one for H entries
-of votes, and their logsumexp over all parents of a child, so that R_ij = exp(logits - norm).
+Blocks consist of windows, (image, parent position) pairs, whose children are the C = K * K * I capsules in them. Votes
+are computed again for every block and iteration. Only the logits, one for H entries of votes, and their logsumexp over
+all parents of a child are kept from one iteration to the next, so that R_ij = exp(logits - norm).
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ class _Grid(NamedTuple):
     """Capsules on a grid, and their parents."""
 
     poses: Array
-    """``(n, h * w, I, P, P)``."""
+    """Poses ``(n, h * w, I, P, P)``."""
     activations: Array
-    """``(n, h * w, I)``."""
+    """Activations ``(n, h * w, I)``."""
     transforms: Array
-    """``(C, J, P, P)``."""
+    """Transforms ``(C, J, P, P)``."""
     of_parents: tuple[Array, ...]
-    """Such as costs ``(n * Q, J)``."""
+    """For example costs ``(n * Q, J)``."""
 
 
 class _Logits(NamedTuple):
-    """What lasts from one iteration to the next: assignments are exp(logits - norm)."""
+    """The state between iterations: assignments are exp(logits - norm)."""
 
     logits: Array
-    """``(n * Q, J, C)``."""
+    """Logits ``(n * Q, J, C)``."""
     norm: Array
-    """``(n * Q, 1, C)``: their logsumexp over all parents of a child."""
+    """Their logsumexp over all parents of a child, ``(n * Q, 1, C)``."""
 
 
 @dataclass(frozen=True)
 class _OverWindows:
-    """An iteration over blocks of windows, whose votes are cast anew each time."""
+    """An iteration over blocks of windows, whose votes are computed again each time."""
 
     options: Options
     windows: Windows
@@ -86,7 +86,7 @@ class _OverWindows:
 
 
 def step_windows(poses: Array, activations: Array, *rest: Any) -> tuple[Array, ...]:
-    """Make one iteration over windows, a block at a time.
+    """Make one iteration over windows, block by block.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What capsule networks are trained and looked at with: losses, masks, tweaked poses."""
+"""The losses of capsule networks."""
 
 from __future__ import annotations
 
@@ -35,32 +35,32 @@ def margin_loss(
     down_weight: float = 0.5,
     reduction: str = "mean",
 ) -> Array:
-    """Margin loss: ``sum_k T_k max(0, 0.9 - |v_k|)² + 0.5 (1 - T_k) max(0, |v_k| - 0.1)²``.
+    """Return the margin loss, ``sum_k T_k max(0, 0.9 - |v_k|)² + 0.5 (1 - T_k) max(0, |v_k| - 0.1)²``.
 
     Parameters
     ----------
     lengths
-        ``(..., classes)``: of the class capsules.
+        The lengths of the class capsules, ``(..., classes)``.
     labels
-        Integers ``(...,)``, or targets ``(..., classes)`` of 0 and 1 where several classes are there.
+        Integers ``(...,)``, or targets ``(..., classes)`` of 0 and 1 if several classes are present.
     present, absent
-        How long a capsule shall be at least if its class is there, and at most if not.
+        The least length of a capsule if its class is present, and the greatest if it is absent.
     down_weight
-        Of absent classes.
+        The weight of absent classes.
     reduction
-        Of the sums over classes ``(...,)``: ``"mean"``, ``"sum"`` or ``"none"``.
+        How to reduce the losses of the samples ``(...,)``: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Returns
     -------
     Array
-        A scalar, or ``(...,)`` under ``"none"``.
+        A scalar, or ``(...,)`` with ``"none"``.
 
     Raises
     ------
     InputError
-        If shapes or options cannot be used, or labels are not classes.
+        If shapes or options are invalid, or labels are not classes.
     InputTypeError
-        If dtypes, libraries or devices cannot be used.
+        If dtypes are not supported, or arrays differ in library or device.
 
     References
     ----------
@@ -85,28 +85,29 @@ def margin_loss(
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
 def spread_loss(activations: Array, labels: Array, margin: Any = 0.9, *, reduction: str = "mean") -> Array:
-    """Spread loss: ``sum over k != t of max(0, margin - (a_t - a_k))²``; the target adds nothing.
+    """Return the spread loss, ``sum over k != t of max(0, margin - (a_t - a_k))²``, where t is the target.
 
     Parameters
     ----------
     activations
-        ``(..., classes)``.
+        The activations of the class capsules, ``(..., classes)``.
     labels
         Integers ``(...,)``.
     margin
-        By how much the target shall stand out, a number or an array of one; see `spread_margin`.
+        By how much the activation of the target should exceed the others, a number or an array of one; see
+        `spread_margin`.
     reduction
-        As in `margin_loss`.
+        How to reduce the losses of the samples ``(...,)``: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Returns
     -------
     Array
-        A scalar, or ``(...,)`` under ``"none"``.
+        A scalar, or ``(...,)`` with ``"none"``.
 
     Raises
     ------
     InputError, InputTypeError
-        As in `margin_loss`.
+        For the same reasons as in `margin_loss`.
 
     References
     ----------
@@ -134,15 +135,15 @@ def spread_loss(activations: Array, labels: Array, margin: Any = 0.9, *, reducti
 
 
 def spread_margin(t: float, *, schedule: str = "epoch") -> float:
-    """Margin of the spread loss in the course of training.
+    """Return the margin of the spread loss in the course of training.
 
     Parameters
     ----------
     t
-        The epoch from 0 for ``"epoch"``, the step from 0 for ``"step"``.
+        The epoch, counted from 0, for ``"epoch"``; the step, counted from 0, for ``"step"``.
     schedule
-        ``"epoch"``: from 0.2 to 0.9 by 0.1 an epoch; ``"step"``: ``0.2 + 0.79 sigmoid(min(10, t / 50000 - 4))``, as
-        the paper's authors do.
+        With ``"epoch"``, from 0.2 to 0.9 by 0.1 per epoch. With ``"step"``, ``0.2 + 0.79 sigmoid(min(10, t / 50000 -
+        4))``, as the authors of the paper do.
 
     Returns
     -------
@@ -170,26 +171,26 @@ def spread_margin(t: float, *, schedule: str = "epoch") -> float:
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
 def reconstruction_loss(reconstructions: Array, images: Array, *, n_axes: int = 3, reduction: str = "mean") -> Array:
-    """Sum of squared differences an image, not scaled.
+    """Return the sum of squared differences per image, not scaled.
 
     Parameters
     ----------
     reconstructions, images
-        Of one shape, or with the same number of entries an image; axes of the batch first.
+        Arrays of the same shape, or with the same number of entries per image. Batch axes come first.
     n_axes
-        How many trailing axes of `images` make one image; at most all but the first.
+        How many trailing axes of `images` make up one image; at most all but the first.
     reduction
-        As in `margin_loss`.
+        How to reduce the losses of the samples ``(...,)``: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Returns
     -------
     Array
-        A scalar, or one number an image under ``"none"``.
+        A scalar, or one number per image with ``"none"``.
 
     Raises
     ------
     InputError, InputTypeError
-        As in `margin_loss`.
+        For the same reasons as in `margin_loss`.
 
     Examples
     --------
@@ -211,7 +212,7 @@ def reconstruction_loss(reconstructions: Array, images: Array, *, n_axes: int = 
 
 
 def as_targets(labels: Array, like: Array) -> Array:
-    """Rows of 0 and 1, from labels or already so, in the dtype of `like`."""
+    """Return rows of 0 and 1 in the dtype of `like`, from labels or from such rows."""
     xp, n = backends.namespace(like, labels), like.shape[-1]
     if tuple(labels.shape) == tuple(like.shape):
         if xp.isdtype(labels.dtype, "bool"):
@@ -225,7 +226,7 @@ def as_targets(labels: Array, like: Array) -> Array:
     if not xp.isdtype(labels.dtype, "integral"):
         raise InputTypeError(f"labels have dtype {labels.dtype}, expected integers")
     classes = backends.get(labels).from_numpy(np.arange(n), labels)
-    labels = xp.astype(labels, classes.dtype, copy=False)  # small dtypes cannot count so far
+    labels = xp.astype(labels, classes.dtype, copy=False)  # small dtypes cannot count that far
     if 0 not in labels.shape:
         message = f"labels must be classes from 0 to {n - 1}"
         require_values(lambda x: (xp.min(x) >= 0) & (xp.max(x) < n), labels, lambda: message)
@@ -233,7 +234,7 @@ def as_targets(labels: Array, like: Array) -> Array:
 
 
 def _reduce(loss: Array, reduction: str, like: Array) -> Array:
-    """Reduce, and only then return to the dtype of `like`: what sums up may not fit it, and its mean may."""
+    """Reduce, and only then convert to the dtype of `like`: a sum may overflow it although the mean does not."""
     check_choice("reduction", reduction, _REDUCTIONS)
     xp = backends.namespace(loss)
     if reduction == "mean" and 0 in loss.shape:

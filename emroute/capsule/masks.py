@@ -1,4 +1,4 @@
-"""Poses of one class among zeros, and poses moved along one entry: what decoders are shown."""
+"""Inputs for decoders: poses of one class among zeros, and poses with one entry changed."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ __all__ = ["mask_capsules", "tweak_poses"]
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
 def mask_capsules(poses: Array, labels: Array | None = None) -> Array:
-    """Set all class capsules to 0 but those of the labels, or the longest.
+    """Set all class capsules to 0, except those of the labels, or the longest.
 
     Parameters
     ----------
     poses
-        ``(..., classes, H)``.
+        The poses of class capsules, ``(..., classes, H)``.
     labels
-        Integers ``(...,)``, or targets ``(..., classes)`` of 0 and 1; None is prediction by length. After EM routing,
-        where length says nothing, pass the activations' `argmax`.
+        Integers ``(...,)``, or targets ``(..., classes)`` of 0 and 1; None predicts the class by length. After EM
+        routing, where length has no meaning, pass the `argmax` of the activations.
 
     Returns
     -------
     Array
-        Of the same shape.
+        Poses of the same shape.
 
     Raises
     ------
     InputError, InputTypeError
-        As in `margin_loss`.
+        For the same reasons as in `margin_loss`.
 
     Examples
     --------
@@ -48,7 +48,7 @@ def mask_capsules(poses: Array, labels: Array | None = None) -> Array:
     """
     check_floats("poses", poses)
     if poses.ndim < 2 or 0 in poses.shape[-2:]:
-        raise InputError(f"poses have shape {tuple(poses.shape)}, expected (..., classes, H), neither of them 0")
+        raise InputError(f"poses have shape {tuple(poses.shape)}, expected (..., classes, H), no axis of length 0")
     lengths = safe_norm(poses)
     xp = backends.namespace(poses)
     if labels is None:
@@ -58,24 +58,24 @@ def mask_capsules(poses: Array, labels: Array | None = None) -> Array:
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
 def tweak_poses(poses: Array, *, steps: Sequence[float] | None = None) -> Array:
-    """Vary each entry of poses alone, to see what it stands for.
+    """Change each entry of a pose separately, to see what it represents.
 
     Parameters
     ----------
     poses
-        ``(..., H)``.
+        Poses ``(..., H)``.
     steps
-        What is added to an entry, T values; by default 11 from -0.5 to 0.5.
+        The T values that are added to an entry; by default 11 from -0.5 to 0.5.
 
     Returns
     -------
     Array
-        ``(..., H, T, H)``: entry ``h`` moved by step ``t``.
+        Poses ``(..., H, T, H)``: at ``[h, t]``, entry ``h`` is changed by step ``t``.
 
     Raises
     ------
     InputError, InputTypeError
-        If `poses` are no floating vectors.
+        If `poses` are not floating vectors, or steps are invalid.
 
     Examples
     --------

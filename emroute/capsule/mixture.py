@@ -1,15 +1,15 @@
-"""From EM for a mixture to EM routing, step by step (Su 2018): parents that all see the same poses.
+"""From EM for a mixture to EM routing, step by step (Su 2018), for parents that all see the same poses.
 
     E-step   R_ij = softmax_j [log p_j + log N(P_i | m_j, s²_j)]
     M-step   r_ij = R_ij a_i / sum_i R_ij a_i,   m_j = sum_i r_ij P_i,   s²_j = sum_i r_ij (P_i - m_j)² + epsilon
 
-1. ``prior="weights"``: p_j = sum_i R_ij a_i / sum_i a_i, with a_i = 1 the mixture of diagonal Gaussians itself.
+1. ``prior="weights"``: p_j = sum_i R_ij a_i / sum_i a_i, with a_i = 1, this is the mixture of diagonal Gaussians.
 2. ``prior="cost"``: p_j = sigmoid(t (beta_a - sum_h (beta_u + log s_jh))).
-3. The same with the children's activations a_i.
-4. ``summed=True``: the cost is that of all that the parent answers for, (beta_u + log s_jh) sum_i R_ij a_i.
+3. The same with the activations a_i of the children.
+4. ``summed=True``: the cost is the total over the children of the parent, (beta_u + log s_jh) sum_i R_ij a_i.
 
-Last, votes in place of poses: `emroute.capsule.em_routing`. Parents that start equal stay equal, so the start has
-distinct means, and the E-step comes first.
+The last step uses votes instead of poses: `emroute.capsule.em_routing`. Parents that start equal stay equal, so the
+start has distinct means, and the E-step comes first.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["gmm_routing"]
 
 @dataclass(frozen=True)
 class Ladder(SoftmaxRule):
-    """Which step of the ladder."""
+    """The step between the mixture and EM routing."""
 
     prior: str
     summed: bool
@@ -48,7 +48,7 @@ class Ladder(SoftmaxRule):
         return Children(swap(poses)[..., None, :, :], activations, tuple(of_parents))
 
     def start(self, children: Children) -> tuple[Array, Array]:
-        """E-step of the given parents."""
+        """Do the E-step with the given parents."""
         means, variances, log_prior, *_ = children.of_parents
         logits = self.logits((children.views - means[..., None]) ** 2, variances, log_prior)
         return self.assign(logits), logits
@@ -59,7 +59,7 @@ class Ladder(SoftmaxRule):
         return offset[..., None] + quadratic(-0.5 * precisions(variances), squares)
 
     def step(self, children: Children, assigned: Array, logits: Array, temperature: float, last: bool) -> Step:
-        """M-step; parents that nothing counts for keep the given means."""
+        """Do the M-step. Parents without children keep the given means."""
         start, _, _, u, a = children.of_parents
         xp, shares = backends.namespace(logits), share_out(assigned, children.activations[..., None, :])
         means = shares.mean(children.views, start)
@@ -90,41 +90,45 @@ def gmm_routing(
     recompute: bool = True,
     return_path: bool = False,
 ) -> Any:
-    """Route poses that all parents see alike: a mixture of diagonal Gaussians, and its steps towards EM routing.
+    """Route poses that are the same for all parents: a mixture of Gaussians, and its steps towards EM routing.
 
     Parameters
     ----------
     poses
-        ``(..., I, H)``.
+        The poses of the children, ``(..., I, H)``.
     init
-        ``(means, variances, weights)``: ``(..., J, H)`` twice, positive variances, and ``(..., J)`` in [0, 1]. Means
-        must differ, or parents stay alike for ever.
+        The start, ``(means, variances, weights)``: means and positive variances ``(..., J, H)``, and weights
+        ``(..., J)`` in [0, 1]. Means must differ, because parents that start equal stay equal.
     activations
-        ``(..., I)`` in [0, 1]: how much each child counts; None is 1.
+        How much each child counts, ``(..., I)`` in [0, 1]; None stands for 1.
     prior
-        ``"weights"``: mixing weights; ``"cost"``: activations from costs.
+        ``"weights"`` for mixing weights, ``"cost"`` for activations from costs.
     summed
-        Whether the cost counts all that a parent answers for.
+        Whether the cost is the total over the children of a parent.
     beta_u, beta_a
-        ``(J,)`` or broadcastable to ``(..., J)``: as in `em_routing`; None is 0.
+        The cost of an entry of a vote and the cost at which a parent is as likely there as not (see `em_routing`),
+        ``(J,)`` or broadcastable to ``(..., J)``; None stands for 0.
     n_iter
-        How many times parents are updated; each update begins with the E-step.
+        The number of updates of the parents. Each update begins with the E-step.
     inverse_temperature
-        As in `em_routing`; one value is that of all iterations.
+        The inverse temperature of the activations (see `em_routing`). A single value holds for all iterations.
     epsilon
-        Added to variances.
-    recompute, return_path
-        As in `em_routing`.
+        A constant that is added to variances.
+    recompute
+        Whether the backward pass computes blocks of samples again instead of keeping them, which takes less memory
+        and more time.
+    return_path
+        Whether to return also a tuple with the routing after each iteration.
 
     Returns
     -------
     Routing
-        Activations are the last prior; assignments sum to 1 over parents.
+        Its activations are the last prior. Its assignments sum to 1 over the parents.
 
     Raises
     ------
     InputError
-        If shapes or options cannot be used, or inputs hold NaN or infinity.
+        If shapes or options are invalid, or inputs hold NaN or infinity.
     InputTypeError
         If a dtype is not floating, or arrays differ in library or device.
 

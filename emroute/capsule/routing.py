@@ -1,10 +1,10 @@
-"""What the routings share: their result, the one loop, and how it runs over blocks of samples.
+"""What the routings share: their result, the loop, and how it runs over blocks of samples.
 
     repeat   poses, activations, logits <- step(votes, assignments)
              assignments                <- softmax over parents of the logits
 
-Inside a block, votes are *views* ``(b, J, H, I)``: children last, so that sums over children and over pose entries
-are matrix products, as for a Gaussian mixture's points (parents are its components, children its observations). In
+Inside a block, votes are *views* ``(b, J, H, I)``: children last, so that sums over children and over pose entries are
+matrix products, as for the points of a Gaussian mixture (parents are its components, children its observations). In
 memory they are ``(b, J, I, H)``: the entries of a vote are next to each other.
 """
 
@@ -43,53 +43,53 @@ __all__ = [
 
 
 class Routing(NamedTuple):
-    """Result of a routing; with `return_path` there is one after each iteration, from equal assignments on.
+    """The result of a routing. With `return_path` there is one after each iteration, beginning with equal assignments.
 
-    A step's poses and activations come from the step's own assignments.
+    The poses and activations of a step come from the assignments of that step.
     """
 
     poses: Array
-    """``(..., J, H)``: of the parents."""
+    """The poses of the parents, ``(..., J, H)``."""
     activations: Array
-    """``(..., J)``: how much each parent is there."""
+    """Whether each parent is there, ``(..., J)``."""
     assignments: Array
-    """``(..., I, J)``: to which parents each child belongs, as the last update of the poses used it."""
+    """The share of each child that belongs to each parent, as used in the last update of the poses, ``(..., I, J)``."""
 
 
 History = tuple[Routing, ...]
 
 
 class Children(NamedTuple):
-    """The children of some samples, or of some windows, and what their parents bring themselves."""
+    """The children of some samples or windows, and the inputs that belong to their parents."""
 
     views: Array
     """Votes ``(b, J, H, I)``."""
     activations: Any
-    """``(b, I)``; None where they do not count."""
+    """Activations ``(b, I)``; None if they are not used."""
     of_parents: tuple[Array, ...]
-    """Such as costs ``(b, J)``, a bias ``(b, J, H)``."""
+    """For example costs ``(b, J)``, or a bias ``(b, J, H)``."""
 
 
 class Step(NamedTuple):
     """The results of one iteration."""
 
     poses: Array
-    """``(b, J, H)``."""
+    """The poses of the parents, ``(b, J, H)``."""
     activations: Array
-    """``(b, J)``."""
+    """The activations of the parents, ``(b, J)``."""
     logits: Array | None
-    """``(b, J, I)``: how well each parent explains each vote; None in the last iteration."""
+    """How well each parent explains each vote, ``(b, J, I)``; None in the last iteration."""
 
 
 class Rule(Protocol):
-    """What differs between routings; hashable, with static settings only."""
+    """What differs between routings. Rules are hashable and hold static settings only."""
 
     def children(self, samples: tuple[Array, ...], shared: Any) -> Children:
         """Prepare the children of a block of samples."""
         ...
 
     def start(self, children: Children) -> tuple[Array, Array]:
-        """Return assignments and logits before the first iteration: ``(b, J, I)``, or one J that stands for all."""
+        """Return assignments and logits before the first iteration, ``(b, J, I)``, or with one J for all."""
         ...
 
     def assign(self, logits: Array) -> Array:
@@ -97,27 +97,27 @@ class Rule(Protocol):
         ...
 
     def from_logarithms(self, log_assignments: Array) -> Array:
-        """Return what `assign` would from the logarithms of assignments."""
+        """Return the result of `assign`, from the logarithms of assignments."""
         ...
 
     def shares(self, assigned: Array) -> Array:
-        """Return assignments from what `assign` returns."""
+        """Return assignments from the result of `assign`."""
         ...
 
     def step(self, children: Children, assigned: Array, logits: Array, temperature: float, last: bool) -> Step:
-        """Update the parents by assignments, and the logits by the parents."""
+        """Update the parents from the assignments, and the logits from the parents."""
         ...
 
     def route(self, options: Options, samples: tuple[Array, ...], shared: Any) -> Routing:
-        """As `in_blocks`, the last routing alone."""
+        """Do the same as `in_blocks`, and return only the last routing."""
         ...
 
 
 class SoftmaxRule:
-    """Children choose among all parents, and start undecided. `step` takes the logarithms of assignments."""
+    """Children choose among all parents, from equal assignments. `step` takes the logarithms of assignments."""
 
     n_more = 0
-    """Further choices, of no parent."""
+    """The number of further choices, which are no parent."""
 
     def start(self, children: Children) -> tuple[Array, Array]:
         """Return equal assignments, and logits of 0; one J stands for all."""
@@ -138,43 +138,43 @@ class SoftmaxRule:
         return backends.namespace(assigned).exp(assigned)
 
     def route(self, options: Options, samples: tuple[Array, ...], shared: Any) -> Routing:
-        """By the loop as it is written."""
+        """Route with the loop."""
         return in_blocks(options, samples, shared)[-1]
 
 
 class Options(NamedTuple):
-    """What a user asks of a routing."""
+    """The options of a routing."""
 
     rule: Any
     schedule: tuple[float, ...]
     """The inverse temperature of each iteration."""
     recompute: bool
-    """Whether the backward pass runs blocks again instead of keeping what they computed."""
+    """Whether the backward pass computes blocks again instead of keeping them."""
     return_path: bool
-    """Whether to keep the routing after each iteration, or that after the last alone."""
+    """Whether to keep the routing after each iteration, or only the last."""
     size: int = 1
-    """How many samples are a block."""
+    """The number of samples in a block."""
 
 
 class Plan(NamedTuple):
-    """How samples are cut into blocks."""
+    """How samples are divided into blocks."""
 
     batch: tuple[int, ...]
     """The dimensions of the samples."""
     n_children: int
     bytes_per_child: int
-    """Working memory that a child of a sample takes."""
+    """The working memory per child of a sample."""
 
 
 def as_views(votes: Array) -> Array:
-    """Votes ``(..., I, J, H)`` as ``(..., J, H, I)``, in memory ``(..., J, I, H)``."""
+    """Return votes ``(..., I, J, H)`` as ``(..., J, H, I)``, in memory ``(..., J, I, H)``."""
     xp, last = backends.namespace(votes), votes.ndim - 1
     views = xp.permute_dims(votes, (*range(last - 2), last - 1, last - 2, last))
     return swap(xp.reshape(xp.reshape(views, (*views.shape[:-3], -1)), views.shape))
 
 
 class Iteration(Protocol):
-    """One turn of the loop, over whatever state it needs."""
+    """One iteration of the loop, over whatever state it needs."""
 
     def update(self, state: Any, temperature: float, last: bool) -> tuple[Array, Array, Any]:
         """Return poses, activations and the next state."""
@@ -186,7 +186,7 @@ class Iteration(Protocol):
 
 
 def follow(iteration: Iteration, state: Any, schedule: Sequence[float], every: bool) -> History:
-    """Iterate; keep the routing after every iteration, or after the last."""
+    """Iterate. Keep the routing after every iteration, or after the last."""
     history: History = ()
     for number, temperature in enumerate(schedule, 1):
         last = number == len(schedule)
@@ -216,29 +216,29 @@ class _OverSamples:
 
 
 def run(options: Options, plan: Plan, samples: tuple[Array, ...], shared: Any = None) -> History:
-    """Route samples a block at a time, compiled where the library compiles.
+    """Route samples block by block, compiled if the library compiles.
 
     Parameters
     ----------
     options
         The rule, and how often to apply it.
     plan
-        The samples' dimensions, and what they take.
+        The dimensions of the samples, and the memory they need.
     samples
-        Arrays that begin with the samples' dimensions.
+        Arrays that begin with the dimensions of the samples.
     shared
-        A nest of tuples of arrays that all samples share.
+        Nested tuples of arrays that all samples share.
 
     Returns
     -------
     tuple of Routing
-        Assignments as views, ``(..., J, I)``.
+        The routing, with assignments as views ``(..., J, I)``.
     """
     backend = backends.get(*samples)
     xp, n = backend.namespace(samples[0]), math.prod(plan.batch)
     size = max(1, backend.chunk_size(plan.bytes_per_child) // plan.n_children)
     flat = tuple(xp.reshape(x, (n, *x.shape[len(plan.batch) :])) for x in samples)
-    static = options._replace(schedule=(), size=size)  # other temperatures compile nothing
+    static = options._replace(schedule=(), size=size)  # so that other temperatures compile nothing
     history = compiled(backend, _route, static)(flat, shared, options.schedule)
     return map_leaves(lambda x: xp.reshape(x, (*plan.batch, *x.shape[1:])), history)
 
@@ -251,7 +251,7 @@ def _route(static: Options, samples: tuple[Array, ...], shared: Any, schedule: A
 
 
 def in_blocks(options: Options, samples: tuple[Array, ...], shared: Any) -> History:
-    """Route samples a block at a time; assignments as views, ``(b, J, I)``."""
+    """Route samples block by block; assignments are views, ``(b, J, I)``."""
     rule = options.rule
 
     def block(*some: Array) -> tuple[Array, ...]:
@@ -269,7 +269,7 @@ def finish(
     return_path: bool,
     arrange: Callable[[Routing], Routing] = lambda routing: routing,
 ) -> Any:
-    """Return the last routing, and all if asked, in the dtype of `like`, children before parents, then arranged."""
+    """Return the last routing, and all if requested, in the dtype of `like`, children before parents, arranged."""
     xp = backends.namespace(like)
 
     def seen(routing: Routing) -> Routing:
@@ -281,17 +281,17 @@ def finish(
 
 
 def check_finite(history: History, **inputs: Array) -> None:
-    """Raise `InputError` where a result is not finite, naming the input that is not; only then are inputs inspected."""
+    """Raise `InputError` if a result is not finite, and name the input that is not. Inputs are inspected only then."""
     backend = backends.get(history[-1].poses)
     if not traced(history[-1].poses) and concrete(compiled(backend, _is_finite)(history[-1])) is False:
         xp = backends.namespace(history[-1].poses)
         for name, x in inputs.items():
             require(xp.all(xp.isfinite(x)), lambda name=name: f"{name} hold NaN or infinity")
-        raise InputError("finite inputs make a routing that is not: scale them down, or raise epsilon")
+        raise InputError("the routing of finite inputs is not finite: scale them down, or raise epsilon")
 
 
 def _is_finite(routing: Routing) -> Array:
-    """Whether all fields are: parents without weight have finite poses even for NaN votes."""
+    """Return whether all fields are finite. Parents without weight have finite poses even for NaN votes."""
     xp = backends.namespace(routing.poses)
     ends = [end(x) for x in routing for end in (xp.min, xp.max)]
     return xp.all(xp.isfinite(xp.stack(ends)))

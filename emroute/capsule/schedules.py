@@ -1,4 +1,4 @@
-"""Inverse temperatures of the parents' activations, iteration by iteration."""
+"""Inverse temperatures of the activations of parents in each iteration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = {
     "paper": lambda t, n_iter: 0.01 * (1 - 0.95 ** (t + 1)),
     "tutorial": lambda t, n_iter: 1 + (min(n_iter, 3) - 1) * t / max(n_iter - 1, 1),
 }
-"""Inverse temperatures by name: of the paper's authors, and of the tutorials, ``linspace(1, min(n, 3), n)``."""
+"""Inverse temperatures by name: those of the paper's authors, and of the tutorials, ``linspace(1, min(n, 3), n)``."""
 
 
 def temperatures(inverse_temperature: Any, cost: str, n_iter: int) -> tuple[float, ...]:

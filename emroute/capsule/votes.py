@@ -1,4 +1,4 @@
-"""Poses and the votes they cast: squash, vote, coordinate addition."""
+"""Poses and votes: squash, vote, coordinate addition."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ def squash(s: Array, *, axis: int = -1, constant: float = 1.0) -> Array:
     Parameters
     ----------
     s
-        Vectors of any length, floating.
+        Vectors of any length, in a floating dtype.
     axis
-        Along which they lie.
+        The axis of the vectors.
     constant
-        1 (Sabour) or 0.5 (Su). The gain ``|v| / |s|`` is greatest at ``|s| = sqrt(constant)``: 0.5 for 1, 0.707 for
-        0.5, so neither lengthens a vector.
+        The constant, 1 (Sabour) or 0.5 (Su). The gain ``|v| / |s|`` is greatest at ``|s| = sqrt(constant)``: 0.5 for 1
+        and 0.707 for 0.5, so neither lengthens a vector.
 
     Returns
     -------
     Array
-        Of the same shape; value and gradient are 0 at 0, and nothing overflows but a length beyond the dtype.
+        Vectors of the same shape. Value and gradient are 0 at 0. Only a length beyond the range of the dtype overflows.
 
     Raises
     ------
     InputError
-        If `constant` is not positive, or there is no such axis, or nothing along it.
+        If `constant` is not positive, or the axis does not exist or is empty.
     InputTypeError
         If `s` is not floating.
 
@@ -65,38 +65,38 @@ def squash(s: Array, *, axis: int = -1, constant: float = 1.0) -> Array:
     xp, (wide,) = backends.namespace(s), for_statistics(s, s)
     length = safe_norm(wide, axis=axis, keepdims=True)
     one, long = xp.ones_like(length), length > 1
-    # |s| / (c + |s|²) in two forms, each where neither it nor its gradient can overflow
+    # |s| / (c + |s|²) in two forms, each used where neither it nor its gradient can overflow
     few, many = xp.where(long, one, length), xp.where(long, length, one)
     gain = xp.where(long, 1.0 / (constant / many + many), divide(few, constant + few * few))
-    # rounding may not lengthen a vector beyond 1; a factor without gradient leaves the gradient as it is
+    # rounding must not lengthen a vector beyond 1; a factor without gradient does not change the gradient
     most = 1 - max(4 * eps(wide), eps(s) if s.dtype != wide.dtype else 0.0)
     over = backends.get(s).detach(gain * length) / most
     return xp.astype(wide * (gain / xp.maximum(over, one)), s.dtype)
 
 
 def capsule_lengths(poses: Array) -> Array:
-    """Lengths of squashed poses, at most 1: a sum of squares may be rounded up."""
+    """Return the lengths of squashed poses, at most 1 even if a sum of squares is rounded up."""
     lengths = safe_norm(poses)
     return backends.namespace(poses).minimum(lengths, backends.namespace(poses).ones_like(lengths))
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
 def vote(poses: Array, transforms: Array) -> Array:
-    """Votes of children for the poses of their parents: ``V_ij = P_i W_ij``.
+    """Return the votes of children for the poses of their parents, ``V_ij = P_i W_ij``.
 
-    Of vectors ``(..., I, d)`` the votes are ``einsum("...id,ijdh->...ijh", poses, transforms)``.
+    For vectors ``(..., I, d)``, the votes are ``einsum("...id,ijdh->...ijh", poses, transforms)``.
 
     Parameters
     ----------
     poses
-        ``(..., I, P, P)``.
+        The poses of the children, ``(..., I, P, P)``.
     transforms
-        ``(I, J, P, P)``.
+        One transform per pair of child and parent, ``(I, J, P, P)``.
 
     Returns
     -------
     Array
-        ``(..., I, J, P * P)``, matrices row by row.
+        Votes ``(..., I, J, P * P)``, matrices flattened row by row.
 
     Raises
     ------
@@ -115,14 +115,14 @@ def vote(poses: Array, transforms: Array) -> Array:
     """
     check_pairs(poses, transforms)
     xp, (i, j, p, _) = backends.namespace(poses), transforms.shape
-    # a product of a layer's: where a library has automatic precisions for those, they act here
+    # a product of a layer: if the library has automatic precision for those, it applies here
     product = getattr(backends.get(poses), "layer_product", xp.matmul)
     votes = product(poses[..., None, :, :], transforms)
     return xp.reshape(votes, (*poses.shape[:-3], i, j, p * p))
 
 
 def vote_views(poses: Array, transforms: Array) -> Array:
-    """Return the votes of poses ``(b, I, P, P)`` as views ``(b, J, P * P, I)``: one product a child for all samples."""
+    """Return the votes of poses ``(b, I, P, P)`` as views ``(b, J, P * P, I)``, by one product per child."""
     xp, (b, _, p, _), (i, j, _, _) = backends.namespace(poses), poses.shape, transforms.shape
     rows = xp.reshape(xp.permute_dims(poses, (1, 0, 2, 3)), (i, b * p, p))
     columns = xp.reshape(xp.permute_dims(transforms, (0, 2, 1, 3)), (i, p, j * p))
@@ -132,24 +132,24 @@ def vote_views(poses: Array, transforms: Array) -> Array:
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
 def coordinate_addition(votes: Array, *, entries: Sequence[int] = (0, 1), coordinates: Any = None) -> Array:
-    """Tell parents where children are: add each child's place in the image to two entries of its votes.
+    """Add the position of each child in the image to two entries of its votes.
 
     Parameters
     ----------
     votes
-        ``(..., h, w, I, J, H)``.
+        Votes ``(..., h, w, I, J, H)``.
     entries
-        The entries of a vote that take the row's place and the column's. For 4x4 poses, 0 and 1 are the first of the
-        first row, as in the tutorials; 3 and 7, the paper's, are where a pose matrix holds its translation.
+        The entries of a vote to which the positions of the row and the column are added. For 4x4 poses, 0 and 1 are the
+        first of the first row, as in the tutorials; 3 and 7, as in the paper, hold the translation in a pose matrix.
     coordinates
-        The places: those of the rows ``(h,)`` and of the columns ``(w,)``, as a pair, or both of each position,
-        ``(h, w, 2)``. None is where positions are in the grid, ``(y + 0.5) / h`` and ``(x + 0.5) / w``, as in the
-        tutorials; the paper has the centres of receptive fields in the image.
+        The positions: a pair for the rows ``(h,)`` and the columns ``(w,)``, or both for each position, ``(h, w, 2)``.
+        None stands for positions in the grid, ``(y + 0.5) / h`` and ``(x + 0.5) / w``, as in the tutorials. The paper
+        uses the centres of receptive fields in the image.
 
     Returns
     -------
     Array
-        Of the same shape; other entries are untouched.
+        Votes of the same shape. Other entries do not change.
 
     Raises
     ------
@@ -174,14 +174,14 @@ def coordinate_addition(votes: Array, *, entries: Sequence[int] = (0, 1), coordi
 
 
 def centres(h: int, w: int, size: int, entries: Sequence[int], coordinates: Any = None) -> np.ndarray:
-    """Return what coordinate addition adds, ``(h, w, H)``, on the host."""
+    """Return the array that coordinate addition adds, ``(h, w, H)``, on the host."""
     shift = np.zeros((h, w, size))
     shift[..., list(check_entry_pair(entries, size))] = _places(h, w, coordinates)
     return shift
 
 
 def _places(h: int, w: int, coordinates: Any) -> np.ndarray:
-    """``(h, w, 2)``: the places of positions, or raise `InputError`."""
+    """Return the positions, ``(h, w, 2)``, or raise `InputError`."""
     if coordinates is None:
         coordinates = (np.arange(h) + 0.5) / h, (np.arange(w) + 0.5) / w
     try:

@@ -1,7 +1,7 @@
 """Index maps between the children of a convolution and its windows, both ways.
 
-A child votes for every parent position whose K x K window holds it, so its assignments are normalized over all parents
-of all those positions. Positions of one image are coupled through such children, by one number a child: the
+A child votes for every parent position whose K x K window contains it, so its assignments are normalized over all
+parents at all these positions. Positions of one image are coupled through such children, by one number per child: the
 logsumexp of its logits.
 """
 
@@ -32,11 +32,11 @@ class Windows:
     Parameters
     ----------
     height, width
-        Of the grid of children.
+        The size of the grid of children.
     kernel, stride, padding
-        Of the convolution.
+        The parameters of the convolution.
     coupled
-        Whether a child is shared among all its parents, or in each window anew.
+        Whether a child is shared among all its parents, or separately in each window.
     """
 
     height: int
@@ -54,12 +54,12 @@ class Windows:
 
     @property
     def n_children(self) -> int:
-        """How many child positions there are; also the index that stands for padding."""
+        """The number of child positions; also the index that stands for padding."""
         return self.height * self.width
 
     @cached_property
     def children(self) -> np.ndarray:
-        """``(Q, S)``: the child position in each place of each window."""
+        """The child position in each place of each window, ``(Q, S)``."""
         rows, columns = (np.arange(n) * self.stride - self.padding for n in self.grid)
         inside = np.arange(self.kernel)
         y = (rows[:, None] + inside)[:, None, :, None]
@@ -69,7 +69,7 @@ class Windows:
 
     @cached_property
     def places(self) -> np.ndarray:
-        """``(n_children, most)``: where each child is among the Q * S places; Q * S fills up."""
+        """Where each child is among the Q * S places, ``(n_children, most)``, padded with Q * S."""
         flat = self.children.ravel()
         order = np.argsort(flat, kind="stable")
         count = np.bincount(flat, minlength=self.n_children + 1)
@@ -77,18 +77,18 @@ class Windows:
         table = np.full((self.n_children + 1, max(1, *count)), flat.size)
         table[flat[order], before] = order
         table = table[: self.n_children, : max(1, *count[:-1])]
-        table[count[:-1] == 0, 0] = 0  # unused sums; any valid place keeps log 0 from warning
+        table[count[:-1] == 0, 0] = 0  # unused sums; any valid place avoids a warning about log 0
         return table
 
     def first_norm(self, n_types: int) -> np.ndarray:
-        """``(Q, S)``: the logarithm of the number of parents that share a child at the start; infinite on padding."""
+        """The logarithm of the number of parents that share a child at the start, ``(Q, S)``; infinite on padding."""
         count = np.bincount(self.children.ravel(), minlength=self.n_children + 1).astype(float)
         count = count if self.coupled else np.ones_like(count)
         count[-1] = np.inf
         return np.log(n_types * np.maximum(count, 1))[self.children]
 
     def index(self, images: int, like: Array) -> Array:
-        """``(images * Q, S)``: rows of children, those of all images followed by one of padding."""
+        """Rows of children, those of all images followed by one of padding, ``(images * Q, S)``."""
         xp, backend = backends.namespace(like), backends.get(like)
         children = backend.from_numpy(self.children, like)
         real = backend.from_numpy(self.children < self.n_children, like)
@@ -98,7 +98,7 @@ class Windows:
         return xp.reshape(rows, (-1, self.kernel**2))
 
     def norm(self, log_sums: Array) -> Array:
-        """From logsumexps over a window's parents, ``(b, Q, S, I)``, those over all parents of the child there."""
+        """Return logsumexps over all parents of a child, from those over each window, ``(b, Q, S, I)``."""
         xp, backend = backends.namespace(log_sums), backends.get(log_sums)
         b, q, s, i = log_sums.shape
         if not self.coupled:

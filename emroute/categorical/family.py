@@ -3,7 +3,7 @@
     p(x) = sum_k w_k prod_j p_kj[x_j]        over the items j that are not missing
 
 The M-step counts: p_kj[c] = (sum_n r_nk [x_nj = c] + a) / (sum_n r_nk [x_nj observed] + a C_j), where C_j is the number
-of categories of item j and a the smoothing. Two categories an item make it a mixture of Bernoullis.
+of categories of item j and a the smoothing. With two categories per item, this is a mixture of Bernoullis.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Params(NamedTuple):
 
     weights: Array
     probs: Array
-    """``(..., k, C_1 + C_2 + ...)``: the probabilities of the first item's categories, then the second's, and so on."""
+    """The probabilities of the categories of all items, one after another, ``(..., k, C_1 + C_2 + ...)``."""
     constant: Array
-    """0: nothing is left out of the log-likelihood."""
+    """Always 0, because the log-likelihood is complete."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Categorical(Family):
     """Independent categorical items over ``x (..., n, items)``."""
 
     categories: tuple[int, ...]
-    """How many categories each item has."""
+    """The number of categories of each item."""
     smoothing: float = 0.0
     params = Params
     precise = True
@@ -66,7 +66,7 @@ class Categorical(Family):
         return [probs[..., a:b] for a, b in pairwise(np.cumsum([0, *self.categories]).tolist())]
 
     def indicators(self, params: Params, data: Array) -> Array:
-        """Whether each item has each of its categories, ``(..., n, C_1 + C_2 + ...)``; all 0 where it is missing."""
+        """Return whether each item has each of its categories, ``(..., n, C_1 + C_2 + ...)``; 0 if it is missing."""
         xp, x = backends.namespace(data), as_real(data, params.weights)
         items, categories = self.cells
         own = xp.take(x, backends.get(x).from_numpy(items, x), axis=-1)
@@ -88,7 +88,7 @@ class Categorical(Family):
         return -products(self.natural_parameters(params), self.sufficient_statistics(params, data))
 
     def from_sums(self, sums: Array, params: Params) -> Params:
-        """Share of each category among the rows that have the item."""
+        """Return the share of each category among the rows that have the item."""
         xp, a = backends.namespace(sums), self.smoothing
         shares = [
             ratio(counts + a, xp.sum(counts + a, axis=-1, keepdims=True), own)
@@ -113,7 +113,7 @@ class Categorical(Family):
         return backends.namespace(x).zeros_like(x[..., 0])
 
     def start_coordinates(self, params: Params, data: Array) -> Array:
-        """Indicators; of an item that is missing, equal shares."""
+        """Return indicators, or equal shares for a missing item."""
         xp, x = backends.namespace(data), as_real(data, params.weights)
         items, _ = self.cells
         seen = xp.take(_seen(x), backends.get(x).from_numpy(items, x), axis=-1)
@@ -124,14 +124,14 @@ class Categorical(Family):
         return np.concatenate([np.full(c, 1 / c) for c in self.categories])
 
     def checked(self, value: Any, like: Array, shape: tuple[int, ...]) -> Array:
-        """Probabilities of each item, which sum to one; one array where all items have as many categories."""
+        """Return the probabilities of each item, which sum to one; one array for items of equal size."""
         k, _ = shape
         if is_array(value):
             tail = (k, len(self.categories), max(self.categories))
             whole = as_parameter("probs", value, like, tail)
             value = [whole[..., j, :c] for j, c in enumerate(self.categories)]
         if len(value) != len(self.categories):
-            raise InputError(f"probs are of {len(value)} items, expected {len(self.categories)}")
+            raise InputError(f"probs has {len(value)} items, expected {len(self.categories)}")
         xp, checked = backends.namespace(like), []
         for j, (probs, c) in enumerate(zip(value, self.categories, strict=True)):
             own = as_parameter(f"probs[{j}]", probs, like, (k, c))
@@ -145,22 +145,22 @@ class Categorical(Family):
         return xp.concat(checked, axis=-1)
 
     def is_valid(self, *arrays: Array) -> Array:
-        """Whether each item is one of its categories or a gap."""
+        """Return whether each item is one of its categories or a gap."""
         (x,) = arrays
         x = as_real(x, backends.get(x).from_numpy(np.zeros(()), x))
         xp, count = backends.namespace(x), constant(self.categories, like=x)
         return xp.all(~_seen(x) | ((xp.floor(x) == x) & (x >= 0) & (x < count)), axis=-1)
 
     def check(self, params: Params, *arrays: Array) -> None:
-        """Rows must have as many items as the classes."""
+        """Check that rows have as many items as the classes."""
         check_width(arrays[0], len(self.categories))
 
     def n_parameters(self, params: Params) -> int:
-        """C_j − 1 an item and class."""
+        """C_j − 1 per item and class."""
         return params.weights.shape[-1] * (sum(self.categories) - len(self.categories))
 
     def draw(self, rng: np.random.Generator, params: Params, labels: np.ndarray, *extra: Any) -> np.ndarray:
-        """Categories of the labelled classes, on the host."""
+        """Draw categories of the labelled classes, on the host."""
         drawn = []
         for probs in self.items(params.probs.astype(np.float64)):
             own = np.take_along_axis(np.cumsum(probs, axis=-1), labels[..., None], axis=-2)
@@ -170,5 +170,5 @@ class Categorical(Family):
 
 
 def _seen(x: Array) -> Array:
-    """Whether each item is there: a gap is −1, or NaN."""
+    """Return whether each item is present; a gap is −1 or NaN."""
     return (x == x) & (x != -1)

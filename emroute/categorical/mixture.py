@@ -39,7 +39,7 @@ class CategoricalMixture(Mixture):
 
     @property
     def probs(self) -> tuple[Array, ...]:
-        """``(..., k, C_j)`` for each item j: the probability of each category in each class."""
+        """The probability of each category in each class, ``(..., k, C_j)`` for each item j."""
         return tuple(self.model.family.items(self.params.probs))
 
     @classmethod
@@ -50,7 +50,7 @@ class CategoricalMixture(Mixture):
 
     @Capabilities(batch=True)
     def sample(self, n: int, *, rng: Any = None) -> tuple[Array, Array]:
-        """Draw `n` rows of categories, ``(..., n, items)``, and their class labels, ``(..., n)``."""
+        """Draw `n` rows of categories, ``(..., n, items)``, and their classes, ``(..., n)``."""
         return self._sample(n, rng)
 
 
@@ -74,7 +74,7 @@ def fit(
     progress: bool = False,
     accelerate: str | None = None,
 ) -> CategoricalMixture:
-    """Fit a latent class model by EM.
+    """Fit a latent class model by expectation-maximization (EM).
 
     Parameters
     ----------
@@ -82,36 +82,47 @@ def fit(
         Categories ``(..., n, items)``, whole numbers from 0 of any real dtype, or a source of such chunks. −1 (or NaN)
         is a gap: the item is missing at random, and the likelihood is that of the others.
     n_components
-        How many latent classes, k.
+        The number of latent classes, k.
     n_categories
-        How many categories each item has, or all of them; by default one more than the largest in the data. Inside
-        ``jit``, where no value is known, it must be given.
+        The number of categories of each item, or of all items. By default one more than the largest in the data. It is
+        required inside ``jit``, where values are unknown.
     smoothing
-        A count added to each category of each class. The objective then has the Dirichlet prior of which this is the
-        mode; `log_likelihood` has not.
+        A count that is added to each category of each class. The objective then includes the corresponding Dirichlet
+        prior; `log_likelihood` does not.
     weights
-        Mixing weights ``(..., k)`` to keep fixed; by default they are fitted.
+        Mixing weights ``(..., k)`` to keep fixed. By default they are fitted.
     sample_weight
-        ``(n,)`` or ``(..., n)``, such as the counts of response patterns.
+        The weight of each row, ``(n,)`` or ``(..., n)``, such as the counts of response patterns.
     init
-        ``"k-means++"`` or ``"random"`` (over indicators of the categories), or the probabilities of each item, a list
-        of ``(..., k, C_j)``, or ``(weights, probs)``.
+        How to start: ``"k-means++"`` or ``"random"`` (on indicators of the categories), the probabilities of each item,
+        a list of ``(..., k, C_j)``, or ``(weights, probs)``.
     n_init
-        Restarts, run in one batch; the best is returned. Not with a given start.
-    tol, max_iter, chunk_size, callback, progress, accelerate
-        As in `emroute.em.fit`.
+        The number of starts. They run in one batch, and the best fit is returned. Must be 1 if a start is given.
+    tol
+        Stop when the mean log-likelihood per row changes by no more than this. 0 goes on until nothing changes.
+    max_iter
+        The largest number of iterations.
+    chunk_size
+        Rows per block of the E-step. By default a block fits the cache, or a fair part of the device's memory.
+    callback
+        Called as ``callback(iteration, fit)`` after every iteration, with the `emroute.em.Fit` so far.
+    progress
+        Show a progress bar (needs tqdm).
+    accelerate
+        Whether to speed up EM: None, or ``"squarem"``; see `emroute.em.fit`.
     rng
         None, a seed or a `numpy.random.Generator`.
 
     Returns
     -------
     CategoricalMixture
-        With arrays of the data's library and device; integer data are fitted in float64 where there is one.
+        Its arrays have the library and device of the data. Integer data are fitted in float64 where the library has it.
 
     Raises
     ------
     InputError
-        If an entry is no category of its item, naming the first such row; if shapes or options cannot be used.
+        If an entry is not a category of its item (the message names the first such row), or if shapes or options are
+        invalid.
     InputTypeError
         If arrays differ in library, device or floating dtype.
 
@@ -149,11 +160,11 @@ def fit(
 
 
 def _categories(x: Any, given: int | Sequence[int] | None) -> tuple[int, ...]:
-    """Return how many categories each item has, as given or as the data show."""
+    """Return the number of categories of each item, as given or as found in the data."""
     if given is not None and not isinstance(given, int):
         return tuple(check_count("n_categories", c) for c in given)
     if isinstance(x, Iterator):
-        return ()  # what can be read only once is refused later, as are rows without items
+        return ()  # sources that can be read only once, and rows without items, are refused later
     arrays = [as_arrays(chunk)[0] for chunk in ([x] if is_array(x) else x)]
     if any(array.ndim < 2 for array in arrays):
         return ()
@@ -163,7 +174,7 @@ def _categories(x: Any, given: int | Sequence[int] | None) -> tuple[int, ...]:
 
 
 def _largest(x: Array) -> list[int]:
-    """Return the largest entry of each item; 0 where there are gaps alone."""
+    """Return the largest entry of each item; 0 if there are only gaps."""
     xp = backends.namespace(x)
     if 0 in x.shape:
         return [0] * x.shape[-1]
@@ -171,4 +182,4 @@ def _largest(x: Array) -> list[int]:
     largest = on_host(xp.max(seen, axis=tuple(range(x.ndim - 1))))
     if largest is None:
         raise InputError("inside jit the categories cannot be counted; give n_categories")
-    return [int(top) if 0 < top < 2**31 else 0 for top in largest]  # what is no category is refused later
+    return [int(top) if 0 < top < 2**31 else 0 for top in largest]  # invalid categories are refused later

@@ -1,4 +1,4 @@
-"""Three small classics, as NumPy arrays on the host: what the demo, the docs and the tests fit.
+"""Three small classic data sets as NumPy arrays, for the demo, the documentation and the tests.
 
 - ``coins.csv``: five sets of ten tosses, and the coin that was tossed. Do, C. B. and Batzoglou, S. (2008). What is
   the expectation maximization algorithm? Nature Biotechnology 26, figure 1. Five counts; facts have no copyright.
@@ -22,14 +22,14 @@ __all__ = ["Dataset", "coins", "faithful", "iris"]
 
 
 class Dataset(NamedTuple):
-    """Observations, and the groups they are known to come from."""
+    """Observations, and their groups if these are known."""
 
     x: np.ndarray
-    """``(n, d)`` float64."""
+    """The observations, ``(n, d)`` float64."""
     names: tuple[str, ...]
-    """Of the `d` features."""
+    """The names of the `d` features."""
     labels: np.ndarray | None = None
-    """``(n,)`` integers into `label_names`, where groups are known."""
+    """The groups, integers ``(n,)`` into `label_names`; None if they are not known."""
     label_names: tuple[str, ...] = ()
 
 

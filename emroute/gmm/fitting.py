@@ -59,68 +59,79 @@ def fit(
     progress: bool = False,
     accelerate: str | None = None,
 ) -> GaussianMixture:
-    """Fit a mixture of Gaussians by EM.
+    """Fit a Gaussian mixture by expectation-maximization (EM).
 
     Parameters
     ----------
     x
-        ``(..., n, d)`` in float32 or float64; leading dimensions are separate problems. Or a source of chunks
-        ``(rows, d)`` that can be read again and again. Memory maps are read in chunks.
+        Rows ``(..., n, d)`` in float32 or float64; leading dimensions are separate problems. Or a source of chunks
+        ``(rows, d)`` that can be read repeatedly. Memory maps are read in chunks.
     n_components
-        How many components, k.
+        The number of components, k.
     covariance_type
         ``"full"``, ``"tied"``, ``"diag"`` or ``"spherical"``; or one of the fourteen codes of mclust, of three letters:
-        whether the components' volumes, shapes and orientations are equal (E), vary (V) or are those of a sphere or the
-        features' axes (I). VVV is full, EEE tied, VVI diag and VII spherical. Covariances of VEE, EVE, VVE, EEV, VEV
-        and EVV have the shape of full ones, those of EEI, VEI and EVI that of diag ones, those of EII that of
-        spherical ones.
+        whether the volumes, shapes and orientations of the components are equal (E), vary (V), or are those of a sphere
+        or of the axes (I). VVV is full, EEE tied, VVI diag and VII spherical. The arrays of VEE, EVE, VVE, EEV, VEV and
+        EVV have the shape of full ones, those of EEI, VEI and EVI that of diag ones, and those of EII that of spherical
+        ones.
     missing
-        What NaN are: ``"refuse"`` raises an error; ``"marginalize"`` takes them for gaps, missing at random, and
-        maximizes the likelihood of what is seen. Rows are grouped by their gaps on the host. Not of a source of chunks.
+        How to treat NaN: ``"refuse"`` raises an error; ``"marginalize"`` treats NaN as values missing at random, and
+        maximizes the likelihood of the observed values. Rows are grouped by their gaps on the host. Not for a source of
+        chunks.
     labels
-        What is known of the rows' components: integers ``(..., n)``, −1 where nothing is, or probabilities ``(..., n,
-        k)``, any number for all where nothing is. The log-likelihood is then that of the rows and their labels, and
-        the start has the means of the labelled rows. Not with a source of chunks.
+        What is known about the components of the rows: integers ``(..., n)``, with −1 for unknown, or probabilities
+        ``(..., n, k)``, equal for unknown. The log-likelihood is then that of the rows and their labels, and the start
+        has the means of the labelled rows. Not for a source of chunks.
     fixed
-        Which of ``"weights"``, ``"means"`` and ``"covariances"`` stay as they are at the start. Means and covariances
-        must be given by `init`; weights that are not are equal.
+        Which of ``"weights"``, ``"means"`` and ``"covariances"`` keep their starting values. Means and covariances must
+        be given by `init`; weights that are not given are equal.
     sample_weight
-        ``(n,)`` or ``(..., n)``; an integer weight equals repeating the row.
+        The weight of each row, ``(n,)`` or ``(..., n)``. An integer weight is the same as repeating the row.
     init
-        ``"k-means++"`` or ``"random"`` (rows of the data), or means ``(..., k, d)``: nearest-mean assignment in
-        coordinates scaled to unit variance, then one M-step, gives weights and covariances. Or a tuple
-        ``(weights, means, covariances)``.
+        How to start: ``"k-means++"`` or ``"random"`` (rows of the data), starting means ``(..., k, d)``, or a tuple
+        ``(weights, means, covariances)``. From means, each row goes to the nearest one in coordinates scaled to unit
+        variance, and one M-step gives the weights and covariances.
     n_init
-        Restarts, run in one batch; the best is returned. Not with a given start.
-    tol, max_iter, chunk_size, callback, progress, accelerate
-        As in `emroute.em.fit`.
+        The number of starts. They run in one batch, and the best fit is returned. Must be 1 if a start is given.
+    tol
+        Stop when the mean log-likelihood per row changes by no more than this. 0 goes on until nothing changes.
+    max_iter
+        The largest number of iterations.
+    chunk_size
+        Rows per block of the E-step. By default a block fits the cache, or a fair part of the device's memory.
+    callback
+        Called as ``callback(iteration, fit)`` after every iteration, with the `emroute.em.Fit` so far.
+    progress
+        Show a progress bar (needs tqdm).
+    accelerate
+        Whether to speed up EM: None, or ``"squarem"``; see `emroute.em.fit`.
     covariance_floor
-        Least variance in any direction, as a share of the squares of the features' widths (spherical: of their
-        mean). The width of a feature is that of the narrowest interval that holds a twentieth of the weight and two
-        distinct values (of more than 2,048 rows, those of a sample), and 1 for a constant feature. A component of a
-        tenth of the rows is never as narrow by itself, however far other rows lie. `floored` tells which
-        components rest on the floor. Of VEI, EVI, VEE, EVE, VVE, EEV, VEV and EVV each component is kept above the
-        floor by itself, after the M-step: where one rests on it, the likelihood may fall a little. An eigenvalue of a
-        matrix is also never less than ``10 d`` spacings of the dtype times the component's own variances, because it
-        could not be told from rounding.
+        The smallest variance in any direction, as a fraction of the squared widths of the features (spherical: of their
+        mean). The width of a feature is the length of the shortest interval that holds a twentieth of the weight and
+        two distinct values (of a sample, if there are more than 2,048 rows), and 1 for a constant feature. A component
+        with a tenth of the rows is never that narrow by itself, however far away other rows lie. `floored` says which
+        components are on the floor. For VEI, EVI, VEE, EVE, VVE, EEV, VEV and EVV, each component is raised to the
+        floor separately, after the M-step, so the likelihood may fall a little if one is on it. Eigenvalues are also at
+        least ``10 d`` spacings of the dtype times the component's own variances, because smaller ones could not be told
+        from rounding.
     rng
         None, a seed or a `numpy.random.Generator`.
 
     Returns
     -------
     GaussianMixture
-        With arrays of the data's library, dtype and device.
+        Its arrays have the library, dtype and device of the data.
 
     Warns
     -----
     FitWarning
-        Once, if the fit has not converged, or components have lost their weight or rest on the floor.
+        If the fit did not converge, or components lost all weight or are on the floor.
 
     Raises
     ------
     InputError
-        If the data hold NaN or infinity, naming the first such row; if there are fewer rows than components; if
-        shapes, weights, starting values or options cannot be used.
+        If the data hold NaN or infinity (the message names the first such row), if there are fewer rows than
+        components, or if shapes, weights, starting values or options are invalid.
     InputTypeError
         If the dtype is not float32 or float64, or arrays differ in library, device or dtype.
 

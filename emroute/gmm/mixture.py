@@ -1,4 +1,4 @@
-"""Fitted mixtures of Gaussians; `emroute.gmm.fitting` makes them."""
+"""Gaussian mixtures, the results of `emroute.gmm.fitting`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = ["GaussianMixture"]
 
 @dataclass(frozen=True, repr=False, eq=False)
 class GaussianMixture(Mixture):
-    """A mixture of Gaussians over ``x (..., n, d)``.
+    """A Gaussian mixture over ``x (..., n, d)``.
 
     Examples
     --------
@@ -55,28 +55,28 @@ class GaussianMixture(Mixture):
 
     @property
     def means(self) -> Array:
-        """``(..., k, d)``: the components' means."""
+        """The means of the components, ``(..., k, d)``."""
         return once(backends.get(self.weights), GaussianModel.means, self.model)(self.params)
 
     @property
     def covariances(self) -> Array:
-        """Full ``(..., k, d, d)``, tied ``(..., d, d)``, diag ``(..., k, d)``, spherical ``(..., k)``; see `fit`."""
+        """Covariances: full ``(..., k, d, d)``, tied ``(..., d, d)``, diag ``(..., k, d)``, spherical ``(..., k)``."""
         return once(backends.get(self.weights), GaussianModel.covariances, self.model)(self.params)
 
     @property
     def floored(self) -> Array:
-        """``(..., k)``: which components rest on the floor in some direction; as narrow as `fit` lets them be."""
+        """Which components are on the covariance floor in some direction, as narrow as `fit` allows, ``(..., k)``."""
         xp = backends.namespace(self.weights)
         return xp.broadcast_to(self.params.spread.floored > 0, self.weights.shape)
 
     remedies = Mixture.remedies | {
-        "floored": "came to rest on the floor of the covariances, so the likelihood tells of the floor and not of the "
-        "data: leave out constant features, fit fewer components, another covariance_type, more rows than features to "
-        "each, or raise covariance_floor"
+        "floored": "came to rest on the covariance floor, so the likelihood reflects the floor and not the data: "
+        "leave out constant features, fit fewer components, choose another covariance_type, use more rows, or raise "
+        "covariance_floor"
     }
 
     def marked(self) -> dict[str, Array]:
-        """Return what a user should know of single components, each ``(..., k)`` truth values, by its name."""
+        """Return what a user should know about single components: by name, whether it holds for each, ``(..., k)``."""
         return {**super().marked(), "floored": self.floored}
 
     def _component_axes(self) -> Any:
@@ -84,16 +84,16 @@ class GaussianMixture(Mixture):
         return component_axes(self.model)
 
     def widened(self) -> GaussianMixture:
-        """Return the mixture whose floored components have no variance below the features' width: an honest density.
+        """Return the mixture in which no variance of a floored component is below the width of the features.
 
-        Its likelihood gains nothing from how low the floor is, so models can be compared by it.
+        Its likelihood gains nothing from a low floor, so it can be compared with those of other models.
         """
         params = once(backends.get(self.weights), GaussianModel.widen, self.model)(self.params)
         return replace(self, params=params)
 
     @property
     def n_parameters(self) -> int:
-        """Free parameters of one problem."""
+        """The number of free parameters of one problem."""
         k, d = self.params.means.shape[-2:]
         parts = {"weights": k - 1, "means": k * d, "covariances": self.model.covariance.n_parameters(k, d)}
         return sum(number for part, number in parts.items() if part not in self.model.fixed)
@@ -103,7 +103,7 @@ class GaussianMixture(Mixture):
     def from_parameters(
         cls, weights: Array, means: Array, covariances: Array, *, covariance_type: str = "full"
     ) -> GaussianMixture:
-        """Return the mixture with these parameters, shaped as the properties of the same names.
+        """Return the mixture with these parameters, which have the shapes of the properties of the same names.
 
         >>> import numpy as np
         >>> one = GaussianMixture.from_parameters(np.ones(1), np.zeros((1, 2)), np.ones((1, 2)), covariance_type="diag")
@@ -123,9 +123,9 @@ class GaussianMixture(Mixture):
 
     @Capabilities(batch=True)
     def sample(self, n: int, *, rng: Any = None) -> tuple[Array, Array]:
-        """Draw `n` rows ``(..., n, d)`` and their component labels ``(..., n)``.
+        """Draw `n` rows ``(..., n, d)`` and their components ``(..., n)``.
 
-        `rng` is None, a seed or a `numpy.random.Generator`; draws are made on the host.
+        `rng` is None, a seed or a `numpy.random.Generator`. Random numbers are drawn on the host.
         """
         return self._sample(n, rng)
 

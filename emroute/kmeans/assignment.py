@@ -1,4 +1,4 @@
-"""Rows and the centroids nearest to them: what an E-step of k-means sums, and the labels."""
+"""Rows and their nearest centroids: the sums of the E-step of k-means, and the labels."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ __all__ = ["Statistics", "assign_again", "assign_rows", "label_rows"]
 
 
 class Statistics(NamedTuple):
-    """What an assignment of the rows leaves behind: of differences to the centroids, so that no digit is lost."""
+    """The statistics of an assignment of rows, from differences to the centroids, so that no digits are lost."""
 
     counts: Array
-    """``(..., k)``: the weight of each cluster's rows."""
+    """The weight of each cluster's rows, ``(..., k)``."""
     sums: Array
-    """``(..., k, d)``, about the centroids."""
+    """The sum of the differences to each centroid, ``(..., k, d)``."""
     inertia: Array
     farthest: Array
-    """``(..., d)``: the row of positive weight farthest from its centroid."""
+    """The row of positive weight farthest from its centroid, ``(..., d)``."""
     distance: Array
     """Its squared distance."""
 
 
 @kernel
 def assign_rows(z: Array, centroids: Array, alike: Array, weight: Array) -> tuple[Array, ...]:
-    """Return the `Statistics` of rows ``(..., n, d)``; `alike` is 1 where products cannot tell two centroids apart."""
+    """Return the `Statistics` of rows ``(..., n, d)``; `alike` is 1 if products cannot tell two centroids apart."""
     xp, backend, k = backends.namespace(z), backends.get(z), centroids.shape[-2]
     labels, gaps = _differences(z, centroids, xp.any(alike > 0))
     square = xp.vecdot(gaps, gaps)
@@ -46,18 +46,18 @@ def assign_rows(z: Array, centroids: Array, alike: Array, weight: Array) -> tupl
 def assign_again(
     z: Array, centroids: Array, way: Array, weight: Array, labels: Array, bounds: Array
 ) -> tuple[Array, ...]:
-    """Return the `Statistics` of rows that were assigned before, and write their new labels and bounds.
+    """Return the `Statistics` of rows that were assigned before, and update their labels and bounds.
 
     Parameters
     ----------
     z, centroids, weight
-        As in `assign_rows`, of one problem.
+        The arguments of `assign_rows`, for one problem.
     way
-        How far a centroid may have come, from the first step on.
+        How far a centroid may have moved since the first step.
     labels, bounds
-        ``(n,)``, written to: the nearest centroid of each row, and the least distance to any other when that was last
-        found out, plus the way then; 0 where it is not known. A fused form compares a row with all centroids only if
-        its own is not nearer than that less the way now (Hamerly 2010).
+        Arrays ``(n,)`` that are updated: the nearest centroid of each row, and the least distance to any other when it
+        was last computed plus `way` at that time, or 0 if it is not known. A fused form compares a row with all
+        centroids only if its own is not nearer than this bound less `way` now (Hamerly 2010).
     """
     labels[...], bounds[...] = nearest(z, centroids), 0.0
     return assign_rows.text(z, centroids, alike(centroids), weight)
@@ -71,7 +71,7 @@ def label_rows(z: Array, centroids: Array) -> tuple[Array, Array]:
 
 
 def _differences(z: Array, centroids: Array, close: Array | None = None) -> tuple[Array, Array]:
-    """Labels, and differences of rows to the centroids they are assigned to, ``(..., n, d)``."""
+    """Return labels, and the differences of rows to their centroids, ``(..., n, d)``."""
     xp, labels = backends.namespace(z), nearest(z, centroids, close)
     if centroids.ndim == 2:
         return labels, z - xp.take(centroids, labels, axis=0)

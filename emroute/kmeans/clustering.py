@@ -1,4 +1,4 @@
-"""The way from rows to a clustering; the algorithm is in `emroute.kmeans.model`."""
+"""k-means: the result, and `fit`. The algorithm is in `emroute.kmeans.model`."""
 
 from __future__ import annotations
 
@@ -57,39 +57,45 @@ def fit(
     Parameters
     ----------
     x
-        ``(..., n, d)`` in float32 or float64; leading dimensions are separate problems. Or a source of chunks
-        ``(rows, d)`` that can be read again and again. Memory maps are read in chunks.
+        Rows ``(..., n, d)`` in float32 or float64; leading dimensions are separate problems. Or a source of chunks
+        ``(rows, d)`` that can be read repeatedly. Memory maps are read in chunks.
     n_clusters
-        How many clusters, k.
+        The number of clusters, k.
     sample_weight
-        ``(n,)`` or ``(..., n)``.
+        The weight of each row, ``(n,)`` or ``(..., n)``. An integer weight is the same as repeating the row.
     init
-        ``"k-means++"`` (greedy) or ``"random"`` rows, or centroids ``(..., k, d)``.
+        How to start: ``"k-means++"`` (greedy) or ``"random"`` (rows of the data), or centroids ``(..., k, d)``.
     n_init
-        Restarts, run in one batch; the best is returned. Not with given centroids.
+        The number of starts. They run in one batch, and the best fit is returned. Must be 1 if centroids are given.
     tol
-        Largest change of the inertia per unit of weight that counts as rest; 0 goes on until nothing changes.
-    max_iter, chunk_size, callback, progress
-        As in `emroute.em.fit`.
+        Stop when the mean squared distance per row changes by no more than this. 0 goes on until nothing changes.
+    max_iter
+        The largest number of iterations.
+    chunk_size
+        Rows per block of the assignment. By default a block fits the cache, or a fair part of the device's memory.
+    callback
+        Called as ``callback(iteration, fit)`` after every iteration, with the `emroute.em.Fit` so far.
+    progress
+        Show a progress bar (needs tqdm).
     rng
         None, a seed or a `numpy.random.Generator`.
 
     Returns
     -------
     KMeans
-        With arrays of the data's library, dtype and device.
+        Its arrays have the library, dtype and device of the data.
 
     Warns
     -----
     FitWarning
-        If the fit has not converged; or if the inertia leaves the dtype's range and is 0 or infinite, as for float32
-        rows near 1e-25; labels and centroids are right.
+        If the fit did not converge, or if the inertia is outside the range of the dtype and becomes 0 or infinite, as
+        for float32 rows near 1e-25. Labels and centroids are right even then.
 
     Raises
     ------
     InputError
-        If the data hold NaN or infinity, naming the first such row; if there are fewer rows than clusters; if
-        shapes, weights, centroids or options cannot be used.
+        If the data hold NaN or infinity (the message names the first such row), if there are fewer rows than clusters,
+        or if shapes, weights, centroids or options are invalid.
     InputTypeError
         If the dtype is not float32 or float64, or arrays differ in library, device or dtype.
 
@@ -114,7 +120,7 @@ def fit(
 
 
 def cluster(x: Any, n_clusters: int, options: Options, shift_tol: float = 0.0) -> KMeans:
-    """Return what `fit` does; a step whose squared shifts sum to no more than `shift_tol` is not taken."""
+    """Do the work of `fit`. A step whose squared shifts sum to at most `shift_tol` is not taken."""
     k = check_count("n_clusters", n_clusters)
     rows, weight_unit = open_checked(x, options.sample_weight, k, "n_clusters")
     extent = extent_of(rows)
@@ -149,7 +155,7 @@ def cluster(x: Any, n_clusters: int, options: Options, shift_tol: float = 0.0) -
 
 
 def _memory(start: Params, source: Rows | Stream) -> tuple[Array, Array] | None:
-    """Labels and bounds for rows to be assigned again and again; None where there is no form to use them."""
+    """Return labels and bounds for repeated assignments, or None if no fused form uses them."""
     if isinstance(source, Stream) or start.way.ndim or compiles(backends.get(start.way)):
         return None
     (x,), xp = source.arrays, backends.namespace(start.way)
@@ -162,12 +168,13 @@ def _memory(start: Params, source: Rows | Stream) -> tuple[Array, Array] | None:
 def _about_centre(rows: Rows | Stream, extent: Extent) -> tuple[bool, Array, Array]:
     """Return whether to move the rows, the point that becomes 0, and the weighted squared distances to it.
 
-    Rows whose mean is closer to the origin than they are to the mean stay: to move them would cost a pass for nothing.
+    Rows whose mean is closer to the origin than they are to the mean stay in place: moving them would cost a pass for
+    nothing.
     """
     xp = backends.namespace(extent.total)
     with np.errstate(over="ignore", invalid="ignore"):
         offset = xp.sum(extent.total**2, axis=-1) / extent.weight
-    if concrete(xp.all(2 * offset < extent.length)):  # never so where something is not finite
+    if concrete(xp.all(2 * offset < extent.length)):  # False if something is not finite
         return False, xp.zeros_like(extent.total), extent.length
     moments = finite_moments(rows)
     centre = moments.centre
@@ -180,7 +187,7 @@ def _start(centroids: Array, shared: Shared) -> Params:
 
 
 def _assigned(model: KMeansModel, fit: Fit, source: Rows | Stream) -> tuple[Array, Array]:
-    """Labels of all rows, and the inertia."""
+    """Return the labels of all rows, and the inertia."""
     batch, xp = tuple(fit.objective.shape), backends.namespace(fit.objective)
     labels, inertias = [], []
     for rows in [source] if isinstance(source, Rows) else source:

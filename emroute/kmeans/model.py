@@ -26,25 +26,25 @@ __all__ = ["KMeansModel", "Params", "RememberingModel", "Shared", "Statistics"]
 
 
 class Shared(NamedTuple):
-    """What restarts of one problem share."""
+    """The parameters that restarts of one problem share."""
 
     centre: Array
     scatter: Array
-    """``(...,)``: weighted squared distances of all rows to the centre."""
+    """Weighted squared distances of all rows to the centre, ``(...,)``."""
     shift_tol: Array
-    """``(...,)``: a step whose squared shifts sum to no more than this is not taken."""
+    """A step whose squared shifts sum to no more than this is not taken, ``(...,)``."""
     unit: Array
-    """``(...,)``: the length in which all of these are; 1 unless squares of the rows over- or underflow."""
+    """The unit of length of all of these, ``(...,)``; 1 unless squares of the rows over- or underflow."""
 
 
 class Params(NamedTuple):
-    """Centroids about a centre; the last four are as in `Shared`."""
+    """Centroids relative to a centre. The last four fields are those of `Shared`."""
 
     centroids: Array
     way: Array
-    """``(...,)``: how far a centroid may have come, the largest shifts of all steps added up."""
+    """How far a centroid may have moved, the sum of the largest shifts of all steps, ``(...,)``."""
     alike: Array
-    """``(...,)``: 1 where products cannot tell some two centroids apart, so that the next labels take differences."""
+    """1 if products cannot tell some two centroids apart, so that the next labels need differences, ``(...,)``."""
     centre: Array
     scatter: Array
     shift_tol: Array
@@ -58,10 +58,10 @@ class KMeansModel:
     Parameters
     ----------
     centred
-        Whether rows are first moved by the centre. They need not be where their mean is closer to 0 than the rows are
-        to the mean: that would cost a pass and gain nothing.
+        Whether rows are first moved by the centre. This is not needed if their mean is closer to 0 than the rows are to
+        the mean, and would cost a pass.
     scaled
-        Whether rows are first divided by the unit; a fit does that once, before its first step.
+        Whether rows are first divided by the unit. A fit does that once, before its first step.
     """
 
     centred: bool = True
@@ -70,7 +70,7 @@ class KMeansModel:
     ranks = (1,)
 
     def bytes_per_row(self, params: Params) -> int:
-        """Distances to the centroids, and the row."""
+        """Room for the distances to the centroids, and the row."""
         return itemsize(params.centroids) * (math.prod(params.centroids.shape[:-1]) + params.centroids.shape[-1])
 
     bytes_per_scored_row = bytes_per_row
@@ -80,16 +80,16 @@ class KMeansModel:
         return Statistics(*assign_rows(self.points(params, x), params.centroids, params.alike, sample_weight))
 
     def merge(self, a: Statistics, b: Statistics) -> Statistics:
-        """Sums add; of two farthest rows the farther stays."""
+        """Add the sums; keep the farther of the two farthest rows."""
         farther = b.distance > a.distance
         farthest, distance = where_leading(farther, (b.farthest, b.distance), (a.farthest, a.distance))
         return Statistics(a.counts + b.counts, a.sums + b.sums, a.inertia + b.inertia, farthest, distance)
 
     def maximize(self, statistics: Statistics, params: Params) -> Params:
-        """Move centroids to the means of their rows, and the first that has none to the farthest row."""
+        """Move centroids to the means of their rows, and the first one without rows to the farthest row."""
         (counts, sums, _, farthest, distance), xp = statistics, backends.namespace(statistics.counts)
         shift = sums / xp.where(counts > 0, counts, 1.0)[..., None]
-        # shifts within the rounding of the rows are ignored, or centroids at rest would never stop
+        # shifts within the rounding of the rows are ignored, or the fit might never stop
         rounding = 16 * eps(sums) * xp.sqrt(params.scatter / xp.sum(counts, axis=-1))
         shift = xp.where(xp.abs(shift) > rounding[..., None, None], shift, 0.0)
         empty = xp.astype(counts <= 0, counts.dtype)
@@ -106,7 +106,7 @@ class KMeansModel:
         return -statistics.inertia
 
     def points(self, params: Params | Shared, x: Array) -> Array:
-        """Rows about the centre, in the unit."""
+        """Return rows relative to the centre, in the unit."""
         x = x / params.unit[..., None, None] if self.scaled else x
         return x - params.centre[..., None, :] if self.centred else x
 
@@ -134,19 +134,19 @@ class KMeansModel:
 
 @dataclass(frozen=True)
 class RememberingModel(KMeansModel):
-    """The same of rows that come with what the last E-step found, which this one writes anew: ``(x, labels, bounds)``.
+    """The same for rows with the labels and bounds of the last E-step, which are updated: ``(x, labels, bounds)``.
 
-    Where a library compiles, and in batches, nothing is remembered.
+    Nothing is remembered in batches, or if the library compiles.
     """
 
     ranks = (1, 0, 0)
 
     def bytes_per_row(self, params: Params) -> int:
-        """The row, if it is moved, and what is remembered of it; a form holds no more."""
+        """Room for the row, if it is moved, and what is remembered of it; a fused form holds no more."""
         return itemsize(params.centroids) * (4 + self.centred * params.centroids.shape[-1])
 
     def expect(self, params: Params, x: tuple[Array, Array, Array], sample_weight: Array) -> Statistics:
-        """Assign rows to their nearest centroids, and compare only those that may have another than before."""
+        """Assign rows to their nearest centroids, comparing only rows whose centroid may have changed."""
         rows, *memory = x
         return Statistics(
             *assign_again(self.points(params, rows), params.centroids, params.way, sample_weight, *memory)

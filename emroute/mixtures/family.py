@@ -1,4 +1,4 @@
-"""What a family of distributions must state; `emroute.family` has it, with the model made of it."""
+"""What a family of distributions must define. `emroute.family` exports it, with the model for it."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ __all__ = ["Family", "is_count"]
 
 @dataclass(frozen=True)
 class Family(ABC):
-    """An exponential family of one parameter beside the mixing weights, such as rates.
+    """An exponential family with one parameter besides the mixing weights, such as rates.
 
     `params` is a NamedTuple of three arrays: `weights` ``(..., k)``, the parameter ``(..., k, ...)``, and `constant`
     ``(...,)``, the weighted sum of h(x) over the data, which `emroute.fitting.fit_counts` sets and an objective adds.
     """
 
     params: ClassVar[Any]
-    """NamedTuple class of the parameters."""
+    """The NamedTuple class of the parameters."""
     complaint: ClassVar[str]
-    """Error message for invalid rows; ``: first in row N`` is appended."""
+    """The error message for invalid rows; ``: first in row N`` is appended."""
 
     precise: ClassVar[bool] = False
-    """Whether the family has deviances, which keep their digits where rows count much."""
+    """Whether the family has deviances, which keep their digits if counts are large."""
 
     closes: ClassVar[bool] = True
     """Whether natural parameters may be −inf, which forbids rows in which that statistic is positive."""
@@ -51,7 +51,7 @@ class Family(ABC):
 
     @property
     def parameter(self) -> str:
-        """The parameter's name."""
+        """The name of the parameter."""
         return self.params._fields[1]
 
     @property
@@ -61,40 +61,40 @@ class Family(ABC):
 
     @abstractmethod
     def sufficient_statistics(self, params: Any, data: Any) -> Array:
-        """T(x), ``(..., f, n)``, in the dtype of `params`; the first row is ones."""
+        """Return T(x), ``(..., f, n)``, in the dtype of `params`. The first row is ones."""
 
     @abstractmethod
     def natural_parameters(self, params: Any) -> Array:
-        """Return eta, ``(..., k, f)``; −inf, where a positive statistic is impossible."""
+        """Return eta, ``(..., k, f)``; −inf if a positive statistic is impossible."""
 
     @abstractmethod
     def from_sums(self, sums: Array, params: Any) -> Any:
-        """M-step: maximum-likelihood parameters from S, ``(..., k, f)``; a component without weight keeps its own."""
+        """M-step: return parameters from S, ``(..., k, f)``; a component without weight keeps its own."""
 
     @abstractmethod
     def log_base_measure(self, params: Any, data: Any) -> Array:
         """h(x), ``(..., n)``."""
 
     def size(self, params: Any, data: Any) -> Array:
-        """What a row counts, ``(..., n)``: where that is large, sums of products lose digits."""
+        """Return the total count of each row, ``(..., n)``. If it is large, sums of products lose digits."""
         return 0 * self.log_base_measure(params, data)
 
     def deviance(self, params: Any, data: Any) -> Array:
-        """Return `peak` less log p(x | k), ``(..., k, n)``; `precise` families have a form that does not cancel."""
+        """Return `peak` minus log p(x | k), ``(..., k, n)``; `precise` families have a form without cancellation."""
         xp = backends.namespace(params.weights)
         return -xp.matmul(self.natural_parameters(params), self.sufficient_statistics(params, data))
 
     def peak(self, params: Any, data: Any) -> Array:
-        """Return the log-probability of each row under parameters of its own, ``(..., n)``."""
+        """Return the log-probability of each row under its own parameters, ``(..., n)``."""
         return self.log_base_measure(params, data)
 
     @abstractmethod
     def start_coordinates(self, params: Any, data: Any) -> Array:
-        """Coordinates ``(..., n, p)`` in which starts are drawn."""
+        """Return the coordinates ``(..., n, p)`` in which starts are drawn."""
 
     @abstractmethod
     def neutral(self, *arrays: Array) -> np.ndarray:
-        """Return the parameter of a component without data, on the host; the data's arrays tell its shape."""
+        """Return the parameter of a component without data, on the host. The data determine its shape."""
 
     def from_neutral(self, like: Array, batch: tuple[int, ...], k: int, *arrays: Array) -> Any:
         """Return parameters of `k` equal components, for data arrays like these."""
@@ -103,14 +103,14 @@ class Family(ABC):
         return self.params(full((*batch, k), 1 / k, like=like), constant(wide, like=like), full(batch, 0, like=like))
 
     def from_init(self, init: tuple[Any, Any], params: Any) -> Any:
-        """Return parameters with the weights and the parameter that a user gives, in all their batch dimensions.
+        """Return parameters with the weights and the parameter that a user gave, in all batch dimensions.
 
         Parameters
         ----------
         init
-            Weights and the parameter; None for those that `params` have.
+            The weights and the parameter; None for those of `params`.
         params
-            Parameters of the data's batch dimensions.
+            Parameters with the batch dimensions of the data.
         """
         (weights, value), k = init, params.weights.shape[-1]
         event = tuple(params[1].shape[params.weights.ndim :])
@@ -122,23 +122,23 @@ class Family(ABC):
 
     @abstractmethod
     def checked(self, value: Any, like: Array, shape: tuple[int, ...]) -> Array:
-        """Return the parameter as an array ``(..., *shape)``, or raise `InputError` if it cannot be that."""
+        """Return the parameter as an array ``(..., *shape)``, or raise `InputError` if it is invalid."""
 
     @abstractmethod
     def is_valid(self, *arrays: Array) -> Array:
-        """Whether each row is possible, ``(..., n)``."""
+        """Return whether each row is valid, ``(..., n)``."""
 
     @abstractmethod
     def check(self, params: Any, *arrays: Array) -> None:
-        """Raise `InputError` for data of another width than the parameters'."""
+        """Raise `InputError` if the data have another width than the parameters."""
 
     @abstractmethod
     def n_parameters(self, params: Any) -> int:
-        """Free parameters of all components, the mixing weights not counted."""
+        """Return the number of free parameters of all components, without the mixing weights."""
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, params: Any, labels: np.ndarray, *extra: Any) -> np.ndarray:
-        """Observations of the labelled components, on the host; `extra` is what `sample` takes beside their number."""
+        """Draw observations of the labelled components, on the host. `extra` holds further arguments of `sample`."""
 
 
 def open_part(eta: Array) -> Array:
@@ -156,7 +156,7 @@ def products(eta: Array, statistics: Array) -> Array:
 
 @Capabilities(jit=True, batch=True, integers=True, half=True)
 def is_count(x: Array) -> Array:
-    """Whether each entry is a whole number that is not negative."""
+    """Return whether each entry is a non-negative whole number."""
     return compiled(backends.get(x), _is_count)(x)
 
 

@@ -32,7 +32,7 @@ _POOLED = 0.05  # share of all rows' estimate in each component's start
 
 
 class Statistics(NamedTuple):
-    """What an E-step leaves behind."""
+    """The result of an E-step."""
 
     sums: tuple[Array, ...]
     """Sums of the features over the rows, weighted by responsibilities, for each component."""
@@ -47,7 +47,7 @@ class FamilyModel:
     family: Family
     fixed_weights: bool = False
     large: bool = False
-    """Whether rows count so much that log-probabilities are taken from deviances, not from products."""
+    """Whether counts are so large that log-probabilities come from deviances, not from products."""
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -73,7 +73,7 @@ class FamilyModel:
         return either(closed, lambda x: products(eta, x), lambda x: xp.matmul(open_part(eta), x), statistics)
 
     def constant_of(self, params: Any, data: Any) -> Array:
-        """What all components' log p(x | k) share, ``(..., n)``."""
+        """Return the part of log p(x | k) that all components share, ``(..., n)``."""
         return self.family.peak(params, data) if self.large else self.family.log_base_measure(params, data)
 
     def gather(self, params: Any, data: Any, responsibilities: Array, log_likelihood: Array) -> Statistics:
@@ -97,7 +97,7 @@ class FamilyModel:
         return params if self.fixed_weights else params._replace(weights=share(sums[..., 0]))
 
     def begin(self, statistics: Statistics, params: Any) -> Any:
-        """M-step of hard assignments, a little towards what all rows ask for: EM cannot leave a probability of 0."""
+        """Do the M-step of hard assignments, moved a little towards all rows: EM cannot leave a probability of 0."""
         (sums,) = statistics.sums
         xp = backends.namespace(sums)
         pooled = share(sums[..., 0])[..., None] * xp.sum(sums, axis=-2, keepdims=True)
@@ -117,7 +117,7 @@ class FamilyModel:
         return swap(posterior(self.suited(params, data).log_prob_of(params, data), params.weights)[0])
 
     def predict(self, params: Any, data: Any) -> Array:
-        """Return the likeliest component, ``(..., n)``."""
+        """Return the most probable component, ``(..., n)``."""
         shares, _ = posterior(self.suited(params, data).log_prob_of(params, data), params.weights)
         return backends.namespace(shares).argmax(shares, axis=-2)
 
@@ -126,14 +126,14 @@ class FamilyModel:
         return self.sized(self.family.size(params, data)) if self.family.precise else self
 
     def sized(self, size: Array) -> FamilyModel:
-        """Return the model in the form that rows of these sizes need; a compiler that sees none gets that for all."""
+        """Return the model in the form for rows of these sizes, or for all if a compiler does not know them."""
         xp = backends.namespace(size)
         small = xp.all(eps(size) * size * xp.log(size + 1) < _LOST[itemsize(size)])
         return replace(self, large=self.family.precise and concrete(small) is not True)
 
     def describe(self) -> dict[str, Any]:
-        """Return what a saved mixture must know beside its arrays."""
-        return {"fixed_weights": self.fixed_weights, **asdict(self.family)}  # `large` is of the data
+        """Return the description that is saved with the arrays of a mixture."""
+        return {"fixed_weights": self.fixed_weights, **asdict(self.family)}  # `large` depends on the data
 
     def check(self, params: Any, source: Any) -> None:
         """Raise `InputError` for data that the family cannot score."""
@@ -147,7 +147,7 @@ class FamilyModel:
 
 @dataclass(frozen=True)
 class Nearest:
-    """The start of a mixture: each row goes to the nearest of some points; one M-step then gives parameters."""
+    """The start of a mixture: each row goes to the nearest of some points, and one M-step gives the parameters."""
 
     model: Any
 

@@ -1,4 +1,4 @@
-"""Mixing weights and responsibilities, exact where a weight is 0 or a density is."""
+"""Mixing weights and responsibilities, exact if a weight or a density is 0."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["posterior", "share"]
 def posterior(log_prob: Array, weights: Array) -> tuple[Array, Array]:
     """Return p(k | x), ``(..., k, n)``, and log p(x), ``(..., n)``, of log p(x | k) and weights ``(..., k)``.
 
-    Where no component can give x, p(k | x) are the weights. A weight of 0 has its derivatives, as others have.
+    If x is impossible for all components, p(k | x) are the weights. Weights of 0 have derivatives like others.
 
     >>> import numpy as np
     >>> shares, log_prob = posterior(np.asarray([[-5000.0], [0.0]]), np.asarray([1.0, 0.0]))

@@ -1,8 +1,8 @@
-"""What a layer is in whichever framework: its text is written once, and a framework adds what is its own.
+"""Layers without a framework: each is written once, and a framework adds what is specific to it.
 
-`emroute.nn.vector`, `emroute.nn.matrix` and `emroute.nn.networks` hold a class a layer, with its arguments, its checks
-and its call into `emroute.capsule`. The class of the same name in a framework has that one and the framework's own
-`Layer` as its bases: the latter makes weights, and says how images are laid out.
+`emroute.nn.vector`, `emroute.nn.matrix` and `emroute.nn.networks` have a class per layer, with its arguments, its
+checks and its call into `emroute.capsule`. The class of the same name in a framework derives from it and from the
+framework's own `Layer`, which makes weights and defines the layout of images.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _Class = TypeVar("_Class", bound=type)
 
 
 class Where(TypedDict, total=False):
-    """How weights are made: a layer takes those of these that its framework's own layers take."""
+    """How weights are made: the options among these that layers of the framework take."""
 
     device: Any
     dtype: Any
@@ -32,22 +32,22 @@ class Where(TypedDict, total=False):
 
 
 class Layer(Configurable):
-    """A layer without its framework, whose `Layer` defines what is left open here."""
+    """A layer without a framework, whose `Layer` defines the missing methods."""
 
     channel_axis: ClassVar[int]
     """Axis of the channels in images, 1 in ``(B, C, h, w)`` and 3 in ``(B, h, w, C)``."""
     _functions: ClassVar[Mapping[str, Callable[[Array], Array]]]
-    """``"relu"``, and the last activations of a decoder."""
+    """The activation functions by name: ``"relu"``, and the last ones of a decoder."""
 
     def __init__(self, **where: Unpack[Where]) -> None:
         super().__init__()
 
     def _parameter(self, name: str, shape: Sequence[int] | None, start: Any, **where: Unpack[Where]) -> None:
-        """Make a parameter of a name, or none; it starts as normal numbers of a deviation, or as a function says."""
+        """Make a parameter with a name, or none, from normal numbers of a given deviation or by a function."""
         raise NotImplementedError
 
     def _array(self, parameter: Any) -> Array | None:
-        """Return what a parameter holds, None for none."""
+        """Return the value of a parameter, or None if there is none."""
         raise NotImplementedError
 
     def _promoted(self, *arrays: Array) -> Sequence[Array]:
@@ -55,7 +55,7 @@ class Layer(Configurable):
         raise NotImplementedError
 
     def _einsum(self, equation: str, *arrays: Array) -> Array:
-        """Multiply and add as votes need it."""
+        """Multiply and add, as needed for votes."""
         raise NotImplementedError
 
     def _convolution(self, n_in: int, n_out: int, window: Window, bias: bool = True, **where: Unpack[Where]) -> Any:
@@ -63,12 +63,12 @@ class Layer(Configurable):
         raise NotImplementedError
 
     def _linears(self, sizes: Sequence[int], **where: Unpack[Where]) -> Any:
-        """Return layers that see everything, from each size to the next."""
+        """Return dense layers, from each size to the next."""
         raise NotImplementedError
 
 
 def complete(cls: _Class) -> _Class:
-    """Give a framework's class the text and the signature that it shares with its like, with what it adds to them."""
+    """Give a class of a framework the docstring and signature of its base class, with its own additions."""
     shared, own = [base.__init__ for base in cls.__mro__ if "__init__" in vars(base)][:2]
     given, added = (inspect.signature(init).parameters.values() for init in (shared, own))
     parameters = [parameter for parameter in given if parameter.kind is not parameter.VAR_KEYWORD]

@@ -1,6 +1,6 @@
 """Layers of matrix capsules, on grids of poses ``(B, h, w, I, P, P)`` and activations ``(B, h, w, I)``.
 
-They hold parameters and call `emroute.capsule`; those that route return a `Routing`.
+The layers hold parameters and call `emroute.capsule`. Layers that route return a `Routing`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ __all__ = ["ClassCapsules", "ConvCapsules", "MatrixPrimaryCapsules"]
 
 
 class MatrixPrimaryCapsules(Layer):
-    """A convolution whose channels at a position are the poses and activations of matrix capsules.
+    """Primary capsules: a convolution whose channels at each position are poses and activations of matrix capsules.
 
     Parameters
     ----------
     in_channels, kernel_size, stride, padding, bias
-        Of the convolution; sizes are one number, or height and width. Its channels are those of all poses, then those
-        of all activations.
+        Options of the convolution. Sizes are one number, or height and width. Its channels are those of all poses, then
+        those of all activations.
     out_capsules
-        How many kinds of capsules there are at each position.
+        The number of kinds of capsules at each position.
     pose_size
-        P, of poses P by P.
+        P, for poses of P by P.
 
     References
     ----------
@@ -55,7 +55,7 @@ class MatrixPrimaryCapsules(Layer):
         self.conv = self._convolution(in_channels, out_capsules * (pose_size**2 + 1), seen, bias, **where)
 
     def forward(self, x: Array) -> tuple[Array, Array]:
-        """Take images or features to poses ``(B, h', w', I, P, P)`` and activations ``(B, h', w', I)``."""
+        """Map images or features to poses ``(B, h', w', I, P, P)`` and activations ``(B, h', w', I)``."""
         check_features(x, self.in_channels, self.channel_axis)
         x = namespace(x).moveaxis(self.conv(x), self.channel_axis, -1)
         i, p = self.out_capsules, self.pose_size
@@ -64,7 +64,7 @@ class MatrixPrimaryCapsules(Layer):
 
 
 class _EMRouting(Layer):
-    """What layers routed by EM share: transforms, betas and options."""
+    """The transforms, betas and options that layers routed by EM share."""
 
     transforms: Any
     beta_u: Any
@@ -72,7 +72,7 @@ class _EMRouting(Layer):
 
     def _prepare(self, shape: tuple[int, ...], options: dict[str, Any], where: Where) -> None:
         self.options = options
-        self._parameter("transforms", shape, shape[-1] ** -0.5, **where)  # such that votes are as large as poses
+        self._parameter("transforms", shape, shape[-1] ** -0.5, **where)  # so that votes are as large as poses
         self._parameter("beta_u", shape[-3:-2], 0.0, **where)
         self._parameter("beta_a", shape[-3:-2], 0.0, **where)
 
@@ -83,18 +83,18 @@ class _EMRouting(Layer):
 
 
 class ConvCapsules(_EMRouting):
-    """Capsules that those in a window vote for, found by EM routing; every position has the same transforms.
+    """Convolutional capsules, found by EM routing of the votes in each window. All positions share their transforms.
 
     Parameters
     ----------
     in_capsules, out_capsules
-        How many kinds of capsules there are at each position below and here.
+        The numbers of kinds of capsules at each position in the layer below and in this layer.
     kernel_size, stride, padding
-        Of the windows.
+        The geometry of the windows.
     pose_size
-        P, of poses P by P.
+        P, for poses of P by P.
     n_iter, cost, inverse_temperature, epsilon, recompute
-        As of `emroute.capsule.em_routing`.
+        Options of the routing, see `emroute.capsule.em_routing`.
 
     References
     ----------
@@ -128,24 +128,26 @@ class ConvCapsules(_EMRouting):
         self._prepare(shape, em_options(n_iter, cost, inverse_temperature, epsilon, recompute), where)
 
     def forward(self, poses: Array, activations: Array, *, return_path: bool = False) -> Any:
-        """Route a grid ``(B, h, w, I, P, P)`` and ``(B, h, w, I)`` to a smaller one, a `Routing`."""
+        """Route a grid ``(B, h, w, I, P, P)`` and ``(B, h, w, I)`` to a smaller one; return a `Routing`."""
         own = {"stride": self.stride, "padding": self.padding, "return_path": return_path}
         return self._route(self._routing, (poses, activations), **own)
 
 
 class ClassCapsules(_EMRouting):
-    """One capsule a class, that all capsules of a grid vote for, with coordinate addition.
+    """Class capsules, one per class, for which all capsules of a grid vote, with coordinate addition.
 
     Parameters
     ----------
     in_capsules
-        How many kinds of capsules there are at each position below.
+        The number of kinds of capsules at each position in the layer below.
     out_capsules
-        Classes.
+        The number of classes.
     entries, coordinates
-        As of `emroute.capsule.class_em_routing`.
-    pose_size, n_iter, cost, inverse_temperature, epsilon, recompute
-        As of `ConvCapsules`.
+        Options of the coordinate addition, see `emroute.capsule.class_em_routing`.
+    pose_size
+        P, for poses of P by P.
+    n_iter, cost, inverse_temperature, epsilon, recompute
+        Options of the routing, see `emroute.capsule.em_routing`.
 
     References
     ----------

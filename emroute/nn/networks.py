@@ -1,4 +1,4 @@
-"""Capsule networks: how their layers follow each other."""
+"""Capsule networks, as sequences of layers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["CapsNet", "MatrixCapsNet"]
 
 
 class _Network(CapsuleNetwork):
-    """What both networks share: their layers' module, the shape of images, a decoder."""
+    """What both networks share: the module of their layers, the shape of images, a decoder."""
 
     _layers: ClassVar[ModuleType]
 
@@ -44,22 +44,23 @@ class CapsNet(_Network):
     Parameters
     ----------
     in_channels, image_size
-        Of the images; a size is one number, or height and width.
+        The channels and size of the images. A size is one number, or height and width.
     n_classes
-        How many class capsules there are.
+        The number of classes.
     channels, kernel_size
-        Of the convolutions; the second has stride 2.
+        The channels and kernel size of the convolutions. The second has stride 2.
     primary_capsules, primary_features
-        Kinds of primary capsules at a position, and entries of each.
+        The number of kinds of primary capsules at a position, and the number of entries of each.
     class_features
-        Entries of a class capsule.
+        The number of entries of a class capsule.
     n_iter
-        Of the routing; the tutorials have 2.
+        The number of iterations of the routing; the tutorials use 2.
     primary_relu
-        Rectify the second convolution, as the tutorials do.
+        Whether to rectify the output of the second convolution, as the tutorials do.
     decoder, decoder_features, decoder_activation
-        Whether there is one, how wide its hidden layers are, and what its last layer ends in: ``"sigmoid"`` for images
-        in [0, 1], ``"tanh"`` for [-1, 1], ``"linear"`` for others, such as standardized ones.
+        Whether there is a decoder, the widths of its hidden layers, and the activation of its last layer:
+        ``"sigmoid"`` for images in [0, 1], ``"tanh"`` for [-1, 1], ``"linear"`` for others, such as standardized
+        ones.
 
     Raises
     ------
@@ -100,7 +101,7 @@ class CapsNet(_Network):
         self.primary = self._layers.PrimaryCapsules(
             channels, primary_capsules, primary_features, kernel_size, stride=2, relu=primary_relu, **where
         )
-        own: dict[str, Any] = {"n_iter": n_iter, "init": 0.1}  # the start of the paper's authors
+        own: dict[str, Any] = {"n_iter": n_iter, "init": 0.1}  # as the authors of the paper start
         self.classes = self._layers.DynamicRouting(
             children, n_classes, primary_features, class_features, **own, **where
         )
@@ -108,7 +109,7 @@ class CapsNet(_Network):
         self.decoder = self._decoder(drawn, decoder_features, decoder_activation, where) if decoder else None
 
     def route(self, images: Array) -> Routing:
-        """Take images to the routing of the class capsules; activations are the lengths of poses."""
+        """Map images to the routing of the class capsules. Activations are the lengths of the poses."""
         return self.classes(self.primary(self._functions["relu"](self.conv(images))))
 
 
@@ -118,25 +119,26 @@ class MatrixCapsNet(_Network):
     Parameters
     ----------
     in_channels, image_size
-        Of the images; a size is one number, or height and width.
+        The channels and size of the images. A size is one number, or height and width.
     n_classes
-        How many class capsules there are.
+        The number of classes.
     widths
-        Channels of A, kinds of capsules of the primary layer (B) and of both convolutional ones (C, D). The paper has
-        ``(32, 32, 32, 32)`` and, for its small network, ``(64, 8, 16, 16)``.
+        The channels of A, and the numbers of kinds of capsules of the primary layer (B) and of both convolutional
+        layers (C, D). The paper has ``(32, 32, 32, 32)`` and, for its small network, ``(64, 8, 16, 16)``.
     pose_size
-        P, of poses P by P.
+        P, for poses of P by P.
     n_iter, cost, inverse_temperature, epsilon, recompute
-        Of all three routings, as of `emroute.capsule.em_routing`.
+        Options of all three routings, see `emroute.capsule.em_routing`.
     coordinates
-        What class capsules are told of the places of those below: ``"grid"``, ``(y + 0.5) / h`` of their grid, as in
-        the tutorials; ``"paper"``, the centres of their receptive fields in the image; or numbers, as of
+        The positions for coordinate addition: ``"grid"`` for ``(y + 0.5) / h`` in the grid, as in the tutorials,
+        ``"paper"`` for the centres of receptive fields in the image, or numbers as in
         `emroute.capsule.coordinate_addition`.
     entries
-        The two entries of a vote that this is added to: by default the paper's, last in the first two rows of a pose,
-        with ``"paper"``, and the tutorials' ``(0, 1)`` else. None leaves coordinates out.
+        The two entries of a vote to which positions are added. By default those of the paper with ``"paper"``, the
+        last in the first two rows of a pose, and otherwise those of the tutorials, ``(0, 1)``. None for no addition.
     decoder, decoder_features, decoder_activation
-        Whether there is one, which the paper has not, and the rest as of `CapsNet`.
+        Whether there is a decoder (the paper has none), the widths of its hidden layers, and the activation of its
+        last layer, as for `CapsNet`.
 
     Raises
     ------
@@ -187,12 +189,12 @@ class MatrixCapsNet(_Network):
         self.decoder = self._decoder(drawn, decoder_features, decoder_activation, where) if decoder else None
 
     def grid(self, images: Array) -> tuple[Array, Array]:
-        """Take images to the poses ``(B, h, w, I, P, P)`` and activations ``(B, h, w, I)`` below the classes."""
+        """Map images to the poses ``(B, h, w, I, P, P)`` and activations ``(B, h, w, I)`` below the classes."""
         poses, activations = self.primary(self._functions["relu"](self.conv(images)))
         for layer in (self.conv_capsules1, self.conv_capsules2):
             poses, activations, _ = layer(poses, activations)
         return poses, activations
 
     def route(self, images: Array) -> Routing:
-        """Take images to the routing of the class capsules."""
+        """Map images to the routing of the class capsules."""
         return self.classes(*self.grid(images))

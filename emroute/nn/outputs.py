@@ -1,4 +1,4 @@
-"""What capsule networks return, and what they are trained by, whichever framework they are written in."""
+"""The results and losses of capsule networks, for every framework."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ __all__ = ["CapsuleOutput", "capsnet_loss", "matrix_capsnet_loss"]
 
 
 class CapsuleOutput(NamedTuple):
-    """What a network found in images."""
+    """The result of a network."""
 
     poses: Array
-    """Of the class capsules, ``(B, classes, H)``."""
+    """The poses of the class capsules, ``(B, classes, H)``."""
     activations: Array
-    """``(B, classes)`` in [0, 1], lengths of the poses, or what EM routing found. Their `argmax` is the prediction.
+    """The activations of the class capsules, ``(B, classes)`` in [0, 1]: lengths of the poses, or those of EM routing.
 
-    They are float32 at least, even where the rest is float16 or bfloat16, in which classes would tie."""
+    Their `argmax` is the prediction. They are at least float32, even if poses are float16 or bfloat16, in which classes
+    would tie."""
     reconstructions: Array | None
-    """Images of the shape of those that went in, in the decoder's range, [0, 1] by default; None without a decoder."""
+    """Reconstructions with the shape of the input images, in the range of the decoder; None without a decoder."""
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -34,20 +35,20 @@ def capsnet_loss(
     reconstruction_weight: float = 0.0005,
     reconstruction_reduction: str = "mean",
 ) -> Array:
-    """Loss of a `CapsNet`: margin loss and, where there is a decoder, a little of the reconstruction loss.
+    """Return the loss of a `CapsNet`: margin loss and, with a decoder, a small part of the reconstruction loss.
 
     Parameters
     ----------
     output
-        What the network returned.
+        The result of the network.
     images
-        What it was given.
+        Its input.
     labels
         Integers ``(B,)``, or targets ``(B, classes)`` of 0 and 1.
     reconstruction_weight
-        Of the sum of squares an image.
+        The weight of the sum of squares per image.
     reconstruction_reduction
-        ``"mean"`` over the batch as the paper has it; ``"sum"`` is the tutorials' code.
+        ``"mean"`` over the batch, as in the paper, or ``"sum"``, as in the code of the tutorials.
 
     Returns
     -------
@@ -57,7 +58,7 @@ def capsnet_loss(
     Raises
     ------
     InputError, InputTypeError
-        As in `emroute.capsule.margin_loss`.
+        For the same reasons as in `emroute.capsule.margin_loss`.
 
     References
     ----------
@@ -85,16 +86,22 @@ def matrix_capsnet_loss(
     reconstruction_weight: float = 0.0005,
     reconstruction_reduction: str = "mean",
 ) -> Array:
-    """Loss of a `MatrixCapsNet`: spread loss and, where there is a decoder, a little of the reconstruction loss.
+    """Return the loss of a `MatrixCapsNet`: spread loss and, with a decoder, a small part of the reconstruction loss.
 
     Parameters
     ----------
-    output, images, reconstruction_weight, reconstruction_reduction
-        As in `capsnet_loss`.
+    output
+        The result of the network.
+    images
+        Its input.
     labels
         Integers ``(B,)``.
     margin
-        As in `emroute.capsule.spread_loss`; see `emroute.capsule.spread_margin`.
+        The margin of the spread loss; see `emroute.capsule.spread_margin`.
+    reconstruction_weight
+        The weight of the sum of squares per image.
+    reconstruction_reduction
+        ``"mean"`` over the batch, as in the paper, or ``"sum"``, as in the code of the tutorials.
 
     Returns
     -------
@@ -104,7 +111,7 @@ def matrix_capsnet_loss(
     Raises
     ------
     InputError, InputTypeError
-        As in `emroute.capsule.spread_loss`.
+        For the same reasons as in `emroute.capsule.spread_loss`.
 
     References
     ----------
@@ -123,7 +130,7 @@ def matrix_capsnet_loss(
 
 
 def _whole(loss: Array, output: CapsuleOutput, images: Array, weight: float, reduction: str) -> Array:
-    """Add a little of the reconstruction loss, and only then return to the dtype of the activations."""
+    """Add a small part of the reconstruction loss, and only then convert to the dtype of the activations."""
     if output.reconstructions is not None:
         drawn, seen = for_statistics(images, output.reconstructions, images)
         loss = loss + weight * reconstruction_loss(drawn, seen, reduction=reduction)

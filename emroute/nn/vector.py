@@ -1,6 +1,6 @@
 """Layers of vector capsules: primary capsules, dynamic routing, and a decoder.
 
-They hold parameters and call `emroute.capsule`; those that route return a `Routing`.
+The layers hold parameters and call `emroute.capsule`. Layers that route return a `Routing`.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ __all__ = ["Decoder", "DynamicRouting", "PrimaryCapsules"]
 
 
 class PrimaryCapsules(Layer):
-    """A convolution whose channels at a position are the entries of capsules, squashed.
+    """Primary capsules: a convolution whose channels at each position are the entries of capsules, squashed.
 
     Parameters
     ----------
     in_channels, kernel_size, stride, padding
-        Of the convolution; sizes are one number, or height and width.
+        Options of the convolution. Sizes are one number, or height and width.
     out_capsules
-        How many kinds of capsules there are at each position.
+        The number of kinds of capsules at each position.
     out_features
-        Entries of a capsule.
+        The number of entries of a capsule.
     relu
-        Rectify before squashing, as the tutorials do.
+        Whether to rectify before squashing, as the tutorials do.
 
     References
     ----------
@@ -70,7 +70,7 @@ class PrimaryCapsules(Layer):
         self.conv = self._convolution(in_channels, out_capsules * out_features, seen, **where)
 
     def forward(self, x: Array) -> Array:
-        """Take images or features to capsules ``(B, h' * w' * out_capsules, out_features)``."""
+        """Map images or features to capsules ``(B, h' * w' * out_capsules, out_features)``."""
         check_features(x, self.in_channels, self.channel_axis)
         x = namespace(x).moveaxis(self.conv(x), self.channel_axis, -1)
         b, h, w, _ = x.shape
@@ -79,23 +79,23 @@ class PrimaryCapsules(Layer):
 
 
 class DynamicRouting(Layer):
-    """Capsules that all capsules below vote for, found by dynamic routing.
+    """Capsules found by dynamic routing of the votes of all capsules below.
 
     Parameters
     ----------
     in_capsules, out_capsules
-        How many there are below and here.
+        The numbers of capsules in the layer below and in this layer.
     in_features, out_features
-        Entries of a capsule below and here.
+        The numbers of entries of these capsules.
     bias
         Whether poses have a bias.
     n_iter, detach_inner, leaky, recompute
-        As of `emroute.capsule.dynamic_routing`.
+        Options of the routing, see `emroute.capsule.dynamic_routing`.
     init
-        How transforms start: the standard deviation of normal numbers, or one of the framework's initializers. None
-        keeps lengths: with ``sqrt(2 / (in_capsules * out_features)) * out_capsules``, the sum of votes under equal
-        assignments has twice the squared length of a capsule below, of which squashing takes about what routing gives.
-        (The paper's authors have 0.1, whatever the sizes, at which stacked layers vanish.)
+        How transforms start: the standard deviation of normal numbers, or an initializer of the framework. None
+        preserves lengths: with ``sqrt(2 / (in_capsules * out_features)) * out_capsules``, the sum of votes under equal
+        assignments has twice the squared length of a capsule below; squashing takes away about what routing adds. (The
+        authors of the paper use 0.1 for all sizes, with which the capsules of stacked layers vanish.)
 
     References
     ----------
@@ -132,7 +132,7 @@ class DynamicRouting(Layer):
         self._parameter("bias", (out_capsules, out_features) if bias else None, 0.0, **where)
 
     def votes(self, poses: Array) -> Array:
-        """Take capsules ``(B, I, in_features)`` to votes ``(B, I, J, out_features)``."""
+        """Map capsules ``(B, I, in_features)`` to votes ``(B, I, J, out_features)``."""
         check_capsules(poses, self.transforms)
         return self._einsum("bid,ijdh->bijh", *self._promoted(poses, self._array(self.transforms)))
 
@@ -151,18 +151,19 @@ class DynamicRouting(Layer):
 
 
 class Decoder(Layer):
-    """Images from the poses of class capsules, by layers that see everything.
+    """A decoder: dense layers that draw images from the poses of class capsules.
 
     Parameters
     ----------
     in_features
-        Entries of all class poses of one image.
+        The number of entries of all class poses of one image.
     out_shape
-        Of the images; the last layer draws them channel by channel.
+        The shape of the images. The last layer draws them channel by channel.
     hidden_features
-        Of the layers between.
+        The widths of the hidden layers.
     activation
-        Of the last layer: ``"sigmoid"`` for images in [0, 1], ``"tanh"`` for [-1, 1], ``"linear"`` for any.
+        The activation of the last layer: ``"sigmoid"`` for images in [0, 1], ``"tanh"`` for [-1, 1], ``"linear"`` for
+        others.
 
     References
     ----------
@@ -189,11 +190,11 @@ class Decoder(Layer):
 
     @property
     def range(self) -> tuple[float, float] | None:
-        """Between which values its images are; None without bounds."""
+        """The range of its images; None if it is unbounded."""
         return ACTIVATIONS[self.activation]
 
     def forward(self, poses: Array) -> Array:
-        """Take poses ``(B, classes, H)``, of which all but one are 0, to images."""
+        """Map poses ``(B, classes, H)``, of which all but one are 0, to images."""
         check_entries(poses, self.in_features)
         x = poses.reshape(poses.shape[0], self.in_features)
         for layer in self.layers[:-1]:

@@ -1,7 +1,7 @@
-"""Estimators for scikit-learn's pipelines and searches, with its parameters and attributes.
+"""Estimators for scikit-learn pipelines and searches, with scikit-learn's parameters and attributes.
 
-They take arrays of any library and return the same kind; frames, lists and sparse rows go through scikit-learn's own
-validation. The mathematics is that of `emroute.gmm`, `emroute.kmeans` and the families on counts.
+They take arrays of any library and return arrays of the same kind. Data frames, lists and sparse rows go through
+scikit-learn's own validation. The mathematics is that of `emroute.gmm`, `emroute.kmeans` and the count families.
 """
 
 from emroute.errors import MissingDependencyError

@@ -1,4 +1,4 @@
-"""How the estimators read data: arrays stay what they are, everything else goes through scikit-learn's validation."""
+"""How the estimators read data: arrays stay as they are, everything else goes through scikit-learn's validation."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ __all__ = [
     "refuse_masks",
 ]
 
-_BLOCK = 2**23  # bytes of sparse rows that are dense at once
+_BLOCK = 2**23  # how many bytes of sparse rows are made dense at once
 
 
 class Blocks:
-    """Sparse rows as a source of dense blocks, made anew in every pass."""
+    """Sparse rows as a source of dense blocks, made again in every pass."""
 
     def __init__(self, x: Any) -> None:
         self.x, self.shape = x, x.shape
@@ -52,7 +52,7 @@ class Estimator(BaseEstimator):
     """An attribute that a fit sets, of the fitted dtype."""
 
     def _read(self, X: Any, reset: bool) -> Any:
-        """Return rows ``(n, d)``: an array of another library than NumPy as it is, sparse rows as `Blocks`."""
+        """Return rows ``(n, d)``. Arrays of other libraries than NumPy stay the same; sparse rows become `Blocks`."""
         refuse_masks(X)
         if _foreign(X):
             if reason := obstacle(X):
@@ -110,7 +110,7 @@ def as_weight(sample_weight: Any, x: Any) -> Array | None:
 
 
 def as_array(value: Any, like: Any = None) -> Array:
-    """Return an attribute set by hand as an array of floats: of the library of another where it is a sequence."""
+    """Return an attribute set by hand as an array of floats; a sequence becomes an array like another attribute."""
     refuse_masks(value)
     if backends.is_array(value) and not isinstance(value, np.ndarray):
         return value
@@ -121,7 +121,7 @@ def as_array(value: Any, like: Any = None) -> Array:
 
 
 def as_bits(value: Any) -> bytes:
-    """Return the bits of an attribute, by which a change shows."""
+    """Return the bits of an attribute, which show whether it has changed."""
     return (backends.get(value).to_numpy(value) if backends.is_array(value) else np.asarray(value)).tobytes()
 
 
@@ -136,7 +136,7 @@ def over_rows(function: Callable[[Any], Array], x: Any) -> Array:
 
 
 def generator(random_state: Any) -> np.random.Generator:
-    """Return a generator: an integer seeds it as it does in all of emroute, a `RandomState` is drawn from."""
+    """Return a generator, seeded by an integer as elsewhere in emroute, or by a draw from a `RandomState`."""
     try:
         if isinstance(random_state, Integral):
             return np.random.default_rng(int(random_state))

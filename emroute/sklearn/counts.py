@@ -26,47 +26,47 @@ _SECTIONS = """
 Parameters
 ----------
 n_components
-    How many components, k.
+    The number of components, k.
 tol
-    Largest change of the mean log-likelihood of a row that counts as rest.
+    Stop when the mean log-likelihood per row changes by less than this.
 max_iter
-    The most iterations.
+    The largest number of iterations.
 n_init
-    Restarts, run in one batch; the best is kept.
+    The number of starts. They run in one batch, and the best fit is kept.
 init_params
-    ``"k-means++"`` or ``"random"``: how the rows from which components start are drawn.
+    How to draw the rows from which components start: ``"k-means++"`` or ``"random"``.
 weights_init, {parameter}_init
-    ``(k,)`` and {shape}: what the start shall have instead.
+    Starting weights ``(k,)``, and starting parameters {shape}.
 random_state
     None, a seed or a `numpy.random.RandomState`.
 warm_start
-    Whether `fit` goes on from where the last one ended.
+    Whether `fit` continues from the last fit.
 verbose, verbose_interval
-    Whether to print the log-likelihood, and every how many iterations.
+    Whether to print the log-likelihood, and how often, in iterations.
 
 Attributes
 ----------
 weights_
-    ``(k,)``.
+    The mixing weights, ``(k,)``.
 {parameter}_
-    {shape}: {meaning}.
+    {meaning}, {shape}.
 converged_
-    Whether the fit came to rest.
+    Whether the fit converged.
 n_iter_
-    Iterations made.
+    The number of iterations.
 lower_bound_, lower_bounds_
-    The mean log-likelihood of a row at the end, and after each iteration.
+    The mean log-likelihood per row at the end, and after each iteration.
 mixture_
     The fitted `{mixture}`.
 n_features_in_, feature_names_in_
-    As everywhere in scikit-learn.
+    The number and names of features, as in all of scikit-learn.
 """
 
 _Class = TypeVar("_Class", bound="type[_CountMixture]")
 
 
 def _complete(shape: str, meaning: str) -> Callable[[_Class], _Class]:
-    """Give an estimator's docstring the sections that all have, with the shape and the meaning of its parameter."""
+    """Add the common sections to the docstring of an estimator, with the shape and the meaning of its parameter."""
 
     def complete(cls: _Class) -> _Class:
         mixture = f"{cls._mixture.__module__}.{cls._mixture.__name__}"
@@ -78,7 +78,7 @@ def _complete(shape: str, meaning: str) -> Callable[[_Class], _Class]:
 
 
 class _CountMixture(MixtureEstimator):
-    """A mixture of one family on counts."""
+    """A mixture of one count family."""
 
     _sparse = True
     _family: ClassVar[ModuleType]
@@ -86,7 +86,7 @@ class _CountMixture(MixtureEstimator):
     _parameter = "probs"
 
     def _keep(self, arguments: dict[str, Any]) -> None:
-        """Keep the arguments of a constructor under their names, as scikit-learn expects it."""
+        """Store the arguments of a constructor under their names, as scikit-learn expects."""
         for name, value in arguments.items():
             if name != "self":
                 setattr(self, name, value)
@@ -94,7 +94,7 @@ class _CountMixture(MixtureEstimator):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.positive_only = True
-        tags.input_tags.categorical = True  # scikit-learn's checks have no other word for whole numbers
+        tags.input_tags.categorical = True  # scikit-learn's checks have no other tag for whole numbers
         return tags
 
     def _read(self, X: Any, reset: bool) -> Any:
@@ -154,12 +154,12 @@ class _ProbsMixture(_CountMixture):
         self._keep(locals())
 
 
-@_complete("``(k,)``", "the probability of heads")
+@_complete("``(k,)``", "The probability of heads")
 class BinomialMixture(_ProbsMixture):
-    """A mixture of binomials over rows of heads and tails ``(n, 2)``, as generalized linear models take them.
+    """A binomial mixture over rows of heads and tails ``(n, 2)``, as in generalized linear models.
 
-    The first column counts heads. All further ones count tails, so trials are the sums of the rows: from heads and
-    trials, ``np.stack([heads, trials - heads], axis=1)``.
+    The first column counts heads and the second counts tails, so the sum of a row is its number of trials. From heads
+    and trials, ``np.stack([heads, trials - heads], axis=1)``.
 
     Examples
     --------
@@ -188,14 +188,14 @@ class BinomialMixture(_ProbsMixture):
         return x[:, 0], backends.namespace(x).sum(x, axis=1, dtype=x.dtype)
 
     def sample(self, n_samples: int = 1, trials: int = 1) -> tuple[Array, Array]:
-        """Draw heads and tails ``(n, 2)`` of so many trials, and their components ``(n,)``."""
+        """Draw heads and tails ``(n, 2)`` of a number of trials, and their components ``(n,)``."""
         heads, labels = self._sampled(n_samples, trials=trials)
         return backends.namespace(heads).stack([heads, trials - heads], axis=1), labels
 
 
-@_complete("``(k, d)``", "the probability of each category")
+@_complete("``(k, d)``", "The probability of each category")
 class MultinomialMixture(_ProbsMixture):
-    """A mixture of multinomials over rows of counts ``(n, d)``, which may be sparse.
+    """A multinomial mixture over rows of counts ``(n, d)``, which may be sparse.
 
     Examples
     --------
@@ -209,13 +209,13 @@ class MultinomialMixture(_ProbsMixture):
     _family, _mixture = multinomial, multinomial.MultinomialMixture
 
     def sample(self, n_samples: int = 1, trials: int = 1) -> tuple[Array, Array]:
-        """Draw rows of so many counts ``(n, d)``, and their components ``(n,)``."""
+        """Draw rows of a number of counts ``(n, d)``, and their components ``(n,)``."""
         return self._sampled(n_samples, trials=trials)
 
 
-@_complete("``(k, d)``", "mean counts")
+@_complete("``(k, d)``", "The mean counts")
 class PoissonMixture(_CountMixture):
-    """A mixture of Poissons over rows of independent counts ``(n, d)``, which may be sparse.
+    """A Poisson mixture over rows of independent counts ``(n, d)``, which may be sparse.
 
     Examples
     --------

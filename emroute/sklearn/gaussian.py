@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians with scikit-learn's parameters and attributes."""
+"""Gaussian mixtures with scikit-learn's parameters and attributes."""
 
 from __future__ import annotations
 
@@ -33,55 +33,55 @@ _STARTS = {
 
 
 class GaussianMixture(MixtureEstimator):
-    """A mixture of Gaussians, in place of `sklearn.mixture.GaussianMixture`.
+    """A Gaussian mixture, a replacement for `sklearn.mixture.GaussianMixture`.
 
     Parameters
     ----------
     n_components
-        How many components, k.
+        The number of components, k.
     covariance_type
         ``"full"``, ``"tied"``, ``"diag"`` or ``"spherical"``, or one of the fourteen codes of `emroute.gmm.fit`, whose
         arrays have the shape of full (of three letters E or V), diag (EEI, VEI, EVI) or spherical ones (EII).
     tol
-        Largest change of the mean log-likelihood of a row that counts as rest.
+        Stop when the mean log-likelihood per row changes by less than this.
     reg_covar
-        Added to every variance in each M-step, so that the likelihood may fall a little; `emroute.gmm.fit` has a floor
-        in its place, under which it never does.
+        A constant that is added to every variance in each M-step, so that the likelihood may fall a little.
+        `emroute.gmm.fit` has a floor instead, with which it never falls.
     max_iter
-        The most iterations.
+        The largest number of iterations.
     n_init
-        Restarts, run in one batch; the best is kept.
+        The number of starts. They run in one batch, and the best fit is kept.
     init_params
-        The rows' first components: clusters of k-means (``"kmeans"``), the nearest of rows drawn by
-        ``"k-means++"`` or uniformly (``"random_from_data"``), or shares drawn at random (``"random"``).
+        How to start: from the clusters of k-means (``"kmeans"``), from rows drawn by ``"k-means++"`` or uniformly
+        (``"random_from_data"``), or from random responsibilities (``"random"``).
     weights_init, means_init, precisions_init
-        ``(k,)``, ``(k, d)`` and precisions in the shape of `covariances_`: what the start shall have instead.
+        Starting weights ``(k,)``, means ``(k, d)`` and precisions in the shape of `covariances_`.
     random_state
         None, a seed or a `numpy.random.RandomState`.
     warm_start
-        Whether `fit` goes on from where the last one ended.
+        Whether `fit` continues from the last fit.
     verbose, verbose_interval
-        Whether to print the log-likelihood, and every how many iterations.
+        Whether to print the log-likelihood, and how often, in iterations.
 
     Attributes
     ----------
     weights_
-        ``(k,)``.
+        The mixing weights, ``(k,)``.
     means_
-        ``(k, d)``.
+        The means, ``(k, d)``.
     covariances_, precisions_, precisions_cholesky_
-        Full ``(k, d, d)``, tied ``(d, d)``, diag ``(k, d)``, spherical ``(k,)``; of the precision U U' the last is the
-        upper triangular U.
+        Covariances, precisions U U' and their upper triangular factors U: full ``(k, d, d)``, tied ``(d, d)``, diag
+        ``(k, d)``, spherical ``(k,)``.
     converged_
-        Whether the fit came to rest.
+        Whether the fit converged.
     n_iter_
-        Iterations made.
+        The number of iterations.
     lower_bound_, lower_bounds_
-        The mean log-likelihood of a row at the end, and after each iteration.
+        The mean log-likelihood per row at the end, and after each iteration.
     mixture_
         The fitted `emroute.gmm.GaussianMixture`.
     n_features_in_, feature_names_in_
-        As everywhere in scikit-learn.
+        The number and names of features, as in all of scikit-learn.
 
     Examples
     --------
@@ -170,7 +170,7 @@ class GaussianMixture(MixtureEstimator):
         return mixture.weights, mixture.means, mixture.covariances
 
     def _assembled(self) -> Mixture:
-        """From the precisions' factors, which decide in scikit-learn too, or else from the covariances."""
+        """Return precisions from their factors, which have precedence as in scikit-learn, or from the covariances."""
         means = as_array(self.means_)
         weights = as_array(self.weights_, means)
         if hasattr(self, "precisions_cholesky_"):

@@ -28,43 +28,44 @@ __all__ = ["KMeans"]
 
 
 class KMeans(TransformerMixin, ClassNamePrefixFeaturesOutMixin, ClusterMixin, Estimator):
-    """Clusters by k-means, in place of `sklearn.cluster.KMeans`.
+    """k-means clustering, a replacement for `sklearn.cluster.KMeans`.
 
     Parameters
     ----------
     n_clusters
-        How many clusters, k.
+        The number of clusters, k.
     init
-        ``"k-means++"`` (greedy) or ``"random"`` rows, centres ``(k, d)``, or a function ``(X, n_clusters,
+        How to start: ``"k-means++"`` (greedy) or ``"random"`` rows, centres ``(k, d)``, or a function ``(X, n_clusters,
         random_state)`` that returns them.
     n_init
-        Restarts, of which the best is kept; ``"auto"`` is 10 for random rows and functions, else 1.
+        The number of starts, of which the best fit is kept. ``"auto"`` is 10 for random rows and functions, else 1.
     max_iter
-        The most iterations.
+        The largest number of iterations.
     tol
-        Centres are at rest when the squares of their shifts sum to no more than this share of the features' mean
-        variance.
+        Stop when the squared shifts of the centres sum to no more than this fraction of the mean variance of the
+        features.
     verbose
         Whether to print the inertia of each iteration.
     random_state
         None, a seed or a `numpy.random.RandomState`.
     copy_x, algorithm
-        Taken for scikit-learn's sake: the data are never written to, and ``"elkan"`` finds what ``"lloyd"`` finds.
+        Accepted for compatibility, without effect: the data are never changed, and ``"elkan"`` is the same as
+        ``"lloyd"``.
 
     Attributes
     ----------
     cluster_centers_
-        ``(k, d)``.
+        The centres, ``(k, d)``.
     labels_
-        ``(n,)``: the nearest centre of each row.
+        The nearest centre of each row, ``(n,)``.
     inertia_
-        Weighted squared distances of the rows to their nearest centres.
+        The weighted sum of squared distances of the rows to their nearest centres.
     n_iter_
-        Iterations made.
+        The number of iterations.
     clusters_
         The fitted `emroute.kmeans.KMeans`.
     n_features_in_, feature_names_in_
-        As everywhere in scikit-learn.
+        The number and names of features, as in all of scikit-learn.
 
     Examples
     --------
@@ -107,11 +108,12 @@ class KMeans(TransformerMixin, ClassNamePrefixFeaturesOutMixin, ClusterMixin, Es
         Parameters
         ----------
         X
-            ``(n, d)``: an array of any library, a frame, sparse rows, or what scikit-learn makes an array of.
+            Rows ``(n, d)``: an array of any library, a data frame, sparse rows, or anything that scikit-learn converts
+            to an array.
         y
             Not used.
         sample_weight
-            ``(n,)``; a whole weight equals repeating the row.
+            The weight of each row, ``(n,)``. An integer weight is the same as repeating the row.
 
         Returns
         -------
@@ -121,7 +123,7 @@ class KMeans(TransformerMixin, ClassNamePrefixFeaturesOutMixin, ClusterMixin, Es
         Raises
         ------
         ValueError
-            If the data, the weights, the centres or a parameter cannot be used.
+            If the data, the weights, the centres or a parameter are invalid.
         """
         check_choice("algorithm", self.algorithm, ("lloyd", "elkan"))
         x = self._read(X, reset=True)
@@ -142,7 +144,7 @@ class KMeans(TransformerMixin, ClassNamePrefixFeaturesOutMixin, ClusterMixin, Es
         ]
         clusters = min(fits, key=lambda fit: float(fit.inertia))
         self.n_iter_, at_rest = int(clusters.n_iter), bool(clusters.converged)
-        if shift_tol and at_rest:  # centres at rest have still to make the last small shift
+        if shift_tol and at_rest:  # converged centres must still make the last small shift
             clusters = cluster(x, k, Options(sample_weight=weight, init=clusters.centroids, tol=0.0, max_iter=1))
         self.clusters_, self.cluster_centers_, self.labels_ = clusters, clusters.centroids, clusters.labels
         self.inertia_ = float(clusters.inertia)
@@ -160,7 +162,7 @@ class KMeans(TransformerMixin, ClassNamePrefixFeaturesOutMixin, ClusterMixin, Es
         return self
 
     def _starts(self, x: Any, like: Array) -> list[tuple[Any, int]]:
-        """Return starts, each with how often it is drawn."""
+        """Return starts, and how often each is drawn."""
         by_row = isinstance(self.init, str) and self.init == "k-means++"
         drawn = isinstance(self.init, str) or callable(self.init)
         if isinstance(self.n_init, str):
@@ -195,7 +197,7 @@ class KMeans(TransformerMixin, ClassNamePrefixFeaturesOutMixin, ClusterMixin, Es
         return centres
 
     def _reporter(self) -> Callable[[int, Fit], None] | None:
-        """Return what prints the progress, where it is asked for."""
+        """Return the function that prints the progress, if requested."""
         if not self.verbose:
             return None
         print("Initialization complete")
@@ -210,11 +212,11 @@ class KMeans(TransformerMixin, ClassNamePrefixFeaturesOutMixin, ClusterMixin, Es
         return self._over_rows(lambda clusters, rows: clusters.predict(rows), X)
 
     def transform(self, X: Any) -> Array:
-        """Distances to all centres, ``(n, k)``."""
+        """Return the distances to all centres, ``(n, k)``."""
         return self._over_rows(lambda clusters, rows: clusters.transform(rows), X)
 
     def score(self, X: Any, y: None = None, sample_weight: Any = None) -> float:
-        """Minus the inertia of rows."""
+        """Return minus the inertia of rows."""
         square = self._over_rows(lambda clusters, rows: clusters.assign(rows)[1], X)
         xp, weight = backends.namespace(square), as_weight(sample_weight, square)
         return -as_number(xp.sum(square) if weight is None else xp.sum(weight * square))

@@ -31,10 +31,10 @@ __all__ = ["MixtureEstimator", "as_start", "weights_start"]
 
 
 class MixtureEstimator(DensityMixin, Estimator):
-    """A mixture's estimator; the mathematics is that of its family, whose fitted mixture is `mixture_`."""
+    """The estimator of a mixture. The mathematics is that of its family, whose fitted mixture is `mixture_`."""
 
     _parts: ClassVar[tuple[str, ...]] = ()
-    """The attributes that make the mixture beside the weights."""
+    """The attributes of the mixture other than the weights."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class MixtureEstimator(DensityMixin, Estimator):
 
     @abstractmethod
     def _given(self, like: Array) -> tuple[Array | None, ...]:
-        """Return the start as far as the user gives it, weights first."""
+        """Return the parts of the start that the user gave, weights first."""
 
     @abstractmethod
     def _drawn(self, x: Any, weight: Array | None, rng: np.random.Generator) -> tuple[Array, ...]:
@@ -79,14 +79,14 @@ class MixtureEstimator(DensityMixin, Estimator):
 
     @abstractmethod
     def _publish(self, mixture: Mixture) -> None:
-        """Set the attributes that are the family's own."""
+        """Set the attributes of the family."""
 
     @abstractmethod
     def _assembled(self) -> Mixture:
         """Return the mixture of the attributes as they are."""
 
     def _sound(self, mixture: Mixture) -> Mixture:
-        """Return a fitted mixture, or raise `InputError` where it has collapsed."""
+        """Return a fitted mixture, or raise `InputError` if it has collapsed."""
         return mixture
 
     def _data(self, x: Any) -> tuple[Any, ...]:
@@ -113,7 +113,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         Raises
         ------
         ValueError
-            If the data, the weights, the start or a parameter cannot be used.
+            If the data, the weights, the start or a parameter are invalid.
         """
         k = check_count("n_components", self.n_components)
         x = self._read(X, reset=True)
@@ -125,7 +125,7 @@ class MixtureEstimator(DensityMixin, Estimator):
             init = self._parameters(self._current())
         else:
             init = self._start(x, weight, like)
-        with warnings.catch_warnings():  # scikit-learn's users expect its own words, below
+        with warnings.catch_warnings():  # users of scikit-learn expect its own message, below
             warnings.simplefilter("ignore", FitWarning)
             mixture = self._sound(self._run(x, weight, init))
         self.mixture_, self.weights_ = mixture, mixture.weights
@@ -145,7 +145,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         return self
 
     def _start(self, x: Any, weight: Array | None, like: Array) -> tuple[Array, ...]:
-        """Return as many starts as there are restarts, as a batch where they are more than one."""
+        """Return as many starts as there are restarts, as a batch if there are several."""
         given = self._given(like)
         if all(part is not None for part in given):
             return given
@@ -157,7 +157,7 @@ class MixtureEstimator(DensityMixin, Estimator):
     def _run(self, x: Any, weight: Array | None, init: tuple[Array, ...]) -> Mixture:
         """Fit from one start or several.
 
-        scikit-learn looks at the change of the bound before its last step, so one more is made after it was small.
+        scikit-learn checks the change of the bound before its last step, so one more step is made once it is small.
         """
         mixture = self._climb(x, weight, init, tol=self.tol, max_iter=self.max_iter, callback=self._reporter())
         if mixture.status.ndim:
@@ -175,7 +175,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         return mixture
 
     def _reporter(self) -> Callable[[int, Fit], None] | None:
-        """Return what prints the progress, where it is asked for."""
+        """Return the function that prints the progress, if requested."""
         if not self.verbose:
             return None
         interval = check_count("verbose_interval", self.verbose_interval)
@@ -188,33 +188,33 @@ class MixtureEstimator(DensityMixin, Estimator):
         return report
 
     def fit_predict(self, X: Any, y: None = None, sample_weight: Any = None) -> Array:
-        """Fit, and return the likeliest component of each row, ``(n,)`` integers."""
+        """Fit, and return the most probable component of each row, integers ``(n,)``."""
         return self.fit(X, sample_weight=sample_weight).predict(X)
 
     def predict(self, X: Any) -> Array:
-        """Return the likeliest component of each row, ``(n,)`` integers."""
+        """Return the most probable component of each row, integers ``(n,)``."""
         return self._each("predict", X)
 
     def predict_proba(self, X: Any) -> Array:
-        """Probability of each component given each row, ``(n, k)``."""
+        """Return the probability of each component given each row, ``(n, k)``."""
         return self._each("responsibilities", X)
 
     def score_samples(self, X: Any) -> Array:
-        """Log-density (or log-probability) of each row, ``(n,)``."""
+        """Return the log-density (for counts, the log-probability) of each row, ``(n,)``."""
         return self._each("log_prob", X)
 
     def score(self, X: Any, y: None = None, sample_weight: Any = None) -> float:  # type: ignore[override]
-        """Mean log-density of a row, weighted where weights are given."""
+        """Return the mean log-density per row, a weighted mean if weights are given."""
         log_prob = self.score_samples(X)
         weight = as_weight(sample_weight, log_prob)
         return as_number(once(backends.get(log_prob, weight), _mean)(log_prob, weight))
 
     def bic(self, X: Any) -> float:
-        """Bayesian information criterion: the lower, the better."""
+        """Return the Bayesian information criterion. Lower is better."""
         return self._criterion(X, math.log)
 
     def aic(self, X: Any) -> float:
-        """Akaike's information criterion: the lower, the better."""
+        """Return Akaike's information criterion. Lower is better."""
         return self._criterion(X, lambda n: 2.0)
 
     def _criterion(self, X: Any, penalty: Callable[[int], float]) -> float:

@@ -57,7 +57,7 @@ class StudentTMixture(Mixture):
 
     @property
     def means(self) -> Array:
-        """``(..., k, d)``: the components' centres, which are their means where ``dofs`` is above 1."""
+        """The centres of the components, which are their means if ``dofs`` is above 1, ``(..., k, d)``."""
         return self.gaussians.means
 
     @property
@@ -67,12 +67,12 @@ class StudentTMixture(Mixture):
 
     @property
     def dofs(self) -> Array:
-        """``(..., k)``: degrees of freedom; the fewer, the heavier the tails."""
+        """Degrees of freedom, ``(..., k)``; fewer mean heavier tails."""
         return self.params.dofs
 
     @property
     def floored(self) -> Array:
-        """``(..., k)``: which components rest on the floor in some direction."""
+        """Which components are on the covariance floor in some direction, ``(..., k)``."""
         return self.gaussians.floored
 
     def marked(self) -> dict[str, Array]:
@@ -155,7 +155,7 @@ def fit(
     x
         ``(..., n, d)`` in float32 or float64, or a source of chunks ``(rows, d)``.
     n_components
-        How many components, k.
+        The number of components, k.
     covariance_type
         Of the scale matrices, as in `emroute.gmm.fit`.
     dof
@@ -164,14 +164,24 @@ def fit(
         where they are many, so they come to rest last: where they matter, lower `tol`, and let ``accelerate="squarem"``
         save most of the iterations.
     sample_weight
-        ``(n,)`` or ``(..., n)``.
+        The weight of each row, ``(n,)`` or ``(..., n)``.
     init
         As in `emroute.gmm.fit`; a tuple may have the degrees of freedom ``(..., k)`` as a fourth part. They begin at 10
         where they are not given.
     n_init
-        Restarts, run in one batch; the best is returned. Not with a given start.
-    tol, max_iter, chunk_size, callback, progress, accelerate
-        As in `emroute.em.fit`.
+        The number of starts. They run in one batch, and the best fit is returned. Must be 1 if a start is given.
+    tol
+        Stop when the mean log-likelihood per row changes by no more than this. 0 goes on until nothing changes.
+    max_iter
+        The largest number of iterations.
+    chunk_size
+        Rows per block of the E-step. By default a block fits the cache, or a fair part of the device's memory.
+    callback
+        Called as ``callback(iteration, fit)`` after every iteration, with the `emroute.em.Fit` so far.
+    progress
+        Show a progress bar (needs tqdm).
+    accelerate
+        Whether to speed up EM: None, or ``"squarem"``; see `emroute.em.fit`.
     covariance_floor
         As in `emroute.gmm.fit`.
     rng

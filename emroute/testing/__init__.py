@@ -1,4 +1,4 @@
-"""Whether a function gives the same on every array library: for this package's tests, and for functions of your own."""
+"""Comparison of functions across array libraries, for the tests of emroute and for your own functions."""
 
 from emroute.testing import strategies
 from emroute.testing.equivalence import assert_equivalent

@@ -1,4 +1,4 @@
-"""One function on every array library: the values of float64 NumPy, in arrays of the library it was given."""
+"""Comparison of a function on every array library with float64 NumPy."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from emroute.validate import check_choice, check_number
 __all__ = ["DTYPES", "RTOL", "Outcome", "Trial", "assert_equivalent", "report", "told"]
 
 DTYPES = ("float64", "float32")
-"""In which functions are compared by default."""
+"""The dtypes in which functions are compared by default."""
 RTOL = {"float64": 1e-10, "float32": 1e-4}
-"""By how much results may differ by default, relative to the largest entry of their array."""
+"""The allowed difference by default, relative to the largest entry of the array."""
 
 _SLOPES = 32  # entries of an array whose derivatives are checked by central differences
 _STEP = 7e-4  # relative to the array: the fifth root of eps
@@ -45,43 +45,43 @@ def assert_equivalent(
     gradients: bool = False,
     **kwargs: Any,
 ) -> None:
-    """Assert that a function gives on every array library what it gives on float64 NumPy.
+    """Assert that a function returns the same on every array library as on float64 NumPy.
 
     Parameters
     ----------
     function
-        Of arrays; it may return any nest of tuples, lists, dicts and objects with fields.
+        A function of arrays. It may return nested tuples, lists, dicts and objects with fields.
     *arrays
-        Its arguments: NumPy arrays, or nests of them, such as a fitted mixture. Floating ones are cast to each dtype;
-        what is no array is passed as it is.
+        Its arguments: NumPy arrays, or nested ones, such as a fitted mixture. Floating arrays are cast to each dtype;
+        other arguments are passed as they are.
     backends
-        Names of array libraries, such as ``"torch"``; by default all that are installed.
+        Names of array libraries, such as ``"torch"``; by default all installed ones.
     devices
-        Names of devices, such as ``"cpu"`` or ``"cuda:0"``; by default all there are.
+        Names of devices, such as ``"cpu"`` or ``"cuda:0"``; by default all available ones.
     dtypes
-        Of ``"float64"`` and ``"float32"``. In float32 the result is compared with that of float64 NumPy on the rounded
-        arguments.
+        ``"float64"``, ``"float32"`` or both. In float32 the result is compared with that of float64 NumPy on the
+        rounded arguments.
     rtol
-        The largest difference allowed, relative to the largest entry of the array it is in; a number, or one a dtype.
-        By default 1e-10 for float64 and 1e-4 for float32.
+        The largest allowed difference, relative to the largest entry of the array: a number, or one per dtype. By
+        default 1e-10 for float64 and 1e-4 for float32.
     gradients
-        Also compare the gradients of a fixed combination of the results with respect to the floating `arrays`, where
-        a library differentiates: with central differences of float64 NumPy, and with the float64 gradients of a
-        library that those bear out.
+        Whether to compare also the gradients of a fixed combination of the results with respect to the floating
+        `arrays`, on libraries that have gradients: with central differences in float64 NumPy, and with the float64
+        gradients of a library that agree with these.
     **kwargs
-        More arguments, treated in the same way, but for the gradients.
+        More arguments, which are treated in the same way but have no gradients.
 
     Raises
     ------
     AssertionError
-        If results differ, are not of the library, device and dtype of the arguments, `function` writes to an argument,
-        or raises on another library than NumPy: with a table of who differs where, the largest error, its index and
-        both values. Its cause is the first error that was raised.
+        If results differ or do not have the library, device and dtype of the arguments, or if `function` writes to an
+        argument or raises an error on a library other than NumPy. The message has a table of the differences: the
+        library, the largest error, its index and both values. Its cause is the first error that was raised.
     BackendError
-        If a library named has no backend or is not installed.
+        If a named library has no backend or is not installed.
     InputError
-        If there is no array among the arguments or in the result, or no library, device or dtype to compare; or
-        gradients are asked for and no array is floating, or no library here differentiates.
+        If there is no array among the arguments or in the result, or no library, device or dtype to compare; or if
+        gradients are requested and no array is floating, or no library here has gradients.
 
     Examples
     --------

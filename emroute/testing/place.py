@@ -1,4 +1,4 @@
-"""Array libraries by name and their devices, for what does not take the library of its input."""
+"""Array libraries by name, and their devices."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["NUMPY", "Place", "installed_libraries", "places"]
 
 @dataclass(frozen=True)
 class Place:
-    """An array library on one of its devices; None is the device that the library would choose.
+    """An array library on one of its devices; None is the default device of the library.
 
     Examples
     --------
@@ -30,7 +30,7 @@ class Place:
     library: str
     device: str | None = None
     fused: bool = False
-    """Whether fused forms run wherever they take the arrays; else where they pay."""
+    """Whether fused forms run wherever they accept the arrays, or only where they pay."""
 
     def __str__(self) -> str:
         return " ".join(filter(None, (self.library, self.where)))
@@ -42,21 +42,21 @@ class Place:
 
     @property
     def forms(self) -> AbstractContextManager[None]:
-        """In which functions are called as they should be here."""
+        """Return the context in which functions are called."""
         return fused(True) if self.fused else nullcontext()
 
     @property
     def backend(self) -> Backend:
-        """The library's backend; asking imports the library."""
+        """The backend of the library; reading it imports the library."""
         return backends.named(self.library)
 
     @property
     def version(self) -> str:
-        """The library's version, as it tells it."""
+        """The version of the library."""
         return str(getattr(import_module(self.library), "__version__", "unknown"))
 
     def enable_float64(self) -> None:
-        """Allow float64 for the rest of the process, where the library leaves it out unless told otherwise."""
+        """Enable float64 for the rest of the process, in a library that has it off by default."""
         getattr(self.backend, "enable_float64", lambda: None)()
 
     def anchor(self, dtype: str = "float64") -> Array:
@@ -70,7 +70,7 @@ class Place:
         Raises
         ------
         InputError
-            If the device or the dtype cannot be had.
+            If the device or the dtype is not available.
         """
         make = getattr(self.backend, "anchor", None)
         try:
@@ -84,7 +84,7 @@ class Place:
             raise InputError(f"{self.library} cannot use {where} with {dtype}: {reason}{advice}") from None
 
     def has(self, dtype: str) -> bool:
-        """Whether the device and the dtype can be had."""
+        """Return whether the device and the dtype are available."""
         try:
             self.anchor(dtype)
         except InputError:
@@ -98,11 +98,11 @@ class Place:
 
 
 NUMPY = Place("numpy", "cpu")
-"""With what the others are compared."""
+"""The place with which the others are compared."""
 
 
 def with_fused(chosen: Sequence[Place]) -> list[Place]:
-    """Return places, and each a second time with fused forms where its library has some for the device.
+    """Return places, and each a second time with fused forms if its library has some for the device.
 
     >>> [str(place) for place in with_fused([Place("array_api_strict", "cpu")])]
     ['array_api_strict cpu']
@@ -120,16 +120,17 @@ def places(libraries: str | Sequence[str] | None = None, devices: str | Sequence
     Parameters
     ----------
     libraries
-        Their names, or one; by default all that have a backend and are installed.
+        Their names, or one name; by default all installed libraries that have a backend.
     devices
-        As the libraries call them, such as ``cpu`` or ``cuda:0``, each on the libraries that have it; by default all.
+        Their names in the libraries, such as ``cpu`` or ``cuda:0``, each for the libraries that have it; by default
+        all.
 
     Raises
     ------
     BackendError
-        If a library named has no backend or is not installed.
+        If a named library has no backend or is not installed.
     InputError
-        If no library has one of the devices, a library named has none, or on one there is no array of either dtype.
+        If no library has one of the devices, a named library has none, or arrays of neither dtype can be made on one.
 
     Examples
     --------

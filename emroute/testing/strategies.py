@@ -1,7 +1,7 @@
-"""Hypothesis strategies for what this library takes, the degenerate included (``pip install hypothesis``).
+"""Hypothesis strategies for the inputs of emroute, including degenerate ones (``pip install hypothesis``).
 
-Each returns a strategy of NumPy arrays in float64; `emroute.testing.assert_equivalent` carries them on. Shapes are
-those asked for, so that a library that compiles does so once. Numbers come from a seed that Hypothesis draws.
+Each function returns a strategy for float64 NumPy arrays, which `emroute.testing.assert_equivalent` takes. Shapes are
+fixed, so that a library that compiles does so once. Numbers come from a seed that Hypothesis draws.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ DEGENERATE: dict[str, Draw] = {
     "far from 0": lambda rng, shape: rng.standard_normal(shape) + 1e4,
     "features of all sizes": lambda rng, shape: rng.standard_normal(shape) * np.geomspace(1e-6, 1e6, shape[-1]),
 }
-"""Rows that fits must survive, by name."""
+"""Degenerate rows that fits must handle, by name."""
 
 
 def rows(
@@ -63,7 +63,7 @@ def rows(
     Raises
     ------
     MissingDependencyError
-        Without hypothesis, as every function here.
+        If hypothesis is not installed; this holds for every function here.
 
     Examples
     --------
@@ -79,7 +79,7 @@ def rows(
 
 
 def sample_weights(n: int = 24, *, batch: tuple[int, ...] = ()) -> SearchStrategy[np.ndarray]:
-    """Weights ``(*batch, n)``: any, whole numbers, many of them 0, or one row alone; the last is never 0."""
+    """Weights ``(*batch, n)``: any, integers, many of them 0, or only one row; the last is never 0."""
 
     def positive(draw: Draw) -> Draw:
         def drawn(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -113,7 +113,7 @@ def poses(
 
 
 def activations(children: int = 5, *, batch: tuple[int, ...] = ()) -> SearchStrategy[np.ndarray]:
-    """Activations ``(*batch, I)`` in [0, 1]: any, all 1, all 0, or each one or the other."""
+    """Activations ``(*batch, I)`` in [0, 1]: any, all 1, all 0, or a mixture of 0 and 1."""
     kinds: list[Draw] = [
         lambda rng, shape: rng.uniform(0, 1, shape),
         lambda rng, shape: np.ones(shape),

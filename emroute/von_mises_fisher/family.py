@@ -25,7 +25,7 @@ from emroute.von_mises_fisher.bessel import log_bessel
 
 __all__ = ["VonMisesFisher", "highest"]
 
-_UNIT = 1e-3  # by which the length of a row may differ from 1
+_UNIT = 1e-3  # how much the length of a row may differ from 1
 _NEWTON = 3
 _HIGHEST = {4: 1e4, 8: 1e8}  # concentrations in float32 and float64, so that log-densities keep three digits or more
 
@@ -35,9 +35,9 @@ class Params(NamedTuple):
 
     weights: Array
     vectors: Array
-    """``(..., k, d)``: mean directions times concentrations."""
+    """Mean directions times concentrations, ``(..., k, d)``."""
     constant: Array
-    """0: nothing is left out of the log-likelihood."""
+    """Always 0, because the log-likelihood is complete."""
 
 
 def highest(like: Array) -> float:
@@ -88,11 +88,11 @@ class VonMisesFisher(Family):
         return as_real(data, params.weights)
 
     def neutral(self, *arrays: Array) -> np.ndarray:
-        """A concentration of 0: all directions alike."""
+        """Return a concentration of 0: all directions are equally likely."""
         return np.zeros(arrays[0].shape[-1])
 
     def checked(self, value: Any, like: Array, shape: tuple[int, ...]) -> Array:
-        """Mean directions times concentrations, as a user gives them."""
+        """Return mean directions times concentrations, as a user gives them."""
         directions, kappa = value
         directions = as_parameter("means", directions, like, shape)
         kappa = as_parameter("concentrations", kappa, like, shape[:-1])
@@ -102,21 +102,21 @@ class VonMisesFisher(Family):
         return kappa[..., None] * directions
 
     def is_valid(self, *arrays: Array) -> Array:
-        """Whether rows have the length 1."""
+        """Return whether rows have length 1."""
         x = as_real(arrays[0], backends.get(arrays[0]).from_numpy(np.zeros(()), arrays[0]))
         xp = backends.namespace(x)
         return xp.abs(xp.sum(x * x, axis=-1) - 1) < 2 * _UNIT
 
     def check(self, params: Params, *arrays: Array) -> None:
-        """Rows must have as many entries as the components."""
+        """Check that rows have as many entries as the components."""
         check_width(arrays[0], params.vectors.shape[-1])
 
     def n_parameters(self, params: Params) -> int:
-        """A direction and a concentration each."""
+        """A direction and a concentration per component."""
         return math.prod(params.vectors.shape[-2:])
 
     def draw(self, rng: np.random.Generator, params: Params, labels: np.ndarray, *extra: Any) -> np.ndarray:
-        """Unit vectors of the labelled components, on the host (Wood 1994, algorithm VM*)."""
+        """Draw unit vectors of the labelled components, on the host (Wood 1994, algorithm VM*)."""
         vectors = np.take_along_axis(params.vectors.astype(np.float64), labels[..., None], axis=-2)
         kappa, d = np.linalg.norm(vectors, axis=-1), vectors.shape[-1]
         b = (d - 1) / (2 * kappa + np.sqrt(4 * kappa**2 + (d - 1) ** 2))

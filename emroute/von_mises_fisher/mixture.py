@@ -35,21 +35,21 @@ class VonMisesFisherMixture(Mixture):
 
     family = VonMisesFisher
     remedies = Mixture.remedies | {
-        "capped": "reached the highest concentration, as on a single direction: fit fewer components"
+        "capped": "reached the highest concentration, as for a single direction: fit fewer components"
     }
 
     @property
     def means(self) -> Array:
-        """``(..., k, d)``: mean directions, of length 1; 0 where the concentration is 0."""
+        """Mean directions, unit vectors ``(..., k, d)``; 0 if the concentration is 0."""
         return divide(self.params.vectors, safe_norm(self.params.vectors, keepdims=True))
 
     @property
     def concentrations(self) -> Array:
-        """``(..., k)``: the concentration of each component, kappa."""
+        """The concentration of each component, kappa, ``(..., k)``."""
         return safe_norm(self.params.vectors)
 
     def marked(self) -> dict[str, Array]:
-        """Return which components are lost, and which rest on the highest concentration."""
+        """Return which components are lost, and which have the highest concentration."""
         kappa = self.concentrations
         return super().marked() | {"capped": kappa > 0.999 * highest(kappa)}
 
@@ -64,7 +64,7 @@ class VonMisesFisherMixture(Mixture):
 
     @Capabilities(batch=True)
     def sample(self, n: int, *, rng: Any = None) -> tuple[Array, Array]:
-        """Draw `n` unit vectors, ``(..., n, d)``, and their component labels, ``(..., n)``."""
+        """Draw `n` unit vectors, ``(..., n, d)``, and their components, ``(..., n)``."""
         return self._sample(n, rng)
 
 
@@ -86,7 +86,7 @@ def fit(
     progress: bool = False,
     accelerate: str | None = None,
 ) -> VonMisesFisherMixture:
-    """Fit a mixture of von Mises-Fisher distributions by EM: cluster directions.
+    """Cluster directions: fit a mixture of von Mises-Fisher distributions by expectation-maximization (EM).
 
     Parameters
     ----------
@@ -94,36 +94,46 @@ def fit(
         Unit vectors ``(..., n, d)``, such as word embeddings, or points on the circle as (cos, sin); or a source of
         such chunks.
     n_components
-        How many components, k.
+        The number of components, k.
     weights
-        Mixing weights ``(..., k)`` to keep fixed; by default they are fitted.
+        Mixing weights ``(..., k)`` to keep fixed. By default they are fitted.
     sample_weight
-        ``(n,)`` or ``(..., n)``.
+        The weight of each row, ``(n,)`` or ``(..., n)``.
     init
-        ``"k-means++"`` or ``"random"``; or starting directions ``(..., k, d)``, to the nearest of which each row is
-        assigned; or ``(weights, means, concentrations)``.
+        How to start: ``"k-means++"`` or ``"random"``, starting directions ``(..., k, d)``, or ``(weights, means,
+        concentrations)``. Each row is assigned to the nearest starting direction.
     n_init
-        Restarts, run in one batch; the best is returned. Not with a given start.
-    tol, max_iter, chunk_size, callback, progress, accelerate
-        As in `emroute.em.fit`.
+        The number of starts. They run in one batch, and the best fit is returned. Must be 1 if a start is given.
+    tol
+        Stop when the mean log-likelihood per row changes by no more than this. 0 goes on until nothing changes.
+    max_iter
+        The largest number of iterations.
+    chunk_size
+        Rows per block of the E-step. By default a block fits the cache, or a fair part of the device's memory.
+    callback
+        Called as ``callback(iteration, fit)`` after every iteration, with the `emroute.em.Fit` so far.
+    progress
+        Show a progress bar (needs tqdm).
+    accelerate
+        Whether to speed up EM: None, or ``"squarem"``; see `emroute.em.fit`.
     rng
         None, a seed or a `numpy.random.Generator`.
 
     Returns
     -------
     VonMisesFisherMixture
-        With arrays of the data's library and device.
+        Its arrays have the library and device of the data.
 
     Raises
     ------
     InputError
-        If a row is not of length 1, naming the first; if shapes or options cannot be used.
+        If a row does not have length 1 (the message names the first such row), or if shapes or options are invalid.
     InputTypeError
         If arrays differ in library, device or floating dtype.
 
     Notes
     -----
-    The density on a single direction has no bound, so concentrations stop at 1e8, in float32 at 1e4.
+    The density of a single direction has no bound, so concentrations stop at 1e8, and at 1e4 in float32.
 
     References
     ----------

@@ -145,9 +145,9 @@ def _head(rounds: int) -> str:
     versions = ", ".join(f"{name} {installed(name)}" for name in LIBRARIES if installed(name))
     return f"""# Benchmarks
 
-Speed is a ratio against a peer. Both run in one process, turn about, on the same cores, and each figure is the median
-of {rounds} rounds. A ratio of 2 means that emroute takes half the time, or half the memory. In the charts, bars to the
-right of the line at 1 are ratios above 1, on a logarithmic scale. Differences below 5 % are called level.
+Speed is a ratio against another library. Both run alternately in one process on the same cores, and each figure is the
+median of {rounds} rounds. A ratio of 2 means that emroute takes half the time, or half the memory. In the charts, bars
+to the right of the line at 1 are ratios above 1, on a logarithmic scale. Differences below 5 % count as level.
 
 Measured on {date.today():%Y-%m-%d} on {os.cpu_count()} cores of {_cpu()}, with Python {platform.python_version()},
 {versions}.
@@ -158,7 +158,7 @@ pip install -e '.[bench]'
 {COMMAND.format(rounds)}
 ```
 
-measures all of it anew and writes this page."""
+repeats all measurements and writes this page."""
 
 
 def _cpu() -> str:

@@ -21,17 +21,16 @@ SIZES = "sizes are rows × features, and k is the number of"
 
 KMEANS = Section(
     "k-means against scikit-learn",
-    "Ten iterations of k-means, three where rows have 784 features, on float32 rows in k groups that overlap; "
-    f"{SIZES} clusters.",
+    f"Ten iterations of k-means (three for 784 features) on float32 rows in k overlapping groups; {SIZES} clusters.",
     ("size",),
     " with Lloyd's algorithm and the same start, the first k rows",
 )
 KMEANS_OTHERS = Section(
     "k-means against other libraries",
-    "Ten iterations of k-means on float32 rows, all of them in every iteration; our time includes their labels; "
+    "Ten iterations of k-means on float32 rows, using all rows in every iteration; our time includes the labels; "
     f"{SIZES} clusters.",
     ("size", "arrays"),
-    ", from random rows where they take no start",
+    ", from random rows if they accept no start",
 )
 DIAGONAL = Section(
     "Gaussian mixtures with diagonal covariances against scikit-learn",
@@ -41,7 +40,8 @@ DIAGONAL = Section(
 )
 FULL = Section(
     "Gaussian mixtures with full covariances against scikit-learn",
-    f"One iteration of EM (an eighth of what ten iterations take more than two), or a fit of ten; {SIZES} components.",
+    "One iteration of EM (an eighth of the difference between ten and two iterations), or a fit of ten; "
+    f"{SIZES} components.",
     ("size", "dtype", "what"),
     ", in the same dtype, from the same weights, means and covariances",
 )
@@ -64,15 +64,15 @@ LIBRARIES = Section(
 )
 SMALL = Section(
     "Small fits against scikit-learn",
-    "The 178 wines of scikit-learn with 13 features, three components or clusters, each library with its defaults "
-    "and a seed, to its own end; the table gives the iterations of both.",
+    "The 178 wines of scikit-learn with 13 features, three components or clusters, fitted by each library with "
+    "its defaults and a seed until it stops; the table gives the iterations of both.",
     ("fit", "iterations"),
     ", whose mixtures stop sooner (`tol=1e-3`, ours 1e-6)",
 )
 BATCH = Section(
     "Many problems in one call",
     "64 Gaussian mixtures of 500 rows, 4 features and 3 components each, fitted as one batch, for ten iterations or "
-    "until each stops.",
+    "until each has converged.",
     ("arrays", "stop"),
     " in a loop",
     ours="one call",
@@ -88,20 +88,20 @@ COMPILING = Section(
 ROUTING = Section(
     "EM routing of capsules against plain NumPy, Torch and JAX",
     "Three iterations of EM routing, float32, for 72 samples of 288 children and 32 parents with poses of 16 numbers; "
-    "from their votes, or from poses and transforms, where casting the votes is timed too.",
+    "from their votes, or from poses and transforms, where computing the votes is timed too.",
     ("arrays", "from", "what"),
-    ", which write the equations with whole tensors, JAX under `jit`, compiled Torch in `torch.compile`",
+    ", which compute with whole tensors, JAX under `jit`, compiled Torch in `torch.compile`",
 )
 TRAINING = Section(
     "A training step of a capsule network against plain Torch",
     "Forward and backward of `MatrixCapsNet` with widths 32, 32, 32 and 32 for 8 images of 32 × 32.",
     ("arrays",),
-    ", which holds all votes of a layer in one tensor",
+    ", which stores all votes of a layer in one tensor",
 )
 MEMORY = Section(
     "Memory",
-    "The peak of memory above what the process held before, each in a process of its own; the votes are (144, 288, 32, "
-    "16): samples, children, parents, numbers of a pose.",
+    "The peak of memory above that of the process before, each in its own process; the votes are (144, 288, 32, 16): "
+    "samples, children, parents, numbers per pose.",
     ("what",),
     ours="the peak",
     unit="B",

@@ -1,4 +1,4 @@
-"""What a case is, and arguments that many of them take."""
+"""Cases, and arguments that many of them use."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from emroute.testing.equivalence import Trial
 __all__ = ["Case", "Draw", "look_up", "normal", "positive"]
 
 Draw = Callable[[np.random.Generator], tuple[Any, ...]]
-"""Makes the arguments of a case, NumPy arrays, from a generator."""
+"""A function that makes the arguments of a case, NumPy arrays, from a generator."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A public function, and arguments for which it must be the same on every array library.
+    """A public function, and arguments for which its results must be the same on every array library.
 
     Parameters
     ----------
     name
-        Of the function, with its module; or ``Backend.`` and the member of a backend.
+        The name of the function with its module, or ``Backend.`` and the member of a backend.
     function
-        What to run, on arrays of any library.
+        The function to run, on arrays of any library.
     draw
         Makes the arguments, NumPy arrays, from a generator.
     expected
-        What plain NumPy says; where this is left out, the function itself on NumPy arrays.
+        A plain NumPy version; by default the function itself on NumPy arrays.
     smooth
-        Whether central differences tell the derivatives at these arguments: not where there are kinks or infinity.
+        Whether central differences give the derivatives at these arguments, which they do not at kinks or infinity.
     variant
-        Tells several cases of one function apart.
+        A label that distinguishes several cases of one function.
     also
-        Names of further functions, of the same capabilities, whose case this is too.
+        Names of other functions with the same capabilities that this case covers too.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Case:
 
     @property
     def declared(self) -> Capabilities:
-        """What the function says that it can do; nothing, of a class that leaves that to its methods."""
+        """The declaration of the function; empty for a class whose methods have their own."""
         return capabilities(look_up(self.name)) or Capabilities()
 
     @property
@@ -65,13 +65,13 @@ class Case:
         return self.smooth and self.declared.gradients
 
     def trial(self, seed: int) -> Trial:
-        """Return what `emroute.testing.assert_equivalent` would run."""
+        """Return the comparison that `emroute.testing.assert_equivalent` would run."""
         arrays = self.draw(np.random.default_rng(seed))
         return Trial(self.function, arrays, gradients=self.gradients, expected=self.expected)
 
 
 def look_up(name: str) -> Any:
-    """Return what a case names.
+    """Return the object that a case names.
 
     >>> look_up("gmm.fit").__module__
     'emroute.gmm.mixture'
