@@ -1,9 +1,12 @@
 """Routing between capsules: children vote for the poses of their parents, and belong to those they agree with."""
 
+from emroute.capsule.attention import attention_routing
 from emroute.capsule.classes import class_em_routing
 from emroute.capsule.conv import conv_dynamic_routing, conv_em_routing
 from emroute.capsule.dynamic import dynamic_routing, kmeans_routing
 from emroute.capsule.em import em_routing, em_routing_from_poses
+from emroute.capsule.heinsen import Credited, HeinsenParameters, heinsen_routing
+from emroute.capsule.heinsen_matrix import heinsen_matrix_routing
 from emroute.capsule.losses import (
     margin_loss,
     reconstruction_loss,
@@ -13,10 +16,16 @@ from emroute.capsule.losses import (
 from emroute.capsule.masks import mask_capsules, tweak_poses
 from emroute.capsule.mixture import gmm_routing
 from emroute.capsule.routing import Routing
-from emroute.capsule.votes import coordinate_addition, squash, vote
+from emroute.capsule.self_attention import self_attention_routing
+from emroute.capsule.self_routing import self_routing
+from emroute.capsule.variational import variational_bound, variational_routing
+from emroute.capsule.votes import coordinate_addition, exponential_squash, squash, vote
 
 __all__ = [
+    "Credited",
+    "HeinsenParameters",
     "Routing",
+    "attention_routing",
     "class_em_routing",
     "conv_dynamic_routing",
     "conv_em_routing",
@@ -24,14 +33,21 @@ __all__ = [
     "dynamic_routing",
     "em_routing",
     "em_routing_from_poses",
+    "exponential_squash",
     "gmm_routing",
+    "heinsen_matrix_routing",
+    "heinsen_routing",
     "kmeans_routing",
     "margin_loss",
     "mask_capsules",
     "reconstruction_loss",
+    "self_attention_routing",
+    "self_routing",
     "spread_loss",
     "spread_margin",
     "squash",
     "tweak_poses",
+    "variational_bound",
+    "variational_routing",
     "vote",
 ]

@@ -34,6 +34,7 @@ def class_em_routing(
     cost: str = "hinton",
     inverse_temperature: Any = None,
     epsilon: float = 1e-6,
+    covariance: str = "diagonal",
     recompute: bool = True,
     return_path: bool = False,
 ) -> Any:
@@ -51,7 +52,7 @@ def class_em_routing(
         Where votes take the place of their child, as in `coordinate_addition`; None leaves it out.
     coordinates
         The places, as in `coordinate_addition`.
-    beta_u, beta_a, n_iter, cost, inverse_temperature, epsilon, recompute, return_path
+    beta_u, beta_a, n_iter, cost, inverse_temperature, epsilon, covariance, recompute, return_path
         As in `emroute.capsule.em_routing`.
 
     Returns
@@ -89,7 +90,8 @@ def class_em_routing(
     if entries is not None:
         places = np.repeat(centres(h, w, p * p, entries, coordinates).reshape(h * w, p * p), i, axis=0)
         shift = constant(places.T, like=poses)
-    options = em_options(cost, epsilon, inverse_temperature, n_iter, recompute=recompute, return_path=return_path)
+    how = {"recompute": recompute, "return_path": return_path, "covariance": covariance}
+    options = em_options(cost, epsilon, inverse_temperature, n_iter, **how)
     capsules = xp.reshape(poses, (*batch, h * w * i, p, p))
     activations = xp.reshape(activations, (*activations.shape[:-3], h * w * i))
     return route_poses(capsules, shared, activations, (beta_u, beta_a), options, shift)

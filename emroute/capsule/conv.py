@@ -30,6 +30,7 @@ def conv_em_routing(
     cost: str = "hinton",
     inverse_temperature: Any = None,
     epsilon: float = 1e-6,
+    covariance: str = "diagonal",
     recompute: bool = True,
     return_path: bool = False,
 ) -> Any:
@@ -47,7 +48,7 @@ def conv_em_routing(
         ``(J,)`` or broadcastable to ``(..., oh, ow, J)``.
     stride, padding
         Of the K x K windows; ``oh = (h + 2 padding - K) // stride + 1``.
-    n_iter, cost, inverse_temperature, epsilon, recompute
+    n_iter, cost, inverse_temperature, epsilon, covariance, recompute
         As in `emroute.capsule.em_routing`.
     normalize_over
         ``"parents"``: a child's assignments sum to 1 over all parents at all positions that see it. ``"window"``: over
@@ -85,7 +86,8 @@ def conv_em_routing(
     >>> round(float(found.assignments.sum()), 6)  # each of the 50 children is shared out once
     50.0
     """
-    options = em_options(cost, epsilon, inverse_temperature, n_iter, recompute=recompute, return_path=return_path)
+    how = {"recompute": recompute, "return_path": return_path, "covariance": covariance}
+    options = em_options(cost, epsilon, inverse_temperature, n_iter, **how)
     geometry = stride, padding, normalize_over
     return route_grid((poses, activations), transforms, (beta_u, beta_a), geometry, options)
 

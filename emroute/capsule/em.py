@@ -8,7 +8,7 @@ from emroute.arrays.creation import itemsize
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.capsule.checks import check_activations, check_pairs, check_votes, for_statistics
-from emroute.capsule.gaussians import FromPoses, em_options, widen_betas
+from emroute.capsule.gaussians import em_options, widen_betas
 from emroute.capsule.routing import Options, Plan, check_finite, finish, run
 
 __all__ = ["em_routing", "em_routing_from_poses", "route_poses"]
@@ -25,6 +25,7 @@ def em_routing(
     cost: str = "hinton",
     inverse_temperature: Any = None,
     epsilon: float = 1e-6,
+    covariance: str = "diagonal",
     recompute: bool = True,
     return_path: bool = False,
 ) -> Any:
@@ -50,6 +51,9 @@ def em_routing(
         keeps activations near 0.5 unless children are thousands; small networks learn with ``0.01 (t + 1)``.
     epsilon
         Added to variances; under the normalized cost they are kept above 1e-8 instead.
+    covariance
+        ``"diagonal"`` (the paper) or ``"full"``: equivariant, for a rotation of all votes rotates the poses and changes
+        nothing else, at H times the work. It has the cost ``"hinton"``.
     recompute
         Backward runs blocks of samples again instead of keeping what they computed: less memory, more time.
     return_path
@@ -81,7 +85,8 @@ def em_routing(
     [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]
     """
     check_votes(votes, n_iter)
-    options = em_options(cost, epsilon, inverse_temperature, n_iter, recompute=recompute, return_path=return_path)
+    how = {"recompute": recompute, "return_path": return_path, "covariance": covariance}
+    options = em_options(cost, epsilon, inverse_temperature, n_iter, **how)
     *batch, i, j, h = votes.shape
     activations = check_activations(activations, tuple(batch), i, votes)
     betas = widen_betas(beta_u, beta_a, (*batch, j), votes)
@@ -103,6 +108,7 @@ def em_routing_from_poses(
     cost: str = "hinton",
     inverse_temperature: Any = None,
     epsilon: float = 1e-6,
+    covariance: str = "diagonal",
     recompute: bool = True,
     return_path: bool = False,
 ) -> Any:
@@ -114,7 +120,7 @@ def em_routing_from_poses(
         ``(..., I, P, P)``.
     transforms
         ``(I, J, P, P)``.
-    activations, beta_u, beta_a, n_iter, cost, inverse_temperature, epsilon, recompute, return_path
+    activations, beta_u, beta_a, n_iter, cost, inverse_temperature, epsilon, covariance, recompute, return_path
         As in `em_routing`.
 
     Returns
@@ -136,7 +142,8 @@ def em_routing_from_poses(
     (7, 3, 16)
     """
     check_pairs(poses, transforms)
-    options = em_options(cost, epsilon, inverse_temperature, n_iter, recompute=recompute, return_path=return_path)
+    how = {"recompute": recompute, "return_path": return_path, "covariance": covariance}
+    options = em_options(cost, epsilon, inverse_temperature, n_iter, **how)
     return route_poses(poses, transforms, activations, (beta_u, beta_a), options)
 
 
@@ -148,7 +155,7 @@ def route_poses(
     batch = tuple(poses.shape[:-3])
     activations = check_activations(activations, batch, i, poses)
     u, a = widen_betas(*betas, (*batch, j), poses)
-    options = options._replace(rule=FromPoses(options.rule.cost, options.rule.epsilon))
+    options = options._replace(rule=options.rule.from_poses())
     plan = Plan(batch, i, 2 * itemsize(u) * j * p * p)
     wide = for_statistics(poses, transforms)[0]  # before blocks are cut: their gradients are summed in this dtype
     history = run(options, plan, (poses, activations, u, a), (wide, shift))

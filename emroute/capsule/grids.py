@@ -72,7 +72,7 @@ class _OverWindows:
         xp, of_parents = backends.namespace(self.grid.poses), self.grid.of_parents
         index = self.windows.index(n, self.grid.poses)
         options = self.options._replace(schedule=(temperature,))
-        step = route_windows if of_parents else step_windows
+        step = route_windows if options.rule.fused_windows else step_windows
         args = *self.children, index, state.logits, state.norm, *of_parents, self.grid.transforms
         poses, activations, *rest = step(*args, options, last)
         if last:
