@@ -109,7 +109,12 @@ def test_torch_gradients_are_right(name):
     assert torch.autograd.gradcheck(lambda *x: loss(function(*x)), tensors)
 
 
-@pytest.mark.parametrize("name", CASES)
+COMPILES_LONG = ("EM, full", "variational", "variational, full", "bound", "Heinsen", "Heinsen, matrices")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.thorough if name in COMPILES_LONG else ()) for name in CASES]
+)
 def test_jax_gradients_are_torchs(name):
     function, arrays = CASES[name]
     for got, expected in zip(jax_gradients(function, arrays), torch_gradients(function, arrays), strict=True):

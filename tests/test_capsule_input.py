@@ -49,6 +49,23 @@ ARGUMENTS = {
     "coordinate_addition": {"votes": normal(*GRID, I, J, H)},
     "dynamic_routing": {"votes": VOTES, "bias": normal(J, H)},
     "kmeans_routing": {"votes": VOTES},
+    "exponential_squash": {"s": VOTES},
+    "attention_routing": {"votes": VOTES, "gain": normal(H), "bias": normal(H), "start": normal(J, H)},
+    "variational_routing": {"votes": VOTES, "activations": GIVEN, **BETAS},
+    "variational_bound": {"votes": VOTES, "activations": GIVEN, "assignments": np.full((I, J), 1 / J)},
+    "self_routing": {
+        "poses": normal(I, P),
+        "activations": GIVEN,
+        "route_weights": normal(I, J, P),
+        "route_bias": normal(I, J),
+        "transforms": normal(I, J, P, H),
+    },
+    "self_attention_routing": {"votes": VOTES, "bias": normal(I, J)},
+    "heinsen_matrix_routing": {
+        "votes": VOTES,
+        **{name: normal(I, J) for name in ("beta_use", "beta_ignore")},
+        "scores": normal(I),
+    },
     "em_routing": {"votes": VOTES, "activations": GIVEN, **BETAS},
     "gmm_routing": {"poses": normal(I, H), "init": START, "activations": GIVEN},
     "em_routing_from_poses": {"poses": POSES, "transforms": PAIRS, "activations": GIVEN, **BETAS},
@@ -61,10 +78,14 @@ ARGUMENTS = {
     "mask_capsules": {"poses": normal(2, 3, H), "labels": LABELS},
     "tweak_poses": {"poses": normal(2, H)},
 }
-VOTERS = ("dynamic_routing", "kmeans_routing", "em_routing")
+WITH_PATHS = (
+    *("dynamic_routing", "kmeans_routing", "em_routing"),
+    *("attention_routing", "variational_routing", "heinsen_matrix_routing"),
+)
+VOTERS = (*WITH_PATHS, "self_attention_routing")
 CAPSULES = ("em_routing_from_poses", "conv_em_routing", "conv_dynamic_routing", "class_em_routing")
 EM = ("em_routing", "em_routing_from_poses", "conv_em_routing", "class_em_routing")
-ROUTINGS = (*VOTERS, "gmm_routing", *CAPSULES)
+ROUTINGS = (*WITH_PATHS, "gmm_routing", *CAPSULES)
 
 
 def carried(lib, value):
@@ -136,6 +157,17 @@ def test_the_arguments_that_are_spoilt_below_are_good(lib, name):
         (("class_em_routing",), {"activations": GIVEN_GRID[..., 1:]}, ("activations have shape", "(..., 3, 4, 4)")),
         (("class_em_routing",), {"activations": GIVEN_GRID[0, 0]}, ("activations have shape (4, 4)",)),
         (EM, {"beta_u": normal(J + 1)}, ("beta_u: shape (4,)", "does not broadcast")),
+        (("variational_routing",), {"activations": GIVEN[1:]}, ("activations have shape (3,)", "I = 4")),
+        (("variational_bound",), {"assignments": normal(J, J)}, ("assignments have shape (3, 3)", "I = 4")),
+        (("attention_routing",), {"gain": normal(H + 1)}, ("gain: shape (5,)", "(3, 4)")),
+        (("attention_routing",), {"start": normal(J + 1, H)}, ("start: shape (4, 4)", "(3, 4)")),
+        (("self_routing",), {"poses": normal(P)}, ("poses have shape (2,)", "(..., I, D)")),
+        (("self_routing",), {"transforms": normal(I, J, P + 1, H)}, ("transforms have shape", "D = 2")),
+        (("self_routing",), {"route_weights": normal(I, J)}, ("route_weights have shape (4, 3)", "(4, 3, 2)")),
+        (("self_routing",), {"route_bias": normal(J)}, ("route_bias have shape (3,)", "(4, 3)")),
+        (("self_attention_routing",), {"bias": normal(J, I)}, ("bias: shape (3, 4)", "(4, 3)")),
+        (("heinsen_matrix_routing",), {"scores": normal(J)}, ("scores: shape (3,)", "(4,)")),
+        (("heinsen_matrix_routing",), {"beta_use": normal(J, I)}, ("beta_use: shape (3, 4)", "(4, 3)")),
         (EM, {"beta_a": normal(7, 7, 7, 7, 7, 7)}, ("beta_a: shape (7, 7",)),
         (("gmm_routing",), {"poses": normal(H)}, ("poses have shape (4,)", "(..., I, H)")),
         (("gmm_routing",), {"poses": normal(0, H)}, ("poses have shape (0, 4)", "no axis of length 0")),
@@ -227,6 +259,14 @@ def test_the_mean_loss_of_no_sample_is_refused(lib, name):
         (ROUTINGS, {"n_iter": "three"}, ("n_iter='three'", "integer")),
         (ROUTINGS, {"n_iter": True}, ("n_iter=True", "integer")),
         (EM, {"cost": "entropy"}, ("cost='entropy'", "'hinton'", "'normalized'")),
+        ((*EM, "variational_routing"), {"covariance": "tied"}, ("covariance='tied'", "'diagonal'", "'full'")),
+        (EM, {"covariance": "full", "cost": "normalized"}, ("cost='normalized'", "covariance='full'", "'hinton'")),
+        (("variational_routing", "variational_bound"), {"alpha0": 0}, ("alpha0=0", "positive")),
+        (("variational_routing", "variational_bound"), {"kappa0": -1.0}, ("kappa0=-1.0", "at least 0")),
+        (("variational_routing", "variational_bound"), {"m0": math.inf}, ("m0=inf", "finite")),
+        (("variational_routing", "variational_bound"), {"nu0": 3.0}, ("nu0=3.0", "4 entries", "more than 3")),
+        (("heinsen_matrix_routing",), {"metric": "cosine"}, ("metric='cosine'", "'gaussian'", "'k-means'")),
+        (("heinsen_matrix_routing",), {"epsilon": 0}, ("epsilon=0", "positive")),
         ((*EM, "gmm_routing"), {"epsilon": -1e-6}, ("epsilon=-1e-06", "at least 0")),
         ((*EM, "gmm_routing"), {"epsilon": math.nan}, ("epsilon=nan", "at least 0")),
         ((*EM, "gmm_routing"), {"inverse_temperature": "warm"}, ("inverse_temperature='warm'", "'paper'")),

@@ -7,6 +7,7 @@ from emroute.capsule.dynamic import dynamic_routing, kmeans_routing
 from emroute.capsule.em import em_routing, em_routing_from_poses
 from emroute.capsule.heinsen import Credited, HeinsenParameters, heinsen_routing
 from emroute.capsule.heinsen_matrix import heinsen_matrix_routing
+from emroute.capsule.likelihood import Likelihood, mixture_likelihood
 from emroute.capsule.losses import (
     margin_loss,
     reconstruction_loss,
@@ -24,6 +25,7 @@ from emroute.capsule.votes import coordinate_addition, exponential_squash, squas
 __all__ = [
     "Credited",
     "HeinsenParameters",
+    "Likelihood",
     "Routing",
     "attention_routing",
     "class_em_routing",
@@ -40,6 +42,7 @@ __all__ = [
     "kmeans_routing",
     "margin_loss",
     "mask_capsules",
+    "mixture_likelihood",
     "reconstruction_loss",
     "self_attention_routing",
     "self_routing",

@@ -117,8 +117,8 @@ class VariationalGaussians(SoftmaxRule):
             """Log-normalizer, but for a constant that cancels."""
             return nu / 2 * (h * math.log(2) - log_det) + xp.sum(gammaln(self.halves(nu, h)), axis=-1)
 
-        some = assignments > 0
-        logs = xp.where(some, safe_log(assignments), xp.zeros_like(assignments))
+        logs = safe_log(assignments)
+        logs = xp.where(xp.isfinite(logs), logs, xp.zeros_like(logs))
         entropy = -xp.sum(active[..., None, :] * assignments * logs, axis=(-2, -1))
         weights = xp.sum(gammaln(post.alpha), axis=-1) - gammaln(xp.sum(post.alpha, axis=-1))
         prior_weights = j * math.lgamma(prior.alpha0) - math.lgamma(j * prior.alpha0)

@@ -66,7 +66,9 @@ FAMILIES = {
     "routing of capsules": (
         *("capsule.em_routing", "capsule.em_routing_from_poses", "capsule.conv_em_routing"),
         *("capsule.class_em_routing", "capsule.dynamic_routing", "capsule.conv_dynamic_routing"),
-        *("capsule.kmeans_routing", "capsule.gmm_routing"),
+        *("capsule.kmeans_routing", "capsule.gmm_routing", "capsule.variational_routing", "capsule.variational_bound"),
+        *("capsule.attention_routing", "capsule.self_routing", "capsule.self_attention_routing"),
+        *("capsule.heinsen_routing", "capsule.heinsen_matrix_routing"),
     ),
     "losses of capsules": (
         *("capsule.margin_loss", "capsule.spread_loss", "capsule.reconstruction_loss"),

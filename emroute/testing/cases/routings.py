@@ -88,6 +88,22 @@ def _far(rng: np.random.Generator) -> tuple[Any, ...]:
     return 0.2 * rng.standard_normal((6, 3)), (means, np.ones((3, 3)), np.full(3, 0.3))
 
 
+def _self(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Poses of vectors, activations of the children, and what they choose and vote by."""
+    poses, weights, bias, transforms = normal((2, 5, 3), (5, 3, 3), (5, 3), (5, 3, 3, 2))(rng)
+    return poses, rng.uniform(0.2, 0.8, (2, 5)), weights, bias, transforms
+
+
+def _heinsen(x: Array, *parameters: Array) -> Any:
+    return capsule.heinsen_routing(x, capsule.HeinsenParameters(*parameters))
+
+
+def _shares(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Votes, activations of the children, and assignments that sum to 1."""
+    shares = rng.uniform(0.2, 0.8, (2, 5, 3))
+    return *normal((2, 5, 3, 4))(rng), rng.uniform(0.2, 0.8, (2, 5)), shares / shares.sum(axis=-1, keepdims=True)
+
+
 def _small(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
     return (0.03 * rng.standard_normal((5, 3, 4)),)
 
@@ -97,6 +113,7 @@ _POSES = _with_activations((2, 5, 2, 2), (5, 3, 2, 2), children=(2, 5), parents=
 _GRID_SHAPES = (1, 3, 4, 2, 2, 2), (3, 3, 2, 3, 2, 2)
 _GRID = _with_activations(*_GRID_SHAPES, children=(1, 3, 4, 2), parents=3)
 _CLASSES = _with_activations((1, 2, 3, 2, 2, 2), (2, 3, 2, 2), children=(1, 2, 3, 2), parents=3)
+_HEINSEN = (4, 3), (4,), (2, 3), (3, 5), (2, 5), (5, 3), (2, 3), (2, 3), (4, 2), (4, 2), (4, 2), (4, 2)
 _IMAGES = normal((2, 12), (2, 2, 2, 3))
 
 ROUTINGS = (
@@ -116,6 +133,21 @@ ROUTINGS = (
     Case("capsule.em_routing", capsule.em_routing, _VOTES),
     Case("capsule.em_routing", partial(capsule.em_routing, cost="normalized", n_iter=2), _VOTES, variant="normalized"),
     Case("capsule.em_routing", partial(capsule.em_routing, n_iter=2, epsilon=1e-3), _starved, variant="starved"),
+    Case("capsule.em_routing", partial(capsule.em_routing, covariance="full", epsilon=0.01), _VOTES, variant="full"),
+    Case("capsule.variational_routing", capsule.variational_routing, _VOTES),
+    Case(
+        "capsule.variational_routing",
+        partial(capsule.variational_routing, covariance="full", n_iter=2),
+        _VOTES,
+        variant="full",
+    ),
+    Case("capsule.variational_bound", capsule.variational_bound, _shares),
+    Case("capsule.attention_routing", capsule.attention_routing, normal((2, 5, 3, 4))),
+    Case("capsule.self_routing", capsule.self_routing, _self),
+    Case("capsule.self_attention_routing", capsule.self_attention_routing, normal((2, 5, 3, 4), (5, 3))),
+    Case("capsule.heinsen_routing", _heinsen, normal((2, 4, 3), *_HEINSEN)),
+    Case("capsule.heinsen_matrix_routing", capsule.heinsen_matrix_routing, normal((2, 5, 3, 4), (2, 5), *2 * [(5, 3)])),
+    Case("capsule.exponential_squash", capsule.exponential_squash, normal((5, 3))),
     Case("capsule.em_routing_from_poses", _from_poses, _POSES),
     Case("capsule.gmm_routing", _ladder_steps, _ladder),
     Case("capsule.gmm_routing", partial(capsule.gmm_routing, n_iter=1), _far, variant="far"),
