@@ -205,3 +205,104 @@ def test_the_variational_bound_never_falls(seed):
     rises = np.diff(bounds, axis=0)
     assert rises.min() > -1e-11
     assert rises[0].min() > 1e-6
+
+
+# The stacked capsule autoencoder
+
+
+def softplus(x):
+    return np.log1p(np.exp(x))
+
+
+@BOTH
+def test_affine_poses(lib, dtype):
+    raw = lib.asarray([0.5, -0.3, 0.1, 0.2, -0.05, 0.15], dtype)
+    expected = [[0.70664932, -0.10338474, -0.24491866], [0.25601427, 0.35237341, 0.63514895]]
+    approved(lib, capsule.affine_poses(raw), expected, dtype)
+    similar = [[0.51167035, -0.37175027, -0.24491866], [0.37175027, 0.51167035, 0.63514895]]
+    approved(lib, capsule.affine_poses(raw, similarity=True), similar, dtype)
+
+
+@BOTH
+def test_a_warped_template(lib, dtype):
+    raw = lib.asarray([0.5, -0.3, 0.1, 0.2, -0.05, 0.15], dtype)
+    found = capsule.warp(lib.asarray(0.5 + 0.5 * sines(0, 1, 3, 3), dtype), capsule.affine_poses(raw), (4, 4))
+    expected = [
+        [0, 0, 0, 0],
+        [0.07289004, 0, 0, 0],
+        [0.52069555, 0.64003062, 0.64842763, 0.03420299],
+        [0.15956285, 0.81739030, 0.40808015, 0.06143899],
+    ]
+    approved(lib, found, expected, dtype)
+
+
+@BOTH
+def test_the_likelihood_of_an_image(lib, dtype):
+    poses = capsule.affine_poses(lib.asarray(0.5 * sines(0.3, 0.7, 2, 6), dtype))
+    drawn, alpha = (
+        lib.to_numpy(capsule.warp(lib.asarray(x, dtype), poses, (4, 4))).reshape(2, 16)
+        for x in (0.5 + 0.5 * sines(0, 1, 2, 3, 3), sines(2, 0.5, 2, 3, 3))
+    )
+    image, log_presence = 0.5 + 0.5 * np.cos(np.arange(16.0)), np.log(sigmoid(np.asarray([0.4, -0.2])))
+    votes = np.concatenate([drawn, np.full((1, 16), sigmoid(-1))])
+    logits = np.concatenate([alpha + log_presence[:, None], np.full((1, 16), softplus(0.3))])
+    arrays = image[:, None], votes[..., None], np.ones((3, 16)), logits
+    found = capsule.mixture_likelihood(*(lib.asarray(x, dtype) for x in arrays))
+    assert float(lib.to_numpy(found.log_prob).sum()) == pytest.approx(-16.48818320, abs=1e-5)
+    approved(lib, found.log_prob[:4], [-1.24539620, -1.07110919, -0.92581666, -0.94421102], dtype)
+    coupled = votes / (softplus(0.1 + 0.5) + 1e-4) + np.append(log_presence, 0)[:, None]
+    found = capsule.mixture_likelihood(*(lib.asarray(x, dtype) for x in (*arrays[:3], coupled)))
+    assert float(lib.to_numpy(found.log_prob).sum()) == pytest.approx(-16.57819896, abs=1e-5)
+
+
+@BOTH
+def test_the_likelihood_of_parts(lib, dtype):
+    def affine(x):
+        return capsule.affine_poses(lib.asarray(x, dtype))
+
+    whole = affine(0.5 * sines(0.1, 0.9, 2, 6))
+    votes = capsule.compose_poses(whole[:, None, ...], affine(0.5 * sines(1.1, 0.37, 2, 3, 6)))
+    approved(
+        lib,
+        votes[0, 0, ...],
+        [[0.20728182, 0.61531017, -1.47681151], [-0.09950127, 0.31020070, -1.16463074]],
+        dtype,
+    )
+    active = sigmoid(np.asarray([0.6, -0.4]))[:, None] * sigmoid(sines(0.5, 1.3, 2, 3))
+    presence, scales = sigmoid(np.asarray([1, 0.2, -0.5])), softplus(sines(0.2, 0.8, 2, 3) + 0.5) + 0.01
+    parts = lib.to_numpy(affine(0.5 * sines(0.4, 1.7, 3, 6))).reshape(3, 6)
+    arrays = parts, lib.to_numpy(votes).reshape(2, 3, 6), scales, np.log(active)
+    given = [lib.asarray(x, dtype) for x in arrays]
+    found = capsule.mixture_likelihood(*given, presence=lib.asarray(presence, dtype), dummy=(0.01, 0.01))
+    shares = [[0.07979205, 0.37877526, 0.00296317], [0.25423369, 0.02984622, 0.97565887]]
+    approved(lib, found.responsibilities, np.transpose(shares), dtype)
+    total = lib.to_numpy(found.log_prob).sum()
+    assert total == pytest.approx(-12.31116588, abs=1e-8 if dtype is np.float64 else 1e-5)
+    code = total + presence @ np.log(active.sum(axis=0) + 0.01)  # whose weights are not normalized
+    assert code == pytest.approx(-13.23693606, abs=1e-8 if dtype is np.float64 else 1e-5)
+
+
+@BOTH
+def test_the_likelihood_of_a_constellation(lib, dtype):
+    scales, weights = softplus(sines(0.3, 0.5, 4) + 0.5) + 0.01, np.log(sigmoid(sines(0, 1, 4)))
+    arrays = sines(0.1, 1.1, 3, 2), sines(0.7, 0.6, 4, 2), scales, weights
+    found = capsule.mixture_likelihood(*(lib.asarray(x, dtype) for x in arrays), dummy=(0.01, 0.01))
+    approved(lib, found.log_prob, [-2.90934565, -2.94796821, -3.34125965], dtype)
+    shares = [0.38467668, 0.31156250, 0.20516517, 0.09784897]
+    approved(lib, found.responsibilities[0, :], shares, dtype)
+
+
+SPARSITY = {
+    "l2": (0.20582256, 0.01580829),
+    "entropy": (1.35985803, 1.38493120),
+    "kl": (-0.02643633, -0.00136316),  # the entropies less log 4
+}
+
+
+@BOTH
+@pytest.mark.parametrize("kind", SPARSITY)
+def test_sparsity(lib, kind, dtype):
+    presence = lib.asarray(sigmoid(sines(0.2, 0.9, 3, 4)), dtype)
+    found = capsule.sparsity(presence, kind, n_classes=2)
+    for got, expected in zip(found, SPARSITY[kind], strict=True):
+        approved(lib, got, expected, dtype)

@@ -1,5 +1,6 @@
 """Routing between capsules: children vote for the poses of their parents, and belong to those they agree with."""
 
+from emroute.capsule.affine import affine_poses, compose_poses, warp
 from emroute.capsule.attention import attention_routing
 from emroute.capsule.classes import class_em_routing
 from emroute.capsule.conv import conv_dynamic_routing, conv_em_routing
@@ -19,6 +20,7 @@ from emroute.capsule.mixture import gmm_routing
 from emroute.capsule.routing import Routing
 from emroute.capsule.self_attention import self_attention_routing
 from emroute.capsule.self_routing import self_routing
+from emroute.capsule.sparsity import Sparsity, sparsity
 from emroute.capsule.variational import variational_bound, variational_routing
 from emroute.capsule.votes import coordinate_addition, exponential_squash, squash, vote
 
@@ -27,8 +29,11 @@ __all__ = [
     "HeinsenParameters",
     "Likelihood",
     "Routing",
+    "Sparsity",
+    "affine_poses",
     "attention_routing",
     "class_em_routing",
+    "compose_poses",
     "conv_dynamic_routing",
     "conv_em_routing",
     "coordinate_addition",
@@ -46,6 +51,7 @@ __all__ = [
     "reconstruction_loss",
     "self_attention_routing",
     "self_routing",
+    "sparsity",
     "spread_loss",
     "spread_margin",
     "squash",
@@ -53,4 +59,5 @@ __all__ = [
     "variational_bound",
     "variational_routing",
     "vote",
+    "warp",
 ]

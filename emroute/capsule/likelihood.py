@@ -91,8 +91,8 @@ def mixture_likelihood(
         check_floats(name, points, x)
     if points.ndim < 2 or votes.ndim not in (points.ndim, points.ndim + 1) or 0 in (*points.shape, *votes.shape):
         raise InputError(
-            f"points have shape {tuple(points.shape)} and votes {tuple(votes.shape)}, expected (..., P, H) and (..., K, H) or "
-            "(..., K, P, H), no axis of length 0"
+            f"points have shape {tuple(points.shape)} and votes {tuple(votes.shape)}, expected (..., P, H) and "
+            "(..., K, H) or (..., K, P, H), no axis of length 0"
         )
     *batch, p, h = points.shape
     k, axis = votes.shape[len(batch)], len(batch) + 1
@@ -140,9 +140,9 @@ def _likelihood(block: tuple[Array, ...], dummy: tuple[float, float] | None) -> 
     log_density = -xp.sum(gaps * gaps, axis=-1) / 2 - h * (xp.log(scales) + math.log(2 * math.pi) / 2)
     log_joint = log_weights + log_density
     if dummy is not None:
-        own = xp.zeros_like(log_joint[:, :1, :])
-        log_weights = xp.concat([log_weights, own + math.log(dummy[0])], axis=-2)
-        log_joint = xp.concat([log_joint, own + math.log(dummy[0]) + math.log(dummy[1])], axis=-2)
+        weight, density = (math.log(value) for value in dummy)
+        log_weights = xp.concat([log_weights, xp.full_like(log_weights[:, :1, :], weight)], axis=-2)
+        log_joint = xp.concat([log_joint, xp.full_like(log_joint[:, :1, :], weight + density)], axis=-2)
     shares, log_sum = normalize(log_joint, axis=-2)
     log_prob = log_sum[:, 0, :] - logsumexp(log_weights, axis=-2)
     return presence * log_prob, swap(shares[:, : votes.shape[1], :])

@@ -70,6 +70,9 @@ FAMILIES = {
         *("capsule.attention_routing", "capsule.self_routing", "capsule.self_attention_routing"),
         *("capsule.heinsen_routing", "capsule.heinsen_matrix_routing"),
     ),
+    "parts and wholes of capsules": (
+        *("capsule.mixture_likelihood", "capsule.affine_poses", "capsule.compose_poses", "capsule.warp"),
+    ),
     "losses of capsules": (
         *("capsule.margin_loss", "capsule.spread_loss", "capsule.reconstruction_loss"),
         *("nn.capsnet_loss", "nn.matrix_capsnet_loss"),

@@ -11,7 +11,7 @@ import numpy as np
 from emroute import capsule
 from emroute.backend import Array
 from emroute.nn import CapsuleOutput, capsnet_loss, matrix_capsnet_loss
-from emroute.testing.cases.case import Case, Draw, normal
+from emroute.testing.cases.case import Case, Draw, normal, positive
 
 __all__ = ["ROUTINGS"]
 
@@ -104,6 +104,20 @@ def _shares(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
     return *normal((2, 5, 3, 4))(rng), rng.uniform(0.2, 0.8, (2, 5)), shares / shares.sum(axis=-1, keepdims=True)
 
 
+def _points(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Points, votes, scales, log-weights and presence."""
+    points, votes, log_weights = normal((2, 5, 3), (2, 4, 3), (2, 4))(rng)
+    return points, votes, rng.uniform(0.5, 2, (2, 4)), log_weights, rng.uniform(0.2, 0.8, (2, 5))
+
+
+def _constellation(*arrays: Array) -> Any:
+    return capsule.mixture_likelihood(*arrays[:4], presence=arrays[4], dummy=(0.01, 0.01))
+
+
+def _warped(templates: Array, raw: Array) -> Array:
+    return capsule.warp(templates, capsule.affine_poses(0.5 * raw), (4, 5))
+
+
 def _small(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
     return (0.03 * rng.standard_normal((5, 3, 4)),)
 
@@ -148,6 +162,12 @@ ROUTINGS = (
     Case("capsule.heinsen_routing", _heinsen, normal((2, 4, 3), *_HEINSEN)),
     Case("capsule.heinsen_matrix_routing", capsule.heinsen_matrix_routing, normal((2, 5, 3, 4), (2, 5), *2 * [(5, 3)])),
     Case("capsule.exponential_squash", capsule.exponential_squash, normal((5, 3))),
+    Case("capsule.mixture_likelihood", _constellation, _points),
+    Case("capsule.affine_poses", capsule.affine_poses, normal((2, 6))),
+    Case("capsule.compose_poses", capsule.compose_poses, normal((2, 2, 3), (2, 2, 3))),
+    Case("capsule.warp", _warped, normal((2, 3, 4), (2, 6))),
+    Case("capsule.sparsity", partial(capsule.sparsity, n_classes=2), positive((3, 4))),
+    Case("capsule.sparsity", partial(capsule.sparsity, kind="entropy"), positive((3, 4)), variant="entropy"),
     Case("capsule.em_routing_from_poses", _from_poses, _POSES),
     Case("capsule.gmm_routing", _ladder_steps, _ladder),
     Case("capsule.gmm_routing", partial(capsule.gmm_routing, n_iter=1), _far, variant="far"),
