@@ -79,7 +79,7 @@ CASES = {
     "Heinsen, matrices": (capsule.heinsen_matrix_routing, [VOTES, VECTORS[0][..., 0], *PAIRS]),
     "likelihood": (
         lambda x, v, s, w: capsule.mixture_likelihood(x, v, 1 + s * s, w, dummy=(0.1, 0.1)),
-        [VOTES[:, :, 0], VOTES[:, :2].swapaxes(1, 2), BETA_U[:2] * np.ones((2, 3, 1)), BETA_A * np.ones((2, 3))],
+        [VOTES[:, :, 0], VOTES.swapaxes(1, 2), ACTIVATIONS[:, None] * np.ones((3, 1)), BETA_A * np.ones((2, 3))],
     ),
     "warp": (lambda t, r: capsule.warp(t, capsule.affine_poses(r / 2), (4, 5)), [VOTES[0], RNG.normal(size=(4, 6))]),
     "sparsity": (lambda a: capsule.sparsity(a, "entropy"), [ACTIVATIONS]),

@@ -89,7 +89,7 @@ def conv_em_routing(
     how = {"recompute": recompute, "return_path": return_path, "covariance": covariance}
     options = em_options(cost, epsilon, inverse_temperature, n_iter, **how)
     geometry = stride, padding, normalize_over
-    return route_grid((poses, activations), transforms, (beta_u, beta_a), geometry, options)
+    return route_grid((poses, activations), transforms, {"beta_u": beta_u, "beta_a": beta_a}, geometry, options)
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -136,4 +136,4 @@ def conv_dynamic_routing(
     schedule = (1.0,) * check_count("n_iter", n_iter)
     options = Options(Products(), schedule, bool(recompute), bool(return_path))
     geometry = stride, padding, normalize_over
-    return route_grid((poses, None), transforms, (), geometry, options)
+    return route_grid((poses, None), transforms, {}, geometry, options)

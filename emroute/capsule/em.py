@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from emroute.arrays.creation import itemsize
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.capsule.checks import check_activations, check_pairs, check_votes, for_statistics
-from emroute.capsule.gaussians import em_options, widen_betas
+from emroute.capsule.gaussians import em_options, widen_betas, widen_parents
 from emroute.capsule.routing import Options, Plan, check_finite, finish, run
 
 __all__ = ["em_routing", "em_routing_from_poses", "route_poses"]
@@ -144,20 +145,42 @@ def em_routing_from_poses(
     check_pairs(poses, transforms)
     how = {"recompute": recompute, "return_path": return_path, "covariance": covariance}
     options = em_options(cost, epsilon, inverse_temperature, n_iter, **how)
-    return route_poses(poses, transforms, activations, (beta_u, beta_a), options)
+    return route_poses((poses, activations), transforms, {"beta_u": beta_u, "beta_a": beta_a}, options)
 
 
 def route_poses(
-    poses: Array, transforms: Array, activations: Array, betas: tuple[Array, Array], options: Options, shift: Any = None
+    capsules: tuple[Array, Array],
+    transforms: Array,
+    of_parents: Mapping[str, Array],
+    options: Options,
+    shift: Any = None,
+    by_entry: bool = False,
 ) -> Any:
-    """Route poses whose votes are moved by ``shift (H, I)``."""
+    """Route poses without holding all their votes.
+
+    Parameters
+    ----------
+    capsules
+        Poses ``(..., I, P, P)`` and activations ``(..., I)``.
+    transforms
+        ``(I, J, P, P)``.
+    of_parents
+        What parents bring themselves, by name.
+    options
+        With the rule.
+    shift
+        Added to the votes, ``(H, I)``, or None.
+    by_entry
+        Whether parents bring a number for each entry of a pose, or one each.
+    """
+    poses, activations = capsules
     (i, p, _), j = poses.shape[-3:], transforms.shape[1]
     batch = tuple(poses.shape[:-3])
     activations = check_activations(activations, batch, i, poses)
-    u, a = widen_betas(*betas, (*batch, j), poses)
+    own = widen_parents(of_parents, (*batch, j, p * p) if by_entry else (*batch, j), poses)
     options = options._replace(rule=options.rule.from_poses())
-    plan = Plan(batch, i, 2 * itemsize(u) * j * p * p)
+    plan = Plan(batch, i, 2 * itemsize(own[0]) * j * p * p)
     wide = for_statistics(poses, transforms)[0]  # before blocks are cut: their gradients are summed in this dtype
-    history = run(options, plan, (poses, activations, u, a), (wide, shift))
-    check_finite(history, poses=poses, transforms=transforms, beta_u=u, beta_a=a)
+    history = run(options, plan, (poses, activations, *own), (wide, shift))
+    check_finite(history, poses=poses, transforms=transforms, **of_parents)
     return finish(history, poses, options.return_path)

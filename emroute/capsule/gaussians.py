@@ -10,6 +10,7 @@ logsigmoid itself.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -28,7 +29,17 @@ from emroute.capsule.spreads import SPREADS
 from emroute.errors import InputError
 from emroute.validate import check_choice, check_count, check_number
 
-__all__ = ["COSTS", "Betas", "FromPoses", "Gaussians", "em_options", "route_poses", "route_votes", "widen_betas"]
+__all__ = [
+    "COSTS",
+    "Betas",
+    "FromPoses",
+    "Gaussians",
+    "em_options",
+    "route_poses",
+    "route_votes",
+    "widen_betas",
+    "widen_parents",
+]
 
 COSTS = ("hinton", "normalized")
 """The costs of a parent, by name: the paper's, and the tutorials'."""
@@ -172,9 +183,13 @@ def em_options(
     return Options(rule, schedule, bool(recompute), bool(return_path))
 
 
+def widen_parents(given: Mapping[str, Array], shape: tuple[int, ...], like: Array) -> list[Array]:
+    """Return what parents bring themselves, arrays by name, in a shape and in the dtype of statistics."""
+    check_floats(" and ".join(given), like, *given.values())
+    what = ": an entry a parent" if "beta_u" in given else ""
+    return for_statistics(like, *(widen(name, x, shape, what) for name, x in given.items()))
+
+
 def widen_betas(beta_u: Array, beta_a: Array, shape: tuple[int, ...], like: Array) -> list[Array]:
     """Return both costs in a shape that ends in J, in the dtype of statistics."""
-    check_floats("beta_u and beta_a", like, beta_u, beta_a)
-    names = ("beta_u", beta_u), ("beta_a", beta_a)
-    wide = [widen(name, beta, shape, ": an entry a parent") for name, beta in names]
-    return for_statistics(like, *wide)
+    return widen_parents({"beta_u": beta_u, "beta_a": beta_a}, shape, like)

@@ -3,9 +3,8 @@
     repeat   poses, activations, logits <- step(votes, assignments)
              assignments                <- softmax over parents of the logits
 
-Inside a block, votes are *views* ``(b, J, H, I)``: children last, so that sums over children and over pose entries
-are matrix products, as for a Gaussian mixture's points (parents are its components, children its observations). In
-memory they are ``(b, J, I, H)``: the entries of a vote are next to each other.
+Inside a block, votes are *views* ``(b, J, H, I)``, so that sums over children and over pose entries are matrix products;
+in memory they are ``(b, J, I, H)``: the entries of a vote are next to each other.
 """
 
 from __future__ import annotations
@@ -116,10 +115,8 @@ class Rule(Protocol):
 class SoftmaxRule:
     """Children choose among all parents, and start undecided. `step` takes the logarithms of assignments."""
 
-    n_more = 0
-    """Further choices, of no parent."""
-    fused_windows = False
-    """Whether `route_windows`, of a convolution, has a fused form for it."""
+    n_more = 0  # further choices, of no parent
+    fused_windows = False  # whether `route_windows`, of a convolution, has a fused form for it
 
     def start(self, children: Children) -> tuple[Array, Array]:
         """Return equal assignments, and logits of 0; one J stands for all."""
