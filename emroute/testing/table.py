@@ -68,6 +68,11 @@ FAMILIES = {
         *("capsule.class_em_routing", "capsule.dynamic_routing", "capsule.conv_dynamic_routing"),
         *("capsule.kmeans_routing", "capsule.gmm_routing", "capsule.variational_routing", "capsule.variational_bound"),
         *("capsule.attention_routing", "capsule.self_routing", "capsule.self_attention_routing"),
+        *(
+            f"capsule.{kind}_{name}_routing"
+            for kind in ("conv", "class")
+            for name in ("variational", "attention", "self")
+        ),
         *("capsule.heinsen_routing", "capsule.heinsen_matrix_routing"),
     ),
     "parts and wholes of capsules": (

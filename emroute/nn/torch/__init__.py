@@ -4,21 +4,26 @@ from emroute.nn.torch.layers import (
     ClassCapsules,
     ConvCapsules,
     Decoder,
+    DepthwisePrimaryCapsules,
     DynamicRouting,
     MatrixPrimaryCapsules,
     PrimaryCapsules,
+    SelfAttentionRouting,
 )
-from emroute.nn.torch.networks import CapsNet, MatrixCapsNet, load, save
+from emroute.nn.torch.networks import CapsNet, EfficientCapsNet, MatrixCapsNet, load, save
 
 __all__ = [
     "CapsNet",
     "ClassCapsules",
     "ConvCapsules",
     "Decoder",
+    "DepthwisePrimaryCapsules",
     "DynamicRouting",
+    "EfficientCapsNet",
     "MatrixCapsNet",
     "MatrixPrimaryCapsules",
     "PrimaryCapsules",
+    "SelfAttentionRouting",
     "load",
     "save",
 ]

@@ -76,6 +76,29 @@ def _classes(poses: Array, transforms: Array, activations: Array, beta_u: Array,
     return capsule.class_em_routing(poses, activations, transforms, beta_u, beta_a, n_iter=2)
 
 
+def _of_grid(route: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """Of a grid's poses and transforms, with activations and costs or without."""
+
+    def run(poses: Array, transforms: Array, *rest: Array) -> Any:
+        return route(poses, *rest[:1], transforms, *rest[1:], **options)
+
+    return run
+
+
+def _self_grid(*kernel: int) -> Draw:
+    """Of a grid's poses, what children choose and vote by; activations come last."""
+    learned = (*kernel, 2, 3, 4), (*kernel, 2, 3), (*kernel, 2, 3, 4, 4)
+
+    def draw(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        return (*normal((1, 3, 4, 2, 2, 2), *learned)(rng), rng.uniform(0.2, 0.8, (1, 3, 4, 2)))
+
+    return draw
+
+
+def _self_route(route: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda poses, *rest: route(poses, rest[-1], *rest[:-1])
+
+
 def _starved(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
     """Votes for two parents of which one, agreed upon, takes all children: log-shares of the other are about -110."""
     votes = rng.standard_normal((3, 2, 32)) * np.asarray([0.002, 1.0])[:, None]
@@ -127,6 +150,7 @@ _POSES = _with_activations((2, 5, 2, 2), (5, 3, 2, 2), children=(2, 5), parents=
 _GRID_SHAPES = (1, 3, 4, 2, 2, 2), (3, 3, 2, 3, 2, 2)
 _GRID = _with_activations(*_GRID_SHAPES, children=(1, 3, 4, 2), parents=3)
 _CLASSES = _with_activations((1, 2, 3, 2, 2, 2), (2, 3, 2, 2), children=(1, 2, 3, 2), parents=3)
+_GRID_TO_CLASSES = normal((1, 3, 4, 2, 2, 2), (2, 3, 2, 2))
 _HEINSEN = (4, 3), (4,), (2, 3), (3, 5), (2, 5), (5, 3), (2, 3), (2, 3), (4, 2), (4, 2), (4, 2), (4, 2)
 _IMAGES = normal((2, 12), (2, 2, 2, 3))
 
@@ -174,6 +198,12 @@ ROUTINGS = (
     Case("capsule.conv_em_routing", _conv, _GRID),
     Case("capsule.conv_dynamic_routing", capsule.conv_dynamic_routing, normal(*_GRID_SHAPES)),
     Case("capsule.class_em_routing", _classes, _CLASSES),
+    Case("capsule.conv_variational_routing", _of_grid(capsule.conv_variational_routing, padding=1, n_iter=2), _GRID),
+    Case("capsule.class_variational_routing", _of_grid(capsule.class_variational_routing, n_iter=2), _CLASSES),
+    Case("capsule.conv_attention_routing", _of_grid(capsule.conv_attention_routing), normal(*_GRID_SHAPES)),
+    Case("capsule.class_attention_routing", _of_grid(capsule.class_attention_routing), _GRID_TO_CLASSES),
+    Case("capsule.conv_self_routing", _self_route(capsule.conv_self_routing), _self_grid(2, 2)),
+    Case("capsule.class_self_routing", _self_route(capsule.class_self_routing), _self_grid()),
     Case("capsule.margin_loss", _losses(capsule.margin_loss), _lengths),
     Case("capsule.spread_loss", _losses(capsule.spread_loss), _lengths),
     Case("capsule.reconstruction_loss", _losses(capsule.reconstruction_loss), normal((2, 6), (2, 2, 3))),
