@@ -76,27 +76,22 @@ def _classes(poses: Array, transforms: Array, activations: Array, beta_u: Array,
     return capsule.class_em_routing(poses, activations, transforms, beta_u, beta_a, n_iter=2)
 
 
-def _of_grid(route: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """Of a grid's poses and transforms, with activations and costs or without."""
+def _conv_variational(poses: Array, transforms: Array, activations: Array, beta_u: Array, beta_a: Array) -> Any:
+    return capsule.conv_variational_routing(poses, activations, transforms, beta_u, beta_a, padding=1, n_iter=2)
 
-    def run(poses: Array, transforms: Array, *rest: Array) -> Any:
-        return route(poses, *rest[:1], transforms, *rest[1:], **options)
 
-    return run
+def _class_variational(poses: Array, transforms: Array, activations: Array, beta_u: Array, beta_a: Array) -> Any:
+    return capsule.class_variational_routing(poses, activations, transforms, beta_u, beta_a, n_iter=2)
 
 
 def _self_grid(*kernel: int) -> Draw:
-    """Of a grid's poses, what children choose and vote by; activations come last."""
-    learned = (*kernel, 2, 3, 4), (*kernel, 2, 3), (*kernel, 2, 3, 4, 4)
+    """Poses and activations of a grid, and what children choose and vote by."""
+    learned = normal((*kernel, 2, 3, 4), (*kernel, 2, 3), (*kernel, 2, 3, 4, 4))
 
     def draw(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-        return (*normal((1, 3, 4, 2, 2, 2), *learned)(rng), rng.uniform(0.2, 0.8, (1, 3, 4, 2)))
+        return *normal((1, 3, 4, 2, 2, 2))(rng), rng.uniform(0.2, 0.8, (1, 3, 4, 2)), *learned(rng)
 
     return draw
-
-
-def _self_route(route: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda poses, *rest: route(poses, rest[-1], *rest[:-1])
 
 
 def _starved(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
@@ -117,8 +112,14 @@ def _self(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
     return poses, rng.uniform(0.2, 0.8, (2, 5)), weights, bias, transforms
 
 
-def _heinsen(x: Array, *parameters: Array) -> Any:
+def _heinsen(x: Array, parameters: tuple[Array, ...]) -> Any:
     return capsule.heinsen_routing(x, capsule.HeinsenParameters(*parameters))
+
+
+def _sequence(rng: np.random.Generator) -> tuple[Any, ...]:
+    """Vectors, and the parameters of Heinsen's routing."""
+    shapes = (4, 3), (4,), (2, 3), (3, 5), (2, 5), (5, 3), (2, 3), (2, 3), (4, 2), (4, 2), (4, 2), (4, 2)
+    return *normal((2, 4, 3))(rng), normal(*shapes)(rng)
 
 
 def _shares(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
@@ -151,7 +152,6 @@ _GRID_SHAPES = (1, 3, 4, 2, 2, 2), (3, 3, 2, 3, 2, 2)
 _GRID = _with_activations(*_GRID_SHAPES, children=(1, 3, 4, 2), parents=3)
 _CLASSES = _with_activations((1, 2, 3, 2, 2, 2), (2, 3, 2, 2), children=(1, 2, 3, 2), parents=3)
 _GRID_TO_CLASSES = normal((1, 3, 4, 2, 2, 2), (2, 3, 2, 2))
-_HEINSEN = (4, 3), (4,), (2, 3), (3, 5), (2, 5), (5, 3), (2, 3), (2, 3), (4, 2), (4, 2), (4, 2), (4, 2)
 _IMAGES = normal((2, 12), (2, 2, 2, 3))
 
 ROUTINGS = (
@@ -171,7 +171,7 @@ ROUTINGS = (
     Case("capsule.em_routing", capsule.em_routing, _VOTES),
     Case("capsule.em_routing", partial(capsule.em_routing, cost="normalized", n_iter=2), _VOTES, variant="normalized"),
     Case("capsule.em_routing", partial(capsule.em_routing, n_iter=2, epsilon=1e-3), _starved, variant="starved"),
-    Case("capsule.em_routing", partial(capsule.em_routing, covariance="full", epsilon=0.01), _VOTES, variant="full"),
+    Case("capsule.em_routing", partial(capsule.em_routing, covariance="full", epsilon=0.1), _VOTES, variant="full"),
     Case("capsule.variational_routing", capsule.variational_routing, _VOTES),
     Case(
         "capsule.variational_routing",
@@ -183,7 +183,7 @@ ROUTINGS = (
     Case("capsule.attention_routing", capsule.attention_routing, normal((2, 5, 3, 4))),
     Case("capsule.self_routing", capsule.self_routing, _self),
     Case("capsule.self_attention_routing", capsule.self_attention_routing, normal((2, 5, 3, 4), (5, 3))),
-    Case("capsule.heinsen_routing", _heinsen, normal((2, 4, 3), *_HEINSEN)),
+    Case("capsule.heinsen_routing", _heinsen, _sequence),
     Case("capsule.heinsen_matrix_routing", capsule.heinsen_matrix_routing, normal((2, 5, 3, 4), (2, 5), *2 * [(5, 3)])),
     Case("capsule.exponential_squash", capsule.exponential_squash, normal((5, 3))),
     Case("capsule.mixture_likelihood", _constellation, _points),
@@ -198,12 +198,12 @@ ROUTINGS = (
     Case("capsule.conv_em_routing", _conv, _GRID),
     Case("capsule.conv_dynamic_routing", capsule.conv_dynamic_routing, normal(*_GRID_SHAPES)),
     Case("capsule.class_em_routing", _classes, _CLASSES),
-    Case("capsule.conv_variational_routing", _of_grid(capsule.conv_variational_routing, padding=1, n_iter=2), _GRID),
-    Case("capsule.class_variational_routing", _of_grid(capsule.class_variational_routing, n_iter=2), _CLASSES),
-    Case("capsule.conv_attention_routing", _of_grid(capsule.conv_attention_routing), normal(*_GRID_SHAPES)),
-    Case("capsule.class_attention_routing", _of_grid(capsule.class_attention_routing), _GRID_TO_CLASSES),
-    Case("capsule.conv_self_routing", _self_route(capsule.conv_self_routing), _self_grid(2, 2)),
-    Case("capsule.class_self_routing", _self_route(capsule.class_self_routing), _self_grid()),
+    Case("capsule.conv_variational_routing", _conv_variational, _GRID),
+    Case("capsule.class_variational_routing", _class_variational, _CLASSES),
+    Case("capsule.conv_attention_routing", capsule.conv_attention_routing, normal(*_GRID_SHAPES)),
+    Case("capsule.class_attention_routing", capsule.class_attention_routing, _GRID_TO_CLASSES),
+    Case("capsule.conv_self_routing", capsule.conv_self_routing, _self_grid(2, 2)),
+    Case("capsule.class_self_routing", capsule.class_self_routing, _self_grid()),
     Case("capsule.margin_loss", _losses(capsule.margin_loss), _lengths),
     Case("capsule.spread_loss", _losses(capsule.spread_loss), _lengths),
     Case("capsule.reconstruction_loss", _losses(capsule.reconstruction_loss), normal((2, 6), (2, 2, 3))),
