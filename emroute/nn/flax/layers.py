@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from emroute.nn import efficient, layer, matrix, vector
+from emroute.nn import efficient, layer, matrix, objects, sets, vector
 from emroute.nn.sizes import Window
 
 __all__ = [
@@ -25,8 +25,10 @@ __all__ = [
     "DynamicRouting",
     "Layer",
     "MatrixPrimaryCapsules",
+    "ObjectCapsules",
     "PrimaryCapsules",
     "SelfAttentionRouting",
+    "SetTransformer",
     "complete",
 ]
 
@@ -131,6 +133,28 @@ class SelfAttentionRouting(efficient.SelfAttentionRouting, Layer):
     >>> found = SelfAttentionRouting(16, 10, 8, 16, rngs=nnx.Rngs(0))(jnp.zeros((2, 16, 8)))
     >>> found.poses.shape, found.activations.shape
     ((2, 10, 16), (2, 10))
+    """
+
+
+@complete
+class SetTransformer(sets.SetTransformer, Layer):
+    """`dtype`, `param_dtype` and `rngs` are as of `flax.nnx.Linear`.
+
+    Examples
+    --------
+    >>> SetTransformer(2, 8, 16, 3, rngs=nnx.Rngs(0))(jnp.zeros((5, 7, 2))).shape
+    (5, 3, 16)
+    """
+
+
+@complete
+class ObjectCapsules(objects.ObjectCapsules, Layer):
+    """`dtype`, `param_dtype` and `rngs` are as of `flax.nnx.Linear`.
+
+    Examples
+    --------
+    >>> ObjectCapsules(3, 4, 16, rngs=nnx.Rngs(0))(jnp.zeros((5, 3, 16))).votes.shape
+    (5, 3, 4, 2, 3)
     """
 
 

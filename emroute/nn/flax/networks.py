@@ -10,14 +10,14 @@ import jax
 import numpy as np
 from flax import nnx
 
-from emroute.nn import networks
+from emroute.nn import constellations, networks
 from emroute.nn.flax import layers
 from emroute.nn.flax.layers import Layer, complete
 from emroute.nn.network import CapsuleNetwork
 from emroute.nn.settings import changed_settings, check_kinds, configure
 from emroute.nn.weights import build, check_tensors, describe_network, read_network, saved_arguments, write_network
 
-__all__ = ["CapsNet", "EfficientCapsNet", "MatrixCapsNet", "load", "save"]
+__all__ = ["CapsNet", "ConstellationNet", "EfficientCapsNet", "MatrixCapsNet", "load", "save"]
 
 
 class _Network(CapsuleNetwork, Layer):
@@ -62,12 +62,27 @@ class EfficientCapsNet(networks.EfficientCapsNet, _Network):
     """
 
 
-Network: TypeAlias = CapsNet | MatrixCapsNet | EfficientCapsNet
+@complete
+class ConstellationNet(constellations.ConstellationNet, Layer):
+    """`dtype`, `param_dtype` and `rngs` are as of `flax.nnx.Linear`.
+
+    Examples
+    --------
+    >>> network = ConstellationNet(rngs=nnx.Rngs(0))
+    >>> jax.eval_shape(network, jax.numpy.zeros((5, 11, 2))).responsibilities.shape  # computes nothing
+    (5, 11, 3)
+    """
+
+    _layers = layers
+
+
+Network: TypeAlias = CapsNet | MatrixCapsNet | EfficientCapsNet | ConstellationNet
 
 _NETWORKS: dict[str, type[Network]] = {
     "CapsNet": CapsNet,
     "MatrixCapsNet": MatrixCapsNet,
     "EfficientCapsNet": EfficientCapsNet,
+    "ConstellationNet": ConstellationNet,
 }
 _IN_TORCH = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 _TO_TORCH = {2: (1, 0), 4: (3, 2, 0, 1)}  # of kernels (in, out) and (h, w, in, out), by their number of axes

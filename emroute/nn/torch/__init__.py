@@ -7,14 +7,17 @@ from emroute.nn.torch.layers import (
     DepthwisePrimaryCapsules,
     DynamicRouting,
     MatrixPrimaryCapsules,
+    ObjectCapsules,
     PrimaryCapsules,
     SelfAttentionRouting,
+    SetTransformer,
 )
-from emroute.nn.torch.networks import CapsNet, EfficientCapsNet, MatrixCapsNet, load, save
+from emroute.nn.torch.networks import CapsNet, ConstellationNet, EfficientCapsNet, MatrixCapsNet, load, save
 
 __all__ = [
     "CapsNet",
     "ClassCapsules",
+    "ConstellationNet",
     "ConvCapsules",
     "Decoder",
     "DepthwisePrimaryCapsules",
@@ -22,8 +25,10 @@ __all__ = [
     "EfficientCapsNet",
     "MatrixCapsNet",
     "MatrixPrimaryCapsules",
+    "ObjectCapsules",
     "PrimaryCapsules",
     "SelfAttentionRouting",
+    "SetTransformer",
     "load",
     "save",
 ]

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from emroute.nn import efficient, layer, matrix, vector
+from emroute.nn import efficient, layer, matrix, objects, sets, vector
 from emroute.nn.layer import complete
 from emroute.nn.sizes import Window
 from emroute.nn.ways import WAYS, routings
@@ -23,8 +23,10 @@ __all__ = [
     "DynamicRouting",
     "Layer",
     "MatrixPrimaryCapsules",
+    "ObjectCapsules",
     "PrimaryCapsules",
     "SelfAttentionRouting",
+    "SetTransformer",
 ]
 
 
@@ -148,6 +150,28 @@ class SelfAttentionRouting(efficient.SelfAttentionRouting, Layer):
         """Extra information for `repr`."""
         i, j, d, h = self.transforms.shape
         return f"{i}, {j}, in_features={d}, out_features={h}"
+
+
+@complete
+class SetTransformer(sets.SetTransformer, Layer):
+    """`device` and `dtype` are as of `torch.nn.Linear`.
+
+    Examples
+    --------
+    >>> SetTransformer(2, 8, 16, 3)(torch.zeros(5, 7, 2)).shape
+    torch.Size([5, 3, 16])
+    """
+
+
+@complete
+class ObjectCapsules(objects.ObjectCapsules, Layer):
+    """`device` and `dtype` are as of `torch.nn.Linear`.
+
+    Examples
+    --------
+    >>> ObjectCapsules(3, 4, 16)(torch.zeros(5, 3, 16)).votes.shape
+    torch.Size([5, 3, 4, 2, 3])
+    """
 
 
 @complete

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree
 
-from emroute.nn import networks
+from emroute.nn import constellations, networks
 from emroute.nn.layer import complete
 from emroute.nn.network import CapsuleNetwork
 from emroute.nn.outputs import CapsuleOutput
@@ -18,7 +18,7 @@ from emroute.nn.torch import layers
 from emroute.nn.torch.layers import Layer
 from emroute.nn.weights import build, check_tensors, describe_network, read_network, saved_arguments, write_network
 
-__all__ = ["CapsNet", "EfficientCapsNet", "MatrixCapsNet", "load", "save"]
+__all__ = ["CapsNet", "ConstellationNet", "EfficientCapsNet", "MatrixCapsNet", "load", "save"]
 
 # an exported network can only be saved if what it returns has a name; Torch's error asks for this very call
 _pytree._register_namedtuple(CapsuleOutput, serialized_type_name="emroute.nn.CapsuleOutput")
@@ -73,12 +73,26 @@ class EfficientCapsNet(networks.EfficientCapsNet, _Network):
     """
 
 
-Network: TypeAlias = CapsNet | MatrixCapsNet | EfficientCapsNet
+@complete
+class ConstellationNet(constellations.ConstellationNet, Layer):
+    """`device` and `dtype` are as of `torch.nn.Linear`.
+
+    Examples
+    --------
+    >>> ConstellationNet()(torch.zeros(5, 11, 2)).responsibilities.shape
+    torch.Size([5, 11, 3])
+    """
+
+    _layers = layers
+
+
+Network: TypeAlias = CapsNet | MatrixCapsNet | EfficientCapsNet | ConstellationNet
 
 _NETWORKS: dict[str, type[Network]] = {
     "CapsNet": CapsNet,
     "MatrixCapsNet": MatrixCapsNet,
     "EfficientCapsNet": EfficientCapsNet,
+    "ConstellationNet": ConstellationNet,
 }
 
 
