@@ -1,6 +1,6 @@
-"""Find squares and triangles among points, untold which belong together: ``python docs/examples/train_constellations.py``.
+"""Find the squares and triangles that points are of: ``python docs/examples/train_constellations.py``.
 
-The constellation autoencoder of Kosiorek et al. (2019). On one core of a CPU it takes minutes.
+The constellation autoencoder of Kosiorek et al. (2019), which is told of no object.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
-from emroute.arrays.functions import softmax, tiny
+from emroute.arrays.functions import safe_log, softmax
 from emroute.backend import Array, namespace
 from emroute.capsule.attention import layer_norm
 from emroute.errors import InputError
@@ -108,7 +108,8 @@ class SetTransformer(Layer):
             raise InputError(f"sets have shape {tuple(x.shape)}, expected (B, M, in_features)")
         xp = namespace(x)
         presence = xp.ones_like(x[..., 0]) if presence is None else presence
-        log_presence = xp.log(xp.maximum(presence, xp.full_like(presence, tiny(presence))))
+        logs = safe_log(presence)  # of an empty set, all vectors are attended to alike
+        log_presence = xp.where(xp.isfinite(xp.max(logs, axis=-1, keepdims=True)), logs, xp.zeros_like(logs))
         x = self._apply("embed", x)
         for block in range(self.n_layers):
             name = f"block{block}"
