@@ -86,7 +86,7 @@ class ObjectCapsules(Layer):
             "object": (hidden_features, 7 + 2 * n_votes),
         }
         for name, (n_in, n_out) in sizes.items():
-            start = 0.01 if name == "change" else n_in**-0.5
+            start = n_in**-0.5 * (0.1 if name in ("change", "object") else 1.0)  # poses start where tanh is steep
             self._parameter(f"{name}_weight", (n_objects, n_in, n_out), start, **where)
             self._parameter(f"{name}_bias", None if name == "change" else (n_objects, n_out), 0.0, **where)
         self._parameter("static", (n_objects, n_votes, 6), 0.1, **where)
