@@ -173,6 +173,7 @@ class ClassCapsules(_Routed):
     Hinton, Sabour and Frosst (2018), section 4.
     """
 
+    score: Any
     settings = ("options", "entries", "coordinates")
     _routings: ClassVar = routings("class")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 from emroute.arrays.functions import log_sigmoid
 from emroute.backend import Array, namespace
@@ -61,6 +61,7 @@ class ObjectCapsules(Layer):
     2.3.
     """
 
+    static: Any
     settings = ("similarity",)
 
     def __init__(
@@ -91,7 +92,7 @@ class ObjectCapsules(Layer):
             self._parameter(f"{name}_bias", None if name == "change" else (n_objects, n_out), 0.0, **where)
         self._parameter("static", (n_objects, n_votes, 6), 0.1, **where)
 
-    def _apply(self, name: str, x: Array) -> Array:
+    def _affine(self, name: str, x: Array) -> Array:
         """Each object's own linear layer, of ``(B, K, in)``."""
         weight, bias = self._array(getattr(self, f"{name}_weight")), self._array(getattr(self, f"{name}_bias"))
         found = namespace(x).matmul(x[..., None, :], weight)[..., 0, :]
@@ -107,10 +108,10 @@ class ObjectCapsules(Layer):
             k = self.static.shape[0]
             raise InputError(f"features have shape {tuple(features.shape)}, expected (B, {k}, in_features)")
         xp, relu, n = namespace(features), self._functions["relu"], self.n_votes
-        code = self._apply("code", relu(self._apply("seen", features)))
-        hidden = relu(self._apply("told", code))
-        changes = xp.reshape(self._apply("change", hidden), (*hidden.shape[:2], n, 6))
-        found = self._apply("object", hidden)
+        code = self._affine("code", relu(self._affine("seen", features)))
+        hidden = relu(self._affine("told", code))
+        changes = xp.reshape(self._affine("change", hidden), (*hidden.shape[:2], n, 6))
+        found = self._affine("object", hidden)
         logits, of_votes, scales = found[..., 6], found[..., 7 : 7 + n], found[..., 7 + n :]
         if noise is not None:
             logits, of_votes = logits + noise[0], of_votes + noise[1]

@@ -83,7 +83,7 @@ class SetTransformer(Layer):
     def _of(self, name: str) -> Any:
         return self._array(getattr(self, name))
 
-    def _apply(self, name: str, x: Array) -> Array:
+    def _affine(self, name: str, x: Array) -> Array:
         return namespace(x).matmul(x, self._of(f"{name}_weight")) + self._of(f"{name}_bias")
 
     def _normalized(self, name: str, x: Array) -> Array:
@@ -94,29 +94,29 @@ class SetTransformer(Layer):
         xp = namespace(x)
 
         def heads(part: str, y: Array) -> Array:
-            found = self._apply(f"{name}_{part}", y)
+            found = self._affine(f"{name}_{part}", y)
             return xp.permute_dims(xp.reshape(found, (*found.shape[:2], self.n_heads, -1)), (0, 2, 1, 3))
 
         query, key, value = heads("query", queries), heads("key", x), heads("value", x)
         logits = xp.matmul(query, xp.matrix_transpose(key)) / query.shape[-1] ** 0.5
         found = xp.matmul(softmax(logits + log_presence[:, None, None, :]), value)
-        return self._apply(f"{name}_out", xp.reshape(xp.permute_dims(found, (0, 2, 1, 3)), queries.shape))
+        return self._affine(f"{name}_out", xp.reshape(xp.permute_dims(found, (0, 2, 1, 3)), queries.shape))
 
     def forward(self, x: Array, presence: Array | None = None) -> Array:
         """Take sets ``(B, M, in_features)`` of presence ``(B, M)`` to features ``(B, Q, out_features)``."""
         if len(x.shape) != 3:
             raise InputError(f"sets have shape {tuple(x.shape)}, expected (B, M, in_features)")
         xp = namespace(x)
-        presence = xp.ones_like(x[..., 0]) if presence is None else presence
-        logs = safe_log(presence)  # of an empty set, all vectors are attended to alike
+        there: Array = xp.ones_like(x[..., 0]) if presence is None else presence
+        logs = safe_log(there)  # of an empty set, all vectors are attended to alike
         log_presence = xp.where(xp.isfinite(xp.max(logs, axis=-1, keepdims=True)), logs, xp.zeros_like(logs))
-        x = self._apply("embed", x)
+        x = self._affine("embed", x)
         for block in range(self.n_layers):
             name = f"block{block}"
-            x = (x + self._attend(name, x, x, log_presence)) * presence[..., None]
+            x = (x + self._attend(name, x, x, log_presence)) * there[..., None]
             x = self._normalized(f"{name}_norm1", x)
-            x = x + self._apply(f"{name}_back", self._functions["relu"](self._apply(f"{name}_wide", x)))
+            x = x + self._affine(f"{name}_back", self._functions["relu"](self._affine(f"{name}_wide", x)))
             x = self._normalized(f"{name}_norm2", x)
-        x = self._apply("outward", x)
-        queries = self._of("queries")
+        x = self._affine("outward", x)
+        queries: Any = self._of("queries")
         return self._attend("pool", xp.broadcast_to(queries, (x.shape[0], *queries.shape)), x, log_presence)
