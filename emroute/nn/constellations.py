@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from types import ModuleType
 from typing import ClassVar, NamedTuple, Unpack
 
 from emroute import backend as backends
 from emroute.arrays.functions import log_sigmoid
 from emroute.backend import Array, namespace
+from emroute.capability import Capabilities
 from emroute.capsule import mixture_likelihood, sparsity
+from emroute.capsule.checks import for_statistics
 from emroute.errors import InputError
 from emroute.nn.layer import Layer, Where
 from emroute.nn.objects import Objects
@@ -82,6 +85,7 @@ class ConstellationNet(Layer):
         return ConstellationOutput(found.log_prob, xp.sum(shares, axis=-1), objects)
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
 def constellation_loss(output: ConstellationOutput, presence: Array, *, n_classes: int = 2) -> Array:
     """Loss of a `ConstellationNet`: minus the log-likelihood of points, sparsity, and an object's evidence.
 
@@ -92,7 +96,7 @@ def constellation_loss(output: ConstellationOutput, presence: Array, *, n_classe
     output
         What the network returned.
     presence
-        Of the points, ``(B, P)``.
+        Of the points, ``(B, P)``, or of several axes of examples, ``(..., P)``.
     n_classes
         As of `emroute.capsule.sparsity`.
 
@@ -109,14 +113,13 @@ def constellation_loss(output: ConstellationOutput, presence: Array, *, n_classe
     >>> constellation_loss(ConstellationNet(features=8, out_features=8)(points, presence), presence).shape
     torch.Size([])
     """
-    xp, objects = namespace(presence), output.objects
-    b = presence.shape[0]
-    fit = -xp.sum(output.log_prob) / b
-    within, between = sparsity(objects.presence, "l2", n_classes=n_classes)
-    changes = xp.sum(objects.changes**2) / (2 * b)
-    shares = backends.get(presence).detach(output.responsibilities)
-    best = xp.astype(shares >= xp.max(shares, axis=-1, keepdims=True), shares.dtype)
-    wins = xp.sum(best * presence[..., None], axis=1)
-    there, some = xp.astype(wins > 1, shares.dtype), xp.astype(wins > 0, shares.dtype)
-    evidence = -(there * log_sigmoid(objects.logits) + (1 - there) * log_sigmoid(-objects.logits)) * some
-    return fit + within + between + 10 * changes + 10 * xp.sum(evidence) / b
+    xp, b, objects = namespace(presence), math.prod(presence.shape[:-1]), output.objects
+    arrays = (presence, output.log_prob, output.responsibilities, objects.logits, objects.presence, objects.changes)
+    there, log_prob, shares, logits, used, changes = for_statistics(presence, *arrays)
+    within, between = sparsity(xp.reshape(used, (b, -1)), "l2", n_classes=n_classes)
+    best = backends.get(shares).detach(shares) >= backends.get(shares).detach(xp.max(shares, axis=-1, keepdims=True))
+    wins = xp.sum(xp.astype(best, shares.dtype) * there[..., None], axis=-2)
+    enough, some = (xp.astype(wins > least, shares.dtype) for least in (1, 0))
+    evidence = -some * (enough * log_sigmoid(logits) + (1 - enough) * log_sigmoid(-logits))
+    each = -xp.sum(log_prob) + 5 * xp.sum(changes**2) + 10 * xp.sum(evidence)
+    return xp.astype(each / b + within + between, presence.dtype, copy=False)

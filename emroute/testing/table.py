@@ -80,7 +80,7 @@ FAMILIES = {
     ),
     "losses of capsules": (
         *("capsule.margin_loss", "capsule.spread_loss", "capsule.reconstruction_loss"),
-        *("nn.capsnet_loss", "nn.matrix_capsnet_loss"),
+        *("nn.capsnet_loss", "nn.matrix_capsnet_loss", "nn.constellation_loss"),
     ),
 }
 """The rows of the short table, and the functions that must all be able to do what a row says."""

@@ -10,7 +10,14 @@ import numpy as np
 
 from emroute import capsule
 from emroute.backend import Array
-from emroute.nn import CapsuleOutput, capsnet_loss, matrix_capsnet_loss
+from emroute.nn import (
+    CapsuleOutput,
+    ConstellationOutput,
+    Objects,
+    capsnet_loss,
+    constellation_loss,
+    matrix_capsnet_loss,
+)
 from emroute.testing.cases.case import Case, Draw, normal, positive
 
 __all__ = ["ROUTINGS"]
@@ -138,6 +145,19 @@ def _constellation(*arrays: Array) -> Any:
     return capsule.mixture_likelihood(*arrays[:4], presence=arrays[4], dummy=(0.01, 0.01))
 
 
+def _found(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """What a constellation autoencoder finds: log-probabilities, responsibilities, logits, log-weights, changes."""
+    log_prob, logits, log_weights, changes = normal((2, 5), (2, 3), (2, 3, 4), (2, 3, 4, 6))(rng)
+    shares, presence = positive((2, 5, 3), (2, 5))(rng)
+    return log_prob, shares, logits, -np.abs(log_weights), changes, presence
+
+
+def _of_constellations(*arrays: Array) -> Array:
+    log_prob, shares, logits, log_weights, changes, presence = arrays
+    objects = Objects(logits, log_weights, logits, logits, logits, changes)
+    return constellation_loss(ConstellationOutput(log_prob, shares, objects), presence)
+
+
 def _warped(templates: Array, raw: Array) -> Array:
     return capsule.warp(templates, capsule.affine_poses(0.5 * raw), (4, 5))
 
@@ -209,6 +229,7 @@ ROUTINGS = (
     Case("capsule.reconstruction_loss", _losses(capsule.reconstruction_loss), normal((2, 6), (2, 2, 3))),
     Case("capsule.mask_capsules", capsule.mask_capsules, normal((5, 3, 4))),
     Case("capsule.tweak_poses", _tweaked, normal((2, 3))),
+    Case("nn.constellation_loss", _of_constellations, _found),
     Case("nn.capsnet_loss", _network_loss(capsnet_loss), _outputs),
     Case("nn.matrix_capsnet_loss", _network_loss(matrix_capsnet_loss), _outputs),
 )
