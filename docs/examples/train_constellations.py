@@ -10,8 +10,9 @@ import importlib
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -20,16 +21,20 @@ from emroute.nn import constellation_loss
 from flags import count, positive
 
 N_TEST = 2000
+Made: TypeAlias = tuple[Any, Callable[..., float], Callable[..., np.ndarray]]
+"""A network, a function that makes a step, and one that returns responsibilities."""
 
 
-def torch_step(seed: int, rate: Callable[[int], float]) -> tuple[Any, Callable[..., float], Callable[..., np.ndarray]]:
-    """Return a network, a function that makes a step, and one that returns responsibilities."""
+def torch_step(
+    seed: int, rate: Callable[[int], float], **sizes: int
+) -> tuple[Any, Callable[..., float], Callable[..., np.ndarray]]:
+    """With Torch."""
     import torch
 
     from emroute.nn.torch import ConstellationNet
 
     torch.manual_seed(seed)
-    network = ConstellationNet()
+    network = ConstellationNet(**sizes)
     adam = torch.optim.Adam(network.parameters())
 
     def step(number: int, points: np.ndarray, presence: np.ndarray, *noise: np.ndarray) -> float:
@@ -50,7 +55,9 @@ def torch_step(seed: int, rate: Callable[[int], float]) -> tuple[Any, Callable[.
     return network, step, predict
 
 
-def jax_step(seed: int, rate: Callable[[int], float]) -> tuple[Any, Callable[..., float], Callable[..., np.ndarray]]:
+def jax_step(
+    seed: int, rate: Callable[[int], float], **sizes: int
+) -> tuple[Any, Callable[..., float], Callable[..., np.ndarray]]:
     """The same with Flax."""
     import jax
     import optax
@@ -58,7 +65,7 @@ def jax_step(seed: int, rate: Callable[[int], float]) -> tuple[Any, Callable[...
 
     from emroute.nn.flax import ConstellationNet
 
-    network = ConstellationNet(rngs=nnx.Rngs(seed))
+    network = ConstellationNet(**sizes, rngs=nnx.Rngs(seed))
     graph, parameters = nnx.split(network)
     adam = optax.chain(optax.clip_by_global_norm(5.0), optax.scale_by_adam())
     state = {"parameters": parameters, "moments": adam.init(parameters)}
@@ -84,6 +91,11 @@ def jax_step(seed: int, rate: Callable[[int], float]) -> tuple[Any, Callable[...
     return network, step, lambda *x: np.asarray(found(state["parameters"], *x))
 
 
+def cosine(first: float, steps: int, number: int) -> float:
+    """The learning rate of a step, from the first to 0."""
+    return first * (1 + np.cos(np.pi * number / steps)) / 2
+
+
 def test(predict: Callable[..., np.ndarray], data: list[Constellations]) -> float:
     """Return the share of points that are given to another object than their own."""
     wrong, total = np.sum([errors(some, predict(some.points, some.presence)) for some in data], axis=0)
@@ -97,6 +109,8 @@ def main() -> None:
     options.add_argument("--steps", type=count, default=30_000, help="how many")
     options.add_argument("--batch-size", type=count, default=32, help="examples a step")
     options.add_argument("--learning-rate", type=positive, default=1e-3, help="of Adam; it falls to 0 as a cosine does")
+    options.add_argument("--features", type=count, default=128, help="of the set transformer's blocks")
+    options.add_argument("--layers", type=count, default=4, help="how many blocks")
     options.add_argument("--seed", type=int, default=0, help="of all that is random")
     given = options.parse_args()
     rng = np.random.default_rng(given.seed)
@@ -105,9 +119,8 @@ def main() -> None:
         for number in range(N_TEST // given.batch_size)
     ]
     make = {"torch": torch_step, "jax": jax_step}[given.library]
-    network, step, predict = make(
-        given.seed, lambda number: given.learning_rate * (1 + np.cos(np.pi * number / given.steps)) / 2
-    )
+    rate = partial(cosine, given.learning_rate, given.steps)
+    network, step, predict = make(given.seed, rate, features=given.features, n_layers=given.layers)
     given.out.mkdir(parents=True, exist_ok=True)
     start, losses, every = time.process_time(), [], max(1, given.steps // 20)
     for number in range(given.steps):
