@@ -183,8 +183,8 @@ def vector_views(poses: Array, transforms: Array) -> Array:
     """Return the votes of vectors ``(b, I, D)``, by transforms ``(I, J, D, H)``, as views ``(b, J, H, I)``."""
     xp, (b, _, _), (i, j, d, h) = backends.namespace(poses), poses.shape, transforms.shape
     columns = xp.reshape(xp.permute_dims(transforms, (0, 2, 1, 3)), (i, d, j * h))
-    votes = xp.matmul(xp.permute_dims(poses, (1, 0, 2)), columns)
-    return xp.reshape(xp.permute_dims(votes, (1, 2, 0)), (b, j, h, i))
+    votes = xp.reshape(xp.matmul(xp.permute_dims(poses, (1, 0, 2)), columns), (i, b, j, h))
+    return swap(xp.permute_dims(votes, (1, 2, 0, 3)))
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
