@@ -55,8 +55,8 @@ def _exponentials(x: Array, axis: int) -> tuple[Array, Array]:
 def _finite_top(x: Array, axis: int) -> Array:
     """The largest along an axis, which is kept; 0 where that is infinite.
 
-    A shift by it changes nothing, so it needs no gradient. That of JAX would be NaN where a compiler computes `x` twice,
-    and no entry equals the maximum to the last digit.
+    A shift by it changes nothing, so it needs no gradient. That of JAX would be NaN where a compiler computes `x`
+    twice, and no entry equals the maximum to the last digit.
     """
     xp = namespace(x)
     top = get(x).detach(xp.max(x, axis=axis, keepdims=True))

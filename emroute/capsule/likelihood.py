@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from emroute import backend as backends
 from emroute.arrays.creation import itemsize, swap
-from emroute.arrays.functions import logsumexp, normalize
+from emroute.arrays.functions import normalize
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.capsule.checks import check_floats, for_statistics, widen
@@ -144,5 +144,6 @@ def _likelihood(block: tuple[Array, ...], dummy: tuple[float, float] | None) -> 
         log_weights = xp.concat([log_weights, xp.full_like(log_weights[:, :1, :], weight)], axis=-2)
         log_joint = xp.concat([log_joint, xp.full_like(log_joint[:, :1, :], weight + density)], axis=-2)
     shares, log_sum = normalize(log_joint, axis=-2)
-    log_prob = log_sum[:, 0, :] - logsumexp(log_weights, axis=-2)
+    _, log_total = normalize(log_weights, axis=-2)
+    log_prob = log_sum[:, 0, :] - log_total[:, 0, :]
     return presence * log_prob, swap(shares[:, : votes.shape[1], :])

@@ -3,8 +3,8 @@
     repeat   poses, activations, logits <- step(votes, assignments)
              assignments                <- softmax over parents of the logits
 
-Inside a block, votes are *views* ``(b, J, H, I)``, so that sums over children and over pose entries are matrix products;
-in memory they are ``(b, J, I, H)``: the entries of a vote are next to each other.
+Inside a block, votes are *views* ``(b, J, H, I)``: sums over children and over pose entries are matrix products. In
+memory they are ``(b, J, I, H)``: the entries of a vote are next to each other.
 """
 
 from __future__ import annotations
