@@ -78,7 +78,10 @@ ELSEWHERE = {
     "mixture.Mixture.load": "files: test_gmm.py",
     "mixture.Mixture.save": "files: test_gmm.py",
 } | dict.fromkeys(FAMILIES["samples"], "one stream of draws for all")
-SHARED = {"transforms", "beta_u", "beta_a", "clusters"}
+SHARED = {
+    *("transforms", "beta_u", "beta_a", "clusters", "route_weights", "route_bias", "bias", "parameters"),
+    *("beta_use", "beta_ignore"),
+}
 """Arguments that all samples of a batch have in common."""
 
 

@@ -23,6 +23,12 @@ GRID, ACTIVE = RNG.normal(size=(1, 3, 3, 2, 2, 2)), RNG.uniform(0.2, 0.9, size=(
 KERNELS = RNG.normal(size=(2, 2, 2, 3, 2, 2))
 START = RNG.normal(size=(2, 3, 2)), np.ones((2, 3, 2)), np.full((2, 3), 1 / 3)
 WARM = {"inverse_temperature": [1.0, 1.0, 1.0]}
+PAIRS = RNG.normal(size=(2, 4, 3))
+VECTORS = RNG.normal(size=(2, 4, 2)), *(RNG.normal(size=shape) for shape in ((4, 3, 2), (4, 3), (4, 3, 2, 2)))
+HEINSEN = [
+    RNG.normal(size=shape)
+    for shape in ((4, 2), (4,), (3, 2), (2, 3), (3, 3), (3, 2), (3, 2), (3, 2), (4, 3), (4, 3), (4, 3), (4, 3))
+]
 
 CASES = {
     "dynamic": (capsule.dynamic_routing, [VOTES]),
@@ -47,7 +53,38 @@ CASES = {
         [GRID, ACTIVE, KERNELS, BETA_U, BETA_A],
     ),
     "convolutional dynamic": (lambda *x: capsule.conv_dynamic_routing(*x, n_iter=2), [GRID, KERNELS]),
+    "EM, full": (
+        lambda *x: capsule.em_routing(*x, **WARM, covariance="full", epsilon=1e-2),
+        [VOTES, ACTIVATIONS, BETA_U, BETA_A],
+    ),
+    "variational": (capsule.variational_routing, [VOTES, ACTIVATIONS, BETA_U, BETA_A]),
+    "variational, full": (
+        lambda *x: capsule.variational_routing(*x, covariance="full"),
+        [VOTES, ACTIVATIONS, BETA_U, BETA_A],
+    ),
+    "bound": (lambda v, a, r: capsule.variational_bound(v, a, r), [VOTES, ACTIVATIONS, np.full((2, 4, 3), 1 / 3)]),
+    "attention": (
+        lambda v, g, b: capsule.attention_routing(v, gain=g, bias=b, n_iter=3),
+        [np.stack([VOTES, VOTES[::-1] ** 2], axis=-1).reshape(2, 4, 3, 4), *RNG.normal(size=(2, 4))],
+    ),
+    "self": (
+        lambda p, w, b, t, a: capsule.self_routing(p, a, w, b, t),
+        [*VECTORS, ACTIVATIONS],
+    ),
+    "self-attention": (capsule.self_attention_routing, [VOTES, PAIRS[0]]),
+    "Heinsen": (
+        lambda x, *p: capsule.heinsen_routing(x, capsule.HeinsenParameters(*p)),
+        [VECTORS[0], *HEINSEN],
+    ),
+    "Heinsen, matrices": (capsule.heinsen_matrix_routing, [VOTES, VECTORS[0][..., 0], *PAIRS]),
+    "likelihood": (
+        lambda x, v, s, w: capsule.mixture_likelihood(x, v, 1 + s * s, w, dummy=(0.1, 0.1)),
+        [VOTES[:, :, 0], VOTES.swapaxes(1, 2), ACTIVATIONS[:, None] * np.ones((3, 1)), BETA_A * np.ones((2, 3))],
+    ),
+    "warp": (lambda t, r: capsule.warp(t, capsule.affine_poses(r / 2), (4, 5)), [VOTES[0], RNG.normal(size=(4, 6))]),
+    "sparsity": (lambda a: capsule.sparsity(a, "entropy"), [ACTIVATIONS]),
     "squash": (capsule.squash, [VOTES]),
+    "exponential squash": (capsule.exponential_squash, [VOTES]),
 }
 
 
@@ -78,7 +115,12 @@ def test_torch_gradients_are_right(name):
     assert torch.autograd.gradcheck(lambda *x: loss(function(*x)), tensors)
 
 
-@pytest.mark.parametrize("name", CASES)
+COMPILES_LONG = ("EM, full", "variational", "variational, full", "bound", "Heinsen", "Heinsen, matrices")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.thorough if name in COMPILES_LONG else ()) for name in CASES]
+)
 def test_jax_gradients_are_torchs(name):
     function, arrays = CASES[name]
     for got, expected in zip(jax_gradients(function, arrays), torch_gradients(function, arrays), strict=True):
@@ -104,6 +146,13 @@ ROUTINGS = {
     "k-means": lambda v, a, u, b: capsule.kmeans_routing(v),
     "EM": capsule.em_routing,
     "normalized": lambda *x: capsule.em_routing(*x, cost="normalized"),
+    "full": lambda *x: capsule.em_routing(*x, covariance="full"),
+    "variational": capsule.variational_routing,
+    "variational, full": lambda *x: capsule.variational_routing(*x, covariance="full"),
+    "attention": lambda v, a, u, b: capsule.attention_routing(v),
+    "self": lambda v, a, u, b: capsule.self_routing(v[..., 0, :], a, v[0], v[0, ..., 0], v[0][..., None]),
+    "self-attention": lambda v, a, u, b: capsule.self_attention_routing(v),
+    "Heinsen, matrices": lambda v, a, u, b: capsule.heinsen_matrix_routing(v, a, v[0, ..., 0], v[0, ..., 1]),
 }
 
 

@@ -49,6 +49,33 @@ ARGUMENTS = {
     "coordinate_addition": {"votes": normal(*GRID, I, J, H)},
     "dynamic_routing": {"votes": VOTES, "bias": normal(J, H)},
     "kmeans_routing": {"votes": VOTES},
+    "exponential_squash": {"s": VOTES},
+    "mixture_likelihood": {
+        "points": normal(I, H),
+        "votes": normal(J, H),
+        "scales": np.ones(J),
+        "log_weights": normal(J),
+        "presence": GIVEN,
+    },
+    "affine_poses": {"raw": normal(I, 6)},
+    "compose_poses": {"outer": normal(I, 2, 3), "inner": normal(I, 2, 3)},
+    "sparsity": {"presence": np.full((I, J), 0.5)},
+    "attention_routing": {"votes": VOTES, "gain": normal(H), "bias": normal(H), "start": normal(J, H)},
+    "variational_routing": {"votes": VOTES, "activations": GIVEN, **BETAS},
+    "variational_bound": {"votes": VOTES, "activations": GIVEN, "assignments": np.full((I, J), 1 / J)},
+    "self_routing": {
+        "poses": normal(I, P),
+        "activations": GIVEN,
+        "route_weights": normal(I, J, P),
+        "route_bias": normal(I, J),
+        "transforms": normal(I, J, P, H),
+    },
+    "self_attention_routing": {"votes": VOTES, "bias": normal(I, J)},
+    "heinsen_matrix_routing": {
+        "votes": VOTES,
+        **{name: normal(I, J) for name in ("beta_use", "beta_ignore")},
+        "scores": normal(I),
+    },
     "em_routing": {"votes": VOTES, "activations": GIVEN, **BETAS},
     "gmm_routing": {"poses": normal(I, H), "init": START, "activations": GIVEN},
     "em_routing_from_poses": {"poses": POSES, "transforms": PAIRS, "activations": GIVEN, **BETAS},
@@ -61,10 +88,14 @@ ARGUMENTS = {
     "mask_capsules": {"poses": normal(2, 3, H), "labels": LABELS},
     "tweak_poses": {"poses": normal(2, H)},
 }
-VOTERS = ("dynamic_routing", "kmeans_routing", "em_routing")
+WITH_PATHS = (
+    *("dynamic_routing", "kmeans_routing", "em_routing"),
+    *("attention_routing", "variational_routing", "heinsen_matrix_routing"),
+)
+VOTERS = (*WITH_PATHS, "self_attention_routing")
 CAPSULES = ("em_routing_from_poses", "conv_em_routing", "conv_dynamic_routing", "class_em_routing")
 EM = ("em_routing", "em_routing_from_poses", "conv_em_routing", "class_em_routing")
-ROUTINGS = (*VOTERS, "gmm_routing", *CAPSULES)
+ROUTINGS = (*WITH_PATHS, "gmm_routing", *CAPSULES)
 
 
 def carried(lib, value):
@@ -136,6 +167,23 @@ def test_the_arguments_that_are_spoilt_below_are_good(lib, name):
         (("class_em_routing",), {"activations": GIVEN_GRID[..., 1:]}, ("activations have shape", "(..., 3, 4, 4)")),
         (("class_em_routing",), {"activations": GIVEN_GRID[0, 0]}, ("activations have shape (4, 4)",)),
         (EM, {"beta_u": normal(J + 1)}, ("beta_u: shape (4,)", "does not broadcast")),
+        (("variational_routing",), {"activations": GIVEN[1:]}, ("activations have shape (3,)", "I = 4")),
+        (("variational_bound",), {"assignments": normal(J, J)}, ("assignments have shape (3, 3)", "I = 4")),
+        (("attention_routing",), {"gain": normal(H + 1)}, ("gain: shape (5,)", "(3, 4)")),
+        (("attention_routing",), {"start": normal(J + 1, H)}, ("start: shape (4, 4)", "(3, 4)")),
+        (("mixture_likelihood",), {"votes": normal(H)}, ("votes (4,)", "(..., K, H)")),
+        (("mixture_likelihood",), {"scales": np.ones(J + 1)}, ("scales: shape (4,)", "(3,)")),
+        (("mixture_likelihood",), {"presence": normal(J)}, ("presence: shape (3,)", "(4,)")),
+        (("affine_poses",), {"raw": normal(5)}, ("raw poses have shape (5,)", "(..., 6)")),
+        (("compose_poses",), {"inner": normal(3, 2)}, ("inner poses have shape (3, 2)", "(..., 2, 3)")),
+        (("sparsity",), {"presence": normal(J)}, ("presence has shape (3,)", "(B, K)")),
+        (("self_routing",), {"poses": normal(P)}, ("poses have shape (2,)", "(..., I, D)")),
+        (("self_routing",), {"transforms": normal(I, J, P + 1, H)}, ("transforms have shape", "D = 2")),
+        (("self_routing",), {"route_weights": normal(I, J)}, ("route_weights have shape (4, 3)", "(4, 3, 2)")),
+        (("self_routing",), {"route_bias": normal(J)}, ("route_bias have shape (3,)", "(4, 3)")),
+        (("self_attention_routing",), {"bias": normal(J, I)}, ("bias: shape (3, 4)", "(4, 3)")),
+        (("heinsen_matrix_routing",), {"scores": normal(J)}, ("scores: shape (3,)", "(4,)")),
+        (("heinsen_matrix_routing",), {"beta_use": normal(J, I)}, ("beta_use: shape (3, 4)", "(4, 3)")),
         (EM, {"beta_a": normal(7, 7, 7, 7, 7, 7)}, ("beta_a: shape (7, 7",)),
         (("gmm_routing",), {"poses": normal(H)}, ("poses have shape (4,)", "(..., I, H)")),
         (("gmm_routing",), {"poses": normal(0, H)}, ("poses have shape (0, 4)", "no axis of length 0")),
@@ -185,6 +233,9 @@ def test_shapes_that_do_not_fit_are_refused(lib, name, changes, words):
         (EM, {"beta_a": spoilt(BETAS["beta_a"])}, ("beta_a", "NaN")),
         (EM, {"beta_a": spoilt(BETAS["beta_a"]), "n_iter": 1}, ("beta_a", "NaN")),
         (EM[:2], {"activations": spoilt(GIVEN)}, ("activations", "[0, 1]", "NaN")),
+        (("mixture_likelihood",), {"points": spoilt(normal(I, H))}, ("not finite", "NaN")),
+        (("mixture_likelihood",), {"scales": spoilt(np.ones(J), 0.0)}, ("scales must be positive",)),
+        (("mixture_likelihood",), {"log_weights": np.full(J, -np.inf)}, ("not finite", "no weight is positive")),
         (EM[:2], {"activations": spoilt(GIVEN, -0.1)}, ("activations", "[0, 1]")),
         (EM[:2], {"activations": spoilt(GIVEN, 1.5)}, ("activations", "[0, 1]")),
         (EM[2:], {"activations": spoilt(GIVEN_GRID, 1.5)}, ("activations", "[0, 1]")),
@@ -227,6 +278,18 @@ def test_the_mean_loss_of_no_sample_is_refused(lib, name):
         (ROUTINGS, {"n_iter": "three"}, ("n_iter='three'", "integer")),
         (ROUTINGS, {"n_iter": True}, ("n_iter=True", "integer")),
         (EM, {"cost": "entropy"}, ("cost='entropy'", "'hinton'", "'normalized'")),
+        ((*EM, "variational_routing"), {"covariance": "tied"}, ("covariance='tied'", "'diagonal'", "'full'")),
+        (EM, {"covariance": "full", "cost": "normalized"}, ("cost='normalized'", "covariance='full'", "'hinton'")),
+        (("variational_routing", "variational_bound"), {"alpha0": 0}, ("alpha0=0", "positive")),
+        (("variational_routing", "variational_bound"), {"kappa0": -1.0}, ("kappa0=-1.0", "at least 0")),
+        (("variational_routing", "variational_bound"), {"m0": math.inf}, ("m0=inf", "finite")),
+        (("variational_routing", "variational_bound"), {"nu0": 3.0}, ("nu0=3.0", "4 entries", "more than 3")),
+        (("mixture_likelihood",), {"dummy": 0.1}, ("dummy=0.1", "a weight and a density")),
+        (("mixture_likelihood",), {"dummy": (0.0, 0.1)}, ("dummy=(0.0, 0.1)", "positive")),
+        (("sparsity",), {"kind": "l1"}, ("kind='l1'", "'entropy'")),
+        (("sparsity",), {"n_classes": 0}, ("n_classes=0", "at least 1")),
+        (("heinsen_matrix_routing",), {"metric": "cosine"}, ("metric='cosine'", "'gaussian'", "'k-means'")),
+        (("heinsen_matrix_routing",), {"epsilon": 0}, ("epsilon=0", "positive")),
         ((*EM, "gmm_routing"), {"epsilon": -1e-6}, ("epsilon=-1e-06", "at least 0")),
         ((*EM, "gmm_routing"), {"epsilon": math.nan}, ("epsilon=nan", "at least 0")),
         ((*EM, "gmm_routing"), {"inverse_temperature": "warm"}, ("inverse_temperature='warm'", "'paper'")),

@@ -76,16 +76,16 @@ COSTS = (("beta_u", -1), ("beta_a", -1))
 OWN, PAIRS = ("activations", -1), ("transforms", -4)
 
 
-def em_case(name, cost):
+def em_case(name, route=em_routing, **options):
     return Case(
         name,
-        em_routing,
+        route,
         {**VOTES, "activations": (I,), **BETAS},
         ("beta_u", "beta_a"),
         (VOTERS, OWN),
         (TARGETS, *COSTS),
-        (("cost", cost),),
-        scheduled=True,
+        tuple(options.items()),
+        scheduled=route is em_routing,
     )
 
 
@@ -105,8 +105,20 @@ def gmm_case(name, **options):
 CASES = {
     case.name: case
     for case in (
-        em_case("em", "hinton"),
-        em_case("normalized", "normalized"),
+        em_case("em", cost="hinton"),
+        em_case("normalized", cost="normalized"),
+        em_case("full", covariance="full", epsilon=0.01),
+        em_case("variational", capsule.variational_routing),
+        em_case("full variational", capsule.variational_routing, covariance="full"),
+        Case("attention", capsule.attention_routing, VOTES, (), (VOTERS,), (TARGETS,)),
+        Case(
+            "net scores",
+            capsule.heinsen_matrix_routing,
+            {**VOTES, "scores": (I,), "beta_use": (I, J), "beta_ignore": (I, J)},
+            ("beta_use", "beta_ignore"),
+            (VOTERS, ("scores", -1), ("beta_use", -2), ("beta_ignore", -2)),
+            (TARGETS, ("beta_use", -1), ("beta_ignore", -1)),
+        ),
         Case(
             "dynamic",
             capsule.dynamic_routing,
@@ -214,7 +226,7 @@ def test_parents_take_their_poses_and_activations_along(lib, case, seed, order):
 
 
 @pytest.mark.on_jax("em")
-@routings("em", "normalized", "mixture", "cost mixture")
+@routings("em", "normalized", "full", "mixture", "cost mixture")
 @for_all(seed=SEEDS, shift=hnp.arrays(np.float64, H, elements=st.floats(-100, 100)))
 def test_a_shift_of_the_votes_shifts_the_poses_alone(lib, case, seed, shift):
     drawn = case.draw(seed, (1,))
@@ -307,7 +319,7 @@ def assert_probabilities(found, leaky=False):
 
 
 @pytest.mark.on_jax("em", "dynamic")
-@routings("em", "normalized", "dynamic", "kmeans")
+@routings("em", "normalized", "full", "variational", "full variational", "attention", "dynamic", "kmeans")
 @for_all(
     examples=30,
     votes=rough(1, I, J, H),

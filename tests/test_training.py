@@ -26,6 +26,7 @@ import explore
 import flags
 import train_capsnet
 import train_cnn
+import train_efficient_capsnet
 import train_matrix_capsnet
 import training
 from emroute.nn.torch import CapsNet, save
@@ -97,6 +98,7 @@ def small(library="torch", script=train_capsnet, **options):
     options = {
         train_capsnet: {"channels": 4, "primary_capsules": 2, "decoder": False, "reconstruction_reduction": "mean"},
         train_matrix_capsnet: {"widths": (4, 2, 3, 3), "n_iter": 2, "cost": "normalized", "margin": "epoch"},
+        train_efficient_capsnet: {"channels": (4, 4, 4, 8), "decoder": False},
         train_cnn: {"channels": (4, 8), "parameters": 5000},
     }[script] | options
     settings = training.Settings(script.__name__, library, "mnist", 48, 16, 16, 1e-3, 0.9, 5.0, 1, 0, options)
@@ -105,7 +107,14 @@ def small(library="torch", script=train_capsnet, **options):
 
 @pytest.mark.parametrize(
     ("library", "script"),
-    [("torch", train_capsnet), ("torch", train_matrix_capsnet), ("torch", train_cnn), ("jax", train_capsnet)],
+    [
+        ("torch", train_capsnet),
+        ("torch", train_matrix_capsnet),
+        ("torch", train_cnn),
+        ("jax", train_capsnet),
+        ("torch", train_efficient_capsnet),
+        pytest.param("jax", train_efficient_capsnet, marks=pytest.mark.thorough),
+    ],
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(library, script, digits, tmp_path):

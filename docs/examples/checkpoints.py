@@ -53,9 +53,10 @@ def _content(path: Path) -> str:
 
 
 def size(path: Path) -> int:
-    """Count the parameters of a network that was kept."""
+    """Count the parameters of a network that was kept, moments of batches aside."""
     with safe_open(path, "numpy") as file:
-        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118, it is no mapping
+        learned = [name for name in file.keys() if ".running_" not in name]  # noqa: SIM118, it is no mapping
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in learned)
 
 
 def score(row: dict[str, float]) -> tuple[float, float]:

@@ -26,50 +26,56 @@ class Learner(training.Learner):
         self.moments = adam.init(self.parameters)
 
         @jax.jit
-        def step(parameters: Any, moments: Any, x: Any, y: Any, learning_rate: Any, margin: Any) -> Any:
+        def step(parameters: Any, moments: Any, rest: Any, x: Any, y: Any, learning_rate: Any, margin: Any) -> Any:
             def of(parameters: Any) -> Any:
-                output = nnx.merge(self.graph, parameters, self.rest)(x, y)
-                return loss(output, x, y, margin), output.activations
+                network = nnx.merge(self.graph, parameters, rest)
+                output = network(x, y)
+                return loss(output, x, y, margin), (output.activations, nnx.split(network, nnx.Param, ...)[2])
 
-            (value, activations), slope = jax.value_and_grad(of, has_aux=True)(parameters)
+            (value, (activations, after)), slope = jax.value_and_grad(of, has_aux=True)(parameters)
             updates, moments = adam.update(slope, moments, parameters)
             updates = jax.tree.map(lambda u: -learning_rate * u, updates)
             finite = [jnp.isfinite(slope).all() for slope in jax.tree.leaves(slope)]
-            return value, activations, finite, optax.apply_updates(parameters, updates), moments
+            return value, activations, finite, optax.apply_updates(parameters, updates), moments, after
 
-        self._step = step
-        self._predict = jax.jit(lambda parameters, x: nnx.merge(self.graph, parameters, self.rest).encode(x)[1])
+        @jax.jit
+        def predict(parameters: Any, rest: Any, x: Any) -> Any:
+            network = nnx.merge(self.graph, parameters, rest)
+            network.eval()
+            return network.encode(x)[1]
+
+        self._step, self._predict = step, predict
 
     def step(self, images: np.ndarray, labels: np.ndarray, learning_rate: float, margin: float) -> training.Step:
         value, activations, finite, *learned = self._step(
-            self.parameters, self.moments, _images(images), labels, learning_rate, margin
+            self.parameters, self.moments, self.rest, _images(images), labels, learning_rate, margin
         )
         names = [".".join(map(str, place)) for place, _ in nnx.to_flat_state(self.parameters)]
         spoiled = [name for name, good in zip(names, finite, strict=True) if not good]
         if not spoiled:
-            self.parameters, self.moments = learned
+            self.parameters, self.moments, self.rest = learned
         return training.Step(float(value), np.asarray(activations), spoiled)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        return np.asarray(self._predict(self.parameters, _images(images)))
+        return np.asarray(self._predict(self.parameters, self.rest, _images(images)))
 
     def state(self) -> dict[str, np.ndarray]:
-        leaves = jax.tree.leaves((self.parameters, self.moments))
+        leaves = jax.tree.leaves((self.parameters, self.moments, self.rest))
         return {f"{index:04d}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        form = jax.tree.structure((self.parameters, self.moments))
+        form = jax.tree.structure((self.parameters, self.moments, self.rest))
         leaves = [jnp.asarray(state[name]) for name in sorted(state)]
-        self.parameters, self.moments = jax.tree.unflatten(form, leaves)
+        self.parameters, self.moments, self.rest = jax.tree.unflatten(form, leaves)
 
     def save(self, path: Path) -> None:
         nn.save(nnx.merge(self.graph, self.parameters, self.rest), path)
 
     def adopt(self, path: Path) -> None:
-        _, found, _ = nnx.split(nn.load(path), nnx.Param, ...)
+        _, found, rest = nnx.split(nn.load(path), nnx.Param, ...)
         if jax.tree.map(jnp.shape, found) != jax.tree.map(jnp.shape, self.parameters):
             raise RuntimeError("another network's shapes")
-        self.parameters = found
+        self.parameters, self.rest = found, rest
 
 
 def _images(images: np.ndarray) -> jax.Array:

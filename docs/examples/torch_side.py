@@ -69,7 +69,9 @@ class Learner(training.Learner):
         save(self.network, path)
 
     def adopt(self, path: Path) -> None:
-        self.network.load_state_dict(load_file(path, str(self.device)))
+        found = load_file(path, str(self.device))
+        counts = {name: value for name, value in self.network.state_dict().items() if not value.is_floating_point()}
+        self.network.load_state_dict(counts | found)  # of batches, which no file holds
 
     def _images(self, images: np.ndarray) -> torch.Tensor:
         x = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float()

@@ -10,6 +10,8 @@ from flags import add_decoder_activation, decoder_activation, parser
 from images import NAMES
 from training import Task, run
 
+ROUTINGS = ("em", "full", "variational", "attention", "self")
+
 
 def task(shape: tuple[int, int, int], n_classes: int, options: dict[str, Any]) -> Task:
     """A MatrixCapsNet for these images, its loss, and the margin's course."""
@@ -31,7 +33,8 @@ if __name__ == "__main__":
     options = parser(__doc__, name="matrix_capsnet", data=single, batch_size=32, learning_rate=3e-3)
     options.add_argument("--widths", type=int, nargs=4, default=(64, 8, 16, 16), help="of the layers A, B, C, D")
     options.add_argument("--n-iter", type=int, default=2, help="routing iterations")
-    options.add_argument("--cost", choices=("normalized", "hinton"), default="normalized", help="of the routing")
+    options.add_argument("--routing", choices=ROUTINGS, default="em", help="of all layers")
+    options.add_argument("--cost", choices=("normalized", "hinton"), help="of EM; normalized by default")
     options.add_argument("--temperature", type=float, nargs="+", help="inverse temperature of each iteration")
     options.add_argument("--margin", choices=("epoch", "step"), default="epoch", help="by what the margin grows")
     options.add_argument("--recompute", action="store_true", help="less memory, slower")
@@ -44,7 +47,8 @@ if __name__ == "__main__":
         task,
         widths=given.widths,
         n_iter=given.n_iter,
-        cost=given.cost,
+        routing=given.routing,
+        cost=given.cost or ("hinton" if given.routing == "full" else "normalized"),
         inverse_temperature=given.temperature,
         recompute=given.recompute,
         margin=given.margin,

@@ -53,9 +53,13 @@ def _exponentials(x: Array, axis: int) -> tuple[Array, Array]:
 
 
 def _finite_top(x: Array, axis: int) -> Array:
-    """Return the largest entry along an axis, which is kept; 0 if that is infinite."""
+    """Return the largest entry along an axis, which is kept; 0 if that is infinite.
+
+    A shift by it changes nothing, so it needs no gradient. That of JAX would be NaN if the compiler computes `x` twice
+    and no entry equals the maximum to the last digit.
+    """
     xp = namespace(x)
-    top = xp.max(x, axis=axis, keepdims=True)
+    top = get(x).detach(xp.max(x, axis=axis, keepdims=True))
     return xp.where(xp.isfinite(top), top, 0.0)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,11 @@ from emroute.capability import Capabilities
 from emroute.capsule.checks import check_floats, check_grid, check_transforms
 from emroute.capsule.em import route_poses
 from emroute.capsule.gaussians import em_options
+from emroute.capsule.routing import Options
 from emroute.capsule.votes import centres
 from emroute.errors import InputError
 
-__all__ = ["class_em_routing"]
+__all__ = ["class_em_routing", "flat_grid", "route_classes"]
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -34,6 +35,7 @@ def class_em_routing(
     cost: str = "hinton",
     inverse_temperature: Any = None,
     epsilon: float = 1e-6,
+    covariance: str = "diagonal",
     recompute: bool = True,
     return_path: bool = False,
 ) -> Any:
@@ -62,6 +64,8 @@ def class_em_routing(
         The inverse temperature of the activations: a callable ``(t, n_iter)``, values, or a name; see `em_routing`.
     epsilon
         A constant that is added to variances.
+    covariance
+        ``"diagonal"``, or ``"full"``; see `em_routing`.
     recompute
         Whether the backward pass computes blocks of samples again instead of keeping them, which takes less memory
         and more time.
@@ -91,19 +95,40 @@ def class_em_routing(
     >>> found.activations.shape
     (2, 10)
     """
+    how = {"recompute": recompute, "return_path": return_path, "covariance": covariance}
+    options = em_options(cost, epsilon, inverse_temperature, n_iter, **how)
+    betas = {"beta_u": beta_u, "beta_a": beta_a}
+    return route_classes((poses, activations), transforms, betas, options, (entries, coordinates))
+
+
+def route_classes(
+    capsules: tuple[Array, Array],
+    transforms: Array,
+    of_parents: Mapping[str, Array],
+    options: Options,
+    places: tuple[Any, Any],
+    by_entry: bool = False,
+) -> Any:
+    """Route a whole grid, as `route_poses` does capsules; places are the arguments `entries` and `coordinates`."""
+    poses, activations = capsules
     check_grid(poses)
     check_transforms(poses, transforms)
+    (h, w, i, p, _), j, shift = poses.shape[-5:], transforms.shape[1], None
+    xp = backends.namespace(poses)
+    shared = xp.reshape(xp.broadcast_to(transforms, (h * w, i, j, p, p)), (h * w * i, j, p, p))
+    entries, coordinates = places
+    if entries is not None:
+        added = np.repeat(centres(h, w, p * p, entries, coordinates).reshape(h * w, p * p), i, axis=0)
+        shift = constant(added.T, like=poses)
+    return route_poses(flat_grid(poses, activations), shared, of_parents, options, shift, by_entry)
+
+
+def flat_grid(poses: Array, activations: Array) -> tuple[Array, Array]:
+    """Return the capsules of a grid one after another: poses ``(..., h * w * I, P, P)`` and activations."""
     check_floats("activations", poses, activations)
     *batch, h, w, i, p, _ = poses.shape
     if tuple(activations.shape[-3:]) != (h, w, i):
         raise InputError(f"activations have shape {tuple(activations.shape)}, expected (..., {h}, {w}, {i})")
-    xp, j = backends.namespace(poses), transforms.shape[1]
-    shared = xp.reshape(xp.broadcast_to(transforms, (h * w, i, j, p, p)), (h * w * i, j, p, p))
-    shift = None
-    if entries is not None:
-        places = np.repeat(centres(h, w, p * p, entries, coordinates).reshape(h * w, p * p), i, axis=0)
-        shift = constant(places.T, like=poses)
-    options = em_options(cost, epsilon, inverse_temperature, n_iter, recompute=recompute, return_path=return_path)
-    capsules = xp.reshape(poses, (*batch, h * w * i, p, p))
-    activations = xp.reshape(activations, (*activations.shape[:-3], h * w * i))
-    return route_poses(capsules, shared, activations, (beta_u, beta_a), options, shift)
+    xp = backends.namespace(poses)
+    flat = xp.reshape(activations, (*activations.shape[:-3], h * w * i))
+    return xp.reshape(poses, (*batch, h * w * i, p, p)), flat

@@ -30,6 +30,7 @@ def conv_em_routing(
     cost: str = "hinton",
     inverse_temperature: Any = None,
     epsilon: float = 1e-6,
+    covariance: str = "diagonal",
     recompute: bool = True,
     return_path: bool = False,
 ) -> Any:
@@ -61,6 +62,8 @@ def conv_em_routing(
         The inverse temperature of the activations: a callable ``(t, n_iter)``, values, or a name; see `em_routing`.
     epsilon
         A constant that is added to variances.
+    covariance
+        ``"diagonal"``, or ``"full"``; see `em_routing`.
     recompute
         Whether the backward pass computes blocks of samples again instead of keeping them, which takes less memory
         and more time.
@@ -97,9 +100,10 @@ def conv_em_routing(
     >>> round(float(found.assignments.sum()), 6)  # each of the 50 children is shared out once
     50.0
     """
-    options = em_options(cost, epsilon, inverse_temperature, n_iter, recompute=recompute, return_path=return_path)
+    how = {"recompute": recompute, "return_path": return_path, "covariance": covariance}
+    options = em_options(cost, epsilon, inverse_temperature, n_iter, **how)
     geometry = stride, padding, normalize_over
-    return route_grid((poses, activations), transforms, (beta_u, beta_a), geometry, options)
+    return route_grid((poses, activations), transforms, {"beta_u": beta_u, "beta_a": beta_a}, geometry, options)
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -159,4 +163,4 @@ def conv_dynamic_routing(
     schedule = (1.0,) * check_count("n_iter", n_iter)
     options = Options(Products(), schedule, bool(recompute), bool(return_path))
     geometry = stride, padding, normalize_over
-    return route_grid((poses, None), transforms, (), geometry, options)
+    return route_grid((poses, None), transforms, {}, geometry, options)

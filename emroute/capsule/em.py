@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from emroute.arrays.creation import itemsize
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.capsule.checks import check_activations, check_pairs, check_votes, for_statistics
-from emroute.capsule.gaussians import FromPoses, em_options, widen_betas
+from emroute.capsule.gaussians import em_options, widen_betas, widen_parents
 from emroute.capsule.routing import Options, Plan, check_finite, finish, run
 
 __all__ = ["em_routing", "em_routing_from_poses", "route_poses"]
@@ -25,6 +26,7 @@ def em_routing(
     cost: str = "hinton",
     inverse_temperature: Any = None,
     epsilon: float = 1e-6,
+    covariance: str = "diagonal",
     recompute: bool = True,
     return_path: bool = False,
 ) -> Any:
@@ -50,6 +52,9 @@ def em_routing(
         keeps activations near 0.5 unless children are thousands; small networks learn with ``0.01 (t + 1)``.
     epsilon
         Added to variances; under the normalized cost they are kept above 1e-8 instead.
+    covariance
+        ``"diagonal"`` (the paper) or ``"full"``: equivariant, for a rotation of all votes rotates the poses and changes
+        nothing else, at H times the work. It has the cost ``"hinton"``.
     recompute
         Backward runs blocks of samples again instead of keeping what they computed: less memory, more time.
     return_path
@@ -81,7 +86,8 @@ def em_routing(
     [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]
     """
     check_votes(votes, n_iter)
-    options = em_options(cost, epsilon, inverse_temperature, n_iter, recompute=recompute, return_path=return_path)
+    how = {"recompute": recompute, "return_path": return_path, "covariance": covariance}
+    options = em_options(cost, epsilon, inverse_temperature, n_iter, **how)
     *batch, i, j, h = votes.shape
     activations = check_activations(activations, tuple(batch), i, votes)
     betas = widen_betas(beta_u, beta_a, (*batch, j), votes)
@@ -103,6 +109,7 @@ def em_routing_from_poses(
     cost: str = "hinton",
     inverse_temperature: Any = None,
     epsilon: float = 1e-6,
+    covariance: str = "diagonal",
     recompute: bool = True,
     return_path: bool = False,
 ) -> Any:
@@ -114,7 +121,7 @@ def em_routing_from_poses(
         ``(..., I, P, P)``.
     transforms
         ``(I, J, P, P)``.
-    activations, beta_u, beta_a, n_iter, cost, inverse_temperature, epsilon, recompute, return_path
+    activations, beta_u, beta_a, n_iter, cost, inverse_temperature, epsilon, covariance, recompute, return_path
         As in `em_routing`.
 
     Returns
@@ -136,21 +143,44 @@ def em_routing_from_poses(
     (7, 3, 16)
     """
     check_pairs(poses, transforms)
-    options = em_options(cost, epsilon, inverse_temperature, n_iter, recompute=recompute, return_path=return_path)
-    return route_poses(poses, transforms, activations, (beta_u, beta_a), options)
+    how = {"recompute": recompute, "return_path": return_path, "covariance": covariance}
+    options = em_options(cost, epsilon, inverse_temperature, n_iter, **how)
+    return route_poses((poses, activations), transforms, {"beta_u": beta_u, "beta_a": beta_a}, options)
 
 
 def route_poses(
-    poses: Array, transforms: Array, activations: Array, betas: tuple[Array, Array], options: Options, shift: Any = None
+    capsules: tuple[Array, Array],
+    transforms: Array,
+    of_parents: Mapping[str, Array],
+    options: Options,
+    shift: Any = None,
+    by_entry: bool = False,
 ) -> Any:
-    """Route poses whose votes are moved by ``shift (H, I)``."""
+    """Route poses without holding all their votes.
+
+    Parameters
+    ----------
+    capsules
+        Poses ``(..., I, P, P)`` and activations ``(..., I)``.
+    transforms
+        ``(I, J, P, P)``.
+    of_parents
+        What parents bring themselves, by name.
+    options
+        With the rule.
+    shift
+        Added to the votes, ``(H, I)``, or None.
+    by_entry
+        Whether parents bring a number for each entry of a pose, or one each.
+    """
+    poses, activations = capsules
     (i, p, _), j = poses.shape[-3:], transforms.shape[1]
     batch = tuple(poses.shape[:-3])
     activations = check_activations(activations, batch, i, poses)
-    u, a = widen_betas(*betas, (*batch, j), poses)
-    options = options._replace(rule=FromPoses(options.rule.cost, options.rule.epsilon))
-    plan = Plan(batch, i, 2 * itemsize(u) * j * p * p)
+    own = widen_parents(of_parents, (*batch, j, p * p) if by_entry else (*batch, j), poses)
+    options = options._replace(rule=options.rule.from_poses())
+    plan = Plan(batch, i, 2 * itemsize(own[0]) * j * p * p)
     wide = for_statistics(poses, transforms)[0]  # before blocks are cut: their gradients are summed in this dtype
-    history = run(options, plan, (poses, activations, u, a), (wide, shift))
-    check_finite(history, poses=poses, transforms=transforms, beta_u=u, beta_a=a)
+    history = run(options, plan, (poses, activations, *own), (wide, shift))
+    check_finite(history, poses=poses, transforms=transforms, **of_parents)
     return finish(history, poses, options.return_path)

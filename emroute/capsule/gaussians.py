@@ -10,6 +10,7 @@ logsigmoid itself.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,14 +19,27 @@ from emroute.arrays.diagonal import log_peak, quadratic
 from emroute.arrays.functions import divide, eps, log_sigmoid, safe_norm
 from emroute.arrays.kernels import kernel
 from emroute.backend import Array
+from emroute.capsule.cast import cast_children
 from emroute.capsule.checks import check_floats, for_statistics, widen
-from emroute.capsule.routing import Children, Options, Routing, SoftmaxRule, Step, as_views, in_blocks
+from emroute.capsule.full import FullGaussians
+from emroute.capsule.routing import Children, Options, Routing, SoftmaxRule, Step, in_blocks
 from emroute.capsule.schedules import temperatures
 from emroute.capsule.shares import Shares, precisions, share_out
-from emroute.capsule.votes import vote_views
+from emroute.capsule.spreads import SPREADS
+from emroute.errors import InputError
 from emroute.validate import check_choice, check_count, check_number
 
-__all__ = ["COSTS", "Betas", "FromPoses", "Gaussians", "em_options", "route_poses", "route_votes", "widen_betas"]
+__all__ = [
+    "COSTS",
+    "Betas",
+    "FromPoses",
+    "Gaussians",
+    "em_options",
+    "route_poses",
+    "route_votes",
+    "widen_betas",
+    "widen_parents",
+]
 
 COSTS = ("hinton", "normalized")
 """The costs of a parent, by name: the paper's, and the tutorials'."""
@@ -54,13 +68,17 @@ class Parents(NamedTuple):
 class Gaussians(SoftmaxRule):
     """EM routing: which cost, and what keeps variances from 0."""
 
+    fused_windows = True
     cost: str = "hinton"
     epsilon: float = 1e-6
 
+    def from_poses(self) -> FromPoses:
+        """The same of votes that are cast in each block."""
+        return FromPoses(self.cost, self.epsilon)
+
     def children(self, samples: tuple[Array, ...], shared: None) -> Children:
         """From votes ``(b, I, J, H)``, activations and costs."""
-        votes, activations, *betas = for_statistics(samples[0], as_views(samples[0]), *samples[1:])
-        return Children(votes, activations, tuple(betas))
+        return cast_children(samples, shared)
 
     def route(self, options: Options, samples: tuple[Array, ...], shared: None) -> Routing:
         """Route votes, by a fused form where there is one."""
@@ -113,12 +131,7 @@ class FromPoses(Gaussians):
 
     def children(self, samples: tuple[Array, ...], shared: Any) -> Children:
         """From poses, activations and costs; all samples share wide transforms, and a shift ``(H, I)`` or None."""
-        poses, activations, *betas = for_statistics(samples[0], *samples)
-        transforms, shift = shared
-        views = vote_views(poses, transforms)
-        if shift is not None:
-            views = views + for_statistics(samples[0], shift)[0]
-        return Children(views, activations, tuple(betas))
+        return cast_children(samples, shared)
 
     def route(self, options: Options, samples: tuple[Array, ...], shared: Any) -> Routing:
         """Route poses, by a fused form where there is one."""
@@ -150,18 +163,33 @@ def _standardized(costs: Array) -> Array:
 
 
 def em_options(
-    cost: str, epsilon: float, inverse_temperature: Any, n_iter: int, *, recompute: bool, return_path: bool
+    cost: str,
+    epsilon: float,
+    inverse_temperature: Any,
+    n_iter: int,
+    *,
+    recompute: bool,
+    return_path: bool,
+    covariance: str = "diagonal",
 ) -> Options:
     """Return the options of EM routing from votes, or raise `InputError`."""
     check_choice("cost", cost, COSTS)
-    rule = Gaussians(cost, check_number("epsilon", epsilon))
+    check_choice("covariance", covariance, tuple(SPREADS))
+    if covariance == "full" and cost != "hinton":
+        raise InputError(f"got cost={cost!r} with covariance='full', which has no cost an entry: expected 'hinton'")
+    epsilon = check_number("epsilon", epsilon)
+    rule = Gaussians(cost, epsilon) if covariance == "diagonal" else FullGaussians(epsilon)
     schedule = temperatures(inverse_temperature, cost, check_count("n_iter", n_iter))
     return Options(rule, schedule, bool(recompute), bool(return_path))
 
 
+def widen_parents(given: Mapping[str, Array], shape: tuple[int, ...], like: Array) -> list[Array]:
+    """Return what parents bring themselves, arrays by name, in a shape and in the dtype of statistics."""
+    check_floats(" and ".join(given), like, *given.values())
+    what = ": an entry a parent" if "beta_u" in given else ""
+    return for_statistics(like, *(widen(name, x, shape, what) for name, x in given.items()))
+
+
 def widen_betas(beta_u: Array, beta_a: Array, shape: tuple[int, ...], like: Array) -> list[Array]:
     """Return both costs in a shape that ends in J, in the dtype of statistics."""
-    check_floats("beta_u and beta_a", like, beta_u, beta_a)
-    names = ("beta_u", beta_u), ("beta_a", beta_a)
-    wide = [widen(name, beta, shape, ": an entry a parent") for name, beta in names]
-    return for_statistics(like, *wide)
+    return widen_parents({"beta_u": beta_u, "beta_a": beta_a}, shape, like)

@@ -8,6 +8,7 @@ all parents of a child are kept from one iteration to the next, so that R_ij = e
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from emroute.arrays.functions import logsumexp
 from emroute.arrays.kernels import kernel
 from emroute.backend import Array, compiled
 from emroute.capsule.checks import check_activations, check_floats, check_grid, for_statistics
-from emroute.capsule.gaussians import widen_betas
+from emroute.capsule.gaussians import widen_parents
 from emroute.capsule.routing import Children, History, Options, Routing, check_finite, finish, follow
 from emroute.capsule.votes import vote_views
 from emroute.capsule.windows import Windows, check_windows
@@ -72,7 +73,7 @@ class _OverWindows:
         xp, of_parents = backends.namespace(self.grid.poses), self.grid.of_parents
         index = self.windows.index(n, self.grid.poses)
         options = self.options._replace(schedule=(temperature,))
-        step = route_windows if of_parents else step_windows
+        step = route_windows if options.rule.fused_windows else step_windows
         args = *self.children, index, state.logits, state.norm, *of_parents, self.grid.transforms
         poses, activations, *rest = step(*args, options, last)
         if last:
@@ -140,9 +141,10 @@ def _follow(options: Options, windows: Windows, grid: _Grid, schedule: tuple[flo
 def route_grid(
     capsules: tuple[Array, Array | None],
     transforms: Array,
-    betas: tuple[Array, ...],
+    of_parents: Mapping[str, Array],
     geometry: tuple[int, int, str],
     options: Options,
+    by_entry: bool = False,
 ) -> Any:
     """Validate, flatten batch and grid, run, restore shapes.
 
@@ -152,12 +154,14 @@ def route_grid(
         Poses ``(..., h, w, I, P, P)`` and activations ``(..., h, w, I)``; None for a rule in which they do not count.
     transforms
         ``(K, K, I, J, P, P)``.
-    betas
-        Costs of the parents, both, or none for a rule without them.
+    of_parents
+        What parents bring themselves, by name; none for a rule without.
     geometry
         Stride, padding, and over what assignments are normalized.
     options
         With the rule, whose `step` is given views of the votes in `Children`; its `children` is not called.
+    by_entry
+        Whether parents bring a number for each entry of a pose, or one each.
 
     Returns
     -------
@@ -179,16 +183,17 @@ def route_grid(
     activations = check_activations(activations, (*batch, h, w), i, poses)
     wide, active, kernels = for_statistics(poses, poses, activations, transforms)
     lead = (*batch, *windows.grid)
-    costs = widen_betas(betas[0], betas[1], (*lead, j), poses) if betas else ()
+    tail = (j, p * p) if by_entry else (j,)
+    own = widen_parents(of_parents, (*lead, *tail), poses) if of_parents else ()
     grid = _Grid(
         xp.reshape(wide, (n, h * w, i, p, p)),
         xp.reshape(active, (n, h * w, i)),
         xp.reshape(kernels, (-1, j, p, p)),
-        tuple(xp.reshape(x, (-1, j)) for x in costs),
+        tuple(xp.reshape(x, (-1, *tail)) for x in own),
     )
     static = options._replace(schedule=())  # other temperatures compile nothing
     history = compiled(backends.get(poses), _follow, static, windows)(grid, options.schedule)
-    check_finite(history, poses=poses, transforms=transforms, **dict(zip(("beta_u", "beta_a"), betas, strict=False)))
+    check_finite(history, poses=poses, transforms=transforms, **of_parents)
 
     def arrange(routing: Routing) -> Routing:
         return Routing(

@@ -118,6 +118,8 @@ class SoftmaxRule:
 
     n_more = 0
     """The number of further choices, which are no parent."""
+    fused_windows = False
+    """Whether `route_windows`, for convolutions, has a fused form of this rule."""
 
     def start(self, children: Children) -> tuple[Array, Array]:
         """Return equal assignments, and logits of 0; one J stands for all."""
@@ -140,6 +142,10 @@ class SoftmaxRule:
     def route(self, options: Options, samples: tuple[Array, ...], shared: Any) -> Routing:
         """Route with the loop."""
         return in_blocks(options, samples, shared)[-1]
+
+    def from_poses(self) -> Any:
+        """Return the rule for votes that `children` casts from poses: itself, where that casts either."""
+        return self
 
 
 class Options(NamedTuple):

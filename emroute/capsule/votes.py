@@ -17,7 +17,16 @@ from emroute.capsule.checks import check_floats, check_pairs, for_statistics
 from emroute.errors import InputError
 from emroute.validate import check_number
 
-__all__ = ["capsule_lengths", "check_entry_pair", "coordinate_addition", "squash", "vote", "vote_views"]
+__all__ = [
+    "capsule_lengths",
+    "check_entry_pair",
+    "coordinate_addition",
+    "exponential_squash",
+    "squash",
+    "vector_views",
+    "vote",
+    "vote_views",
+]
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)
@@ -74,6 +83,46 @@ def squash(s: Array, *, axis: int = -1, constant: float = 1.0) -> Array:
     return xp.astype(wide * (gain / xp.maximum(over, one)), s.dtype)
 
 
+@Capabilities(gradients=True, jit=True, batch=True, half=True)
+def exponential_squash(s: Array) -> Array:
+    """Shrink vectors along the last axis to lengths below 1: ``(1 - exp(-|s|)) s / |s|``.
+
+    It is nearly the identity for short vectors, which `squash` makes shorter still.
+
+    Parameters
+    ----------
+    s
+        Vectors ``(..., H)``, floating.
+
+    Returns
+    -------
+    Array
+        Of the same shape; at 0 the value is 0 and the gradient the identity.
+
+    Raises
+    ------
+    InputTypeError
+        If `s` is not floating.
+
+    References
+    ----------
+    Mazzia, V., Salvetti, F. and Chiaberge, M. (2021). Efficient-CapsNet: capsule network with self-attention routing.
+    Scientific Reports 11. Equation 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> exponential_squash(np.asarray([[3.0, 4.0], [0.0, 0.0]])).round(4).tolist()
+    [[0.596, 0.7946], [0.0, 0.0]]
+    """
+    check_floats("s", s)
+    xp, (wide,) = backends.namespace(s), for_statistics(s, s)
+    length = safe_norm(wide, keepdims=True)
+    some = xp.where(length > 0, length, xp.ones_like(length))
+    gain = xp.where(length > 0, divide(-xp.expm1(-some), some), xp.ones_like(length))
+    return xp.astype(wide * gain, s.dtype)
+
+
 def capsule_lengths(poses: Array) -> Array:
     """Return the lengths of squashed poses, at most 1 even if a sum of squares is rounded up."""
     lengths = safe_norm(poses)
@@ -128,6 +177,14 @@ def vote_views(poses: Array, transforms: Array) -> Array:
     columns = xp.reshape(xp.permute_dims(transforms, (0, 2, 1, 3)), (i, p, j * p))
     votes = xp.reshape(xp.matmul(rows, columns), (i, b, p, j, p))
     return swap(xp.reshape(xp.permute_dims(votes, (1, 3, 0, 2, 4)), (b, j, i, p * p)))
+
+
+def vector_views(poses: Array, transforms: Array) -> Array:
+    """Return the votes of vectors ``(b, I, D)``, by transforms ``(I, J, D, H)``, as views ``(b, J, H, I)``."""
+    xp, (b, _, _), (i, j, d, h) = backends.namespace(poses), poses.shape, transforms.shape
+    columns = xp.reshape(xp.permute_dims(transforms, (0, 2, 1, 3)), (i, d, j * h))
+    votes = xp.reshape(xp.matmul(xp.permute_dims(poses, (1, 0, 2)), columns), (i, b, j, h))
+    return swap(xp.permute_dims(votes, (1, 2, 0, 3)))
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)

@@ -6,9 +6,18 @@ Both are thin layers over `emroute.capsule`. One file of weights serves both: `s
 import importlib
 from types import ModuleType
 
+from emroute.nn.constellations import ConstellationOutput, constellation_loss
+from emroute.nn.objects import Objects
 from emroute.nn.outputs import CapsuleOutput, capsnet_loss, matrix_capsnet_loss
 
-__all__ = ["CapsuleOutput", "capsnet_loss", "matrix_capsnet_loss"]
+__all__ = [
+    "CapsuleOutput",
+    "ConstellationOutput",
+    "Objects",
+    "capsnet_loss",
+    "constellation_loss",
+    "matrix_capsnet_loss",
+]
 
 
 def __getattr__(name: str) -> ModuleType:

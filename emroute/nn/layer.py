@@ -38,6 +38,8 @@ class Layer(Configurable):
     """Axis of the channels in images, 1 in ``(B, C, h, w)`` and 3 in ``(B, h, w, C)``."""
     _functions: ClassVar[Mapping[str, Callable[[Array], Array]]]
     """The activation functions by name: ``"relu"``, and the last ones of a decoder."""
+    _ones: ClassVar[Callable[..., Any]]
+    """The framework's initializer with ones."""
 
     def __init__(self, **where: Unpack[Where]) -> None:
         super().__init__()
@@ -58,8 +60,14 @@ class Layer(Configurable):
         """Multiply and add, as needed for votes."""
         raise NotImplementedError
 
-    def _convolution(self, n_in: int, n_out: int, window: Window, bias: bool = True, **where: Unpack[Where]) -> Any:
-        """Return a convolution of images."""
+    def _convolution(
+        self, n_in: int, n_out: int, window: Window, bias: bool = True, groups: int = 1, **where: Unpack[Where]
+    ) -> Any:
+        """Return a convolution of images, of as many groups of channels."""
+        raise NotImplementedError
+
+    def _batch_norm(self, n: int, **where: Unpack[Where]) -> Any:
+        """Return a batch normalization of `n` channels, with Keras' constants."""
         raise NotImplementedError
 
     def _linears(self, sizes: Sequence[int], **where: Unpack[Where]) -> Any:

@@ -8,11 +8,14 @@ from typing import Any, ClassVar, Unpack
 
 from emroute.backend import Array
 from emroute.capsule import Routing
+from emroute.errors import InputError
 from emroute.nn.layer import Where
 from emroute.nn.network import CapsuleNetwork
 from emroute.nn.sizes import (
     capsnet_children,
     check_counts,
+    convolved,
+    counts,
     em_options,
     matrix_capsnet_places,
     matrix_capsnet_widths,
@@ -21,7 +24,7 @@ from emroute.nn.sizes import (
 )
 from emroute.nn.weights import network_arguments
 
-__all__ = ["CapsNet", "MatrixCapsNet"]
+__all__ = ["CapsNet", "EfficientCapsNet", "MatrixCapsNet"]
 
 
 class _Network(CapsuleNetwork):
@@ -127,6 +130,8 @@ class MatrixCapsNet(_Network):
         layers (C, D). The paper has ``(32, 32, 32, 32)`` and, for its small network, ``(64, 8, 16, 16)``.
     pose_size
         P, for poses of P by P.
+    routing
+        The routing of all three layers, see `ConvCapsules`.
     n_iter, cost, inverse_temperature, epsilon, recompute
         Options of all three routings, see `emroute.capsule.em_routing`.
     coordinates
@@ -158,6 +163,7 @@ class MatrixCapsNet(_Network):
         *,
         widths: Sequence[int] = (32, 32, 32, 32),
         pose_size: int = 4,
+        routing: str = "em",
         n_iter: int = 3,
         cost: str = "hinton",
         inverse_temperature: Any = None,
@@ -173,7 +179,8 @@ class MatrixCapsNet(_Network):
         super().__init__(**where)
         self.arguments = network_arguments(locals())
         check_counts(in_channels=in_channels, n_classes=n_classes, pose_size=pose_size)
-        routing = em_options(n_iter, cost, inverse_temperature, epsilon, recompute) | {"pose_size": pose_size}
+        options = em_options(n_iter, cost, inverse_temperature, epsilon, recompute)
+        options |= {"pose_size": pose_size, "routing": routing}
         size = pair("image_size", image_size)
         self.image_shape = self._shape(in_channels, size)
         a, b, c, d = matrix_capsnet_widths(size, widths)
@@ -182,9 +189,9 @@ class MatrixCapsNet(_Network):
         layers = self._layers
         self.conv = self._convolution(in_channels, a, window(5, 2), **where)
         self.primary = layers.MatrixPrimaryCapsules(a, b, pose_size=pose_size, **where)
-        self.conv_capsules1 = layers.ConvCapsules(b, c, 3, stride=2, **routing, **where)
-        self.conv_capsules2 = layers.ConvCapsules(c, d, 3, **routing, **where)
-        self.classes = layers.ClassCapsules(d, n_classes, entries=entries, coordinates=places, **routing, **where)
+        self.conv_capsules1 = layers.ConvCapsules(b, c, 3, stride=2, **options, **where)
+        self.conv_capsules2 = layers.ConvCapsules(c, d, 3, **options, **where)
+        self.classes = layers.ClassCapsules(d, n_classes, entries=entries, coordinates=places, **options, **where)
         drawn = n_classes * pose_size**2
         self.decoder = self._decoder(drawn, decoder_features, decoder_activation, where) if decoder else None
 
@@ -198,3 +205,79 @@ class MatrixCapsNet(_Network):
     def route(self, images: Array) -> Routing:
         """Map images to the routing of the class capsules."""
         return self.classes(*self.grid(images))
+
+
+class EfficientCapsNet(_Network):
+    """The network of Mazzia, Salvetti and Chiaberge: four convolutions, depthwise capsules, self-attention routing.
+
+    It has 161,824 parameters for images of digits, and the decoder's. In training, batches are normalized.
+
+    Parameters
+    ----------
+    in_channels, image_size
+        Of the images; a size is one number, or height and width.
+    n_classes
+        How many class capsules there are.
+    channels
+        Of the four convolutions; the last is a multiple of `primary_features`.
+    primary_features
+        Entries of a primary capsule.
+    class_features
+        Entries of a class capsule.
+    decoder, decoder_features, decoder_activation
+        As of `CapsNet`.
+
+    Raises
+    ------
+    InputError
+        If images are too small for the convolutions.
+
+    References
+    ----------
+    Mazzia, V., Salvetti, F. and Chiaberge, M. (2021). Efficient-CapsNet: capsule network with self-attention routing.
+    Scientific Reports 11.
+    """
+
+    _windows = (5, 1), (3, 1), (3, 1), (3, 2)  # kernel and stride
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        n_classes: int = 10,
+        image_size: int | tuple[int, int] = 28,
+        *,
+        channels: Sequence[int] = (32, 64, 64, 128),
+        primary_features: int = 8,
+        class_features: int = 16,
+        decoder: bool = True,
+        decoder_features: Sequence[int] = (512, 1024),
+        decoder_activation: str | None = "sigmoid",
+        **where: Unpack[Where],
+    ) -> None:
+        super().__init__(**where)
+        self.arguments = network_arguments(locals())
+        check_counts(in_channels=in_channels, n_classes=n_classes)
+        check_counts(primary_features=primary_features, class_features=class_features)
+        widths = counts("channels", channels, "those of four convolutions", 4)
+        capsules, left = divmod(widths[-1], primary_features)
+        if left:
+            raise InputError(f"got channels={channels!r}, expected the last a multiple of {primary_features}")
+        size = pair("image_size", image_size)
+        self.image_shape, grid = self._shape(in_channels, size), convolved(size, *self._windows)
+        below = in_channels
+        for number, (width, seen) in enumerate(zip(widths, self._windows, strict=True), 1):
+            setattr(self, f"conv{number}", self._convolution(below, width, window(*seen), **where))
+            setattr(self, f"norm{number}", self._batch_norm(width, **where))
+            below = width
+        layers = self._layers
+        self.primary = layers.DepthwisePrimaryCapsules(capsules, primary_features, grid, **where)
+        self.classes = layers.SelfAttentionRouting(capsules, n_classes, primary_features, class_features, **where)
+        drawn = n_classes * class_features
+        self.decoder = self._decoder(drawn, decoder_features, decoder_activation, where) if decoder else None
+
+    def route(self, images: Array) -> Routing:
+        """Take images to the routing of the class capsules; activations are the lengths of poses."""
+        for number, _ in enumerate(self._windows, 1):
+            convolve, normalize = getattr(self, f"conv{number}"), getattr(self, f"norm{number}")
+            images = normalize(self._functions["relu"](convolve(images)))
+        return self.classes(self.primary(images))

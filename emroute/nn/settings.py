@@ -12,7 +12,8 @@ from emroute.validate import check_count
 
 __all__ = ["Configurable", "changed_settings", "check_kinds", "configure", "plain"]
 
-_NO_EFFECT = {"arguments", "dtype", "training"}  # on what a network finds, or as Flax' dtype only on its digits
+# on what a network finds in evaluation, or as Flax' dtype only on its digits
+_NO_EFFECT = {"arguments", "dtype", "training", "use_running_average"}
 
 
 class Configurable:

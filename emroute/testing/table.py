@@ -66,11 +66,21 @@ FAMILIES = {
     "routing of capsules": (
         *("capsule.em_routing", "capsule.em_routing_from_poses", "capsule.conv_em_routing"),
         *("capsule.class_em_routing", "capsule.dynamic_routing", "capsule.conv_dynamic_routing"),
-        *("capsule.kmeans_routing", "capsule.gmm_routing"),
+        *("capsule.kmeans_routing", "capsule.gmm_routing", "capsule.variational_routing", "capsule.variational_bound"),
+        *("capsule.attention_routing", "capsule.self_routing", "capsule.self_attention_routing"),
+        *(
+            f"capsule.{kind}_{name}_routing"
+            for kind in ("conv", "class")
+            for name in ("variational", "attention", "self")
+        ),
+        *("capsule.heinsen_routing", "capsule.heinsen_matrix_routing"),
+    ),
+    "parts and wholes of capsules": (
+        *("capsule.mixture_likelihood", "capsule.affine_poses", "capsule.compose_poses", "capsule.warp"),
     ),
     "losses of capsules": (
         *("capsule.margin_loss", "capsule.spread_loss", "capsule.reconstruction_loss"),
-        *("nn.capsnet_loss", "nn.matrix_capsnet_loss"),
+        *("nn.capsnet_loss", "nn.matrix_capsnet_loss", "nn.constellation_loss"),
     ),
 }
 """The rows of the short table, and the functions that must all be able to do what a row says."""

@@ -14,17 +14,21 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from emroute.nn import layer, matrix, vector
+from emroute.nn import efficient, layer, matrix, objects, sets, vector
 from emroute.nn.sizes import Window
 
 __all__ = [
     "ClassCapsules",
     "ConvCapsules",
     "Decoder",
+    "DepthwisePrimaryCapsules",
     "DynamicRouting",
     "Layer",
     "MatrixPrimaryCapsules",
+    "ObjectCapsules",
     "PrimaryCapsules",
+    "SelfAttentionRouting",
+    "SetTransformer",
     "complete",
 ]
 
@@ -37,6 +41,8 @@ class Layer(layer.Layer, nnx.Module):
 
     channel_axis = 3
     _functions: ClassVar = {"relu": nnx.relu, "sigmoid": nnx.sigmoid, "tanh": jnp.tanh, "linear": lambda x: x}
+
+    _ones = staticmethod(nnx.initializers.ones)
 
     def __init__(self, *, dtype: Any = None, param_dtype: Any = jnp.float32, rngs: nnx.Rngs) -> None:
         super().__init__()
@@ -64,9 +70,15 @@ class Layer(layer.Layer, nnx.Module):
     def _einsum(self, equation: str, *arrays: jax.Array) -> jax.Array:
         return jnp.einsum(equation, *arrays, precision="highest")  # float32 is not TF32 on a GPU
 
-    def _convolution(self, n_in: int, n_out: int, window: Window, bias: bool = True, **where: Any) -> nnx.Conv:
+    def _convolution(
+        self, n_in: int, n_out: int, window: Window, bias: bool = True, groups: int = 1, **where: Any
+    ) -> nnx.Conv:
         edges = [(edge, edge) for edge in window.padding]
-        return nnx.Conv(n_in, n_out, window.kernel_size, window.stride, padding=edges, use_bias=bias, **where)
+        options = {"padding": edges, "use_bias": bias, "feature_group_count": groups}
+        return nnx.Conv(n_in, n_out, window.kernel_size, window.stride, **options, **where)
+
+    def _batch_norm(self, n: int, **where: Any) -> nnx.BatchNorm:
+        return nnx.BatchNorm(n, momentum=0.99, epsilon=1e-3, **where)
 
     def _linears(self, sizes: Sequence[int], **where: Any) -> nnx.List:
         return nnx.List([nnx.Linear(a, b, **where) for a, b in itertools.pairwise(sizes)])
@@ -98,6 +110,51 @@ class DynamicRouting(vector.DynamicRouting, Layer):
     >>> found = DynamicRouting(1152, 10, 8, 16, rngs=nnx.Rngs(0))(jnp.zeros((2, 1152, 8)))
     >>> found.poses.shape, found.activations.shape
     ((2, 10, 16), (2, 10))
+    """
+
+
+@complete
+class DepthwisePrimaryCapsules(efficient.DepthwisePrimaryCapsules, Layer):
+    """Features are ``(B, h, w, C)``; `dtype`, `param_dtype` and `rngs` are as of `flax.nnx.Conv`.
+
+    Examples
+    --------
+    >>> DepthwisePrimaryCapsules(16, 8, 9, rngs=nnx.Rngs(0))(jnp.zeros((1, 9, 9, 128))).shape
+    (1, 16, 8)
+    """
+
+
+@complete
+class SelfAttentionRouting(efficient.SelfAttentionRouting, Layer):
+    """`dtype`, `param_dtype` and `rngs` are as of `flax.nnx.Linear`.
+
+    Examples
+    --------
+    >>> found = SelfAttentionRouting(16, 10, 8, 16, rngs=nnx.Rngs(0))(jnp.zeros((2, 16, 8)))
+    >>> found.poses.shape, found.activations.shape
+    ((2, 10, 16), (2, 10))
+    """
+
+
+@complete
+class SetTransformer(sets.SetTransformer, Layer):
+    """`dtype`, `param_dtype` and `rngs` are as of `flax.nnx.Linear`.
+
+    Examples
+    --------
+    >>> SetTransformer(2, 8, 16, 3, rngs=nnx.Rngs(0))(jnp.zeros((5, 7, 2))).shape
+    (5, 3, 16)
+    """
+
+
+@complete
+class ObjectCapsules(objects.ObjectCapsules, Layer):
+    """`dtype`, `param_dtype` and `rngs` are as of `flax.nnx.Linear`.
+
+    Examples
+    --------
+    >>> ObjectCapsules(3, 4, 16, rngs=nnx.Rngs(0))(jnp.zeros((5, 3, 16))).votes.shape
+    (5, 3, 4, 2, 3)
     """
 
 

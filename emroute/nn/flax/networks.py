@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 from flax import nnx
 
-from emroute.nn import networks
+from emroute.nn import constellations, networks
 from emroute.nn.flax import layers
 from emroute.nn.flax.layers import Layer, complete
 from emroute.nn.network import CapsuleNetwork
 from emroute.nn.settings import changed_settings, check_kinds, configure
 from emroute.nn.weights import build, check_tensors, describe_network, read_network, saved_arguments, write_network
 
-__all__ = ["CapsNet", "MatrixCapsNet", "load", "save"]
+__all__ = ["CapsNet", "ConstellationNet", "EfficientCapsNet", "MatrixCapsNet", "load", "save"]
 
 
 class _Network(CapsuleNetwork, Layer):
@@ -50,12 +50,46 @@ class MatrixCapsNet(networks.MatrixCapsNet, _Network):
     """
 
 
-_NETWORKS: dict[str, type[CapsNet | MatrixCapsNet]] = {"CapsNet": CapsNet, "MatrixCapsNet": MatrixCapsNet}
+@complete
+class EfficientCapsNet(networks.EfficientCapsNet, _Network):
+    """Images are ``(B, h, w, C)``; `dtype`, `param_dtype` and `rngs` are as of `flax.nnx.Conv`.
+
+    Examples
+    --------
+    >>> network = nnx.eval_shape(lambda: EfficientCapsNet(decoder=False, rngs=nnx.Rngs(0)))  # draws nothing
+    >>> sum(weight.size for weight in jax.tree.leaves(nnx.state(network, nnx.Param)))
+    161824
+    """
+
+
+@complete
+class ConstellationNet(constellations.ConstellationNet, Layer):
+    """`dtype`, `param_dtype` and `rngs` are as of `flax.nnx.Linear`.
+
+    Examples
+    --------
+    >>> network = ConstellationNet(rngs=nnx.Rngs(0))
+    >>> jax.eval_shape(network, jax.numpy.zeros((5, 11, 2))).responsibilities.shape  # computes nothing
+    (5, 11, 3)
+    """
+
+    _layers = layers
+
+
+Network: TypeAlias = CapsNet | MatrixCapsNet | EfficientCapsNet | ConstellationNet
+
+_NETWORKS: dict[str, type[Network]] = {
+    "CapsNet": CapsNet,
+    "MatrixCapsNet": MatrixCapsNet,
+    "EfficientCapsNet": EfficientCapsNet,
+    "ConstellationNet": ConstellationNet,
+}
+_IN_TORCH = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 _TO_TORCH = {2: (1, 0), 4: (3, 2, 0, 1)}  # of kernels (in, out) and (h, w, in, out), by their number of axes
 _FROM_TORCH = {2: (1, 0), 4: (2, 3, 1, 0)}
 
 
-def save(network: CapsNet | MatrixCapsNet, path: str | os.PathLike[str]) -> None:
+def save(network: Network, path: str | os.PathLike[str]) -> None:
     """Write a network to a safetensors file, which `load` here and in `emroute.nn.torch` reads.
 
     The file holds what the network does now, but for the `dtype` of computations, which `load` takes: settings of its
@@ -83,17 +117,17 @@ def save(network: CapsNet | MatrixCapsNet, path: str | os.PathLike[str]) -> None
     fresh = _outline(type(network), arguments)
     modules, expected = _modules(network), _modules(fresh)
     settings = changed_settings(modules, expected)
-    weights = nnx.to_flat_state(nnx.state(network, nnx.Param))
+    weights = nnx.to_flat_state(nnx.state(network, (nnx.Param, nnx.BatchStat)))
     tensors = {_name(place): np.ascontiguousarray(_turned(place, weight[...], _TO_TORCH)) for place, weight in weights}
     check_tensors("the network to save", tensors, _shapes(nnx.to_flat_state(nnx.state(fresh))))
     check_kinds(modules, expected)
     write_network(path, describe_network(network, arguments, settings), tensors, "flax")
 
 
-def load(path: str | os.PathLike[str], *, dtype: Any = None) -> CapsNet | MatrixCapsNet:
+def load(path: str | os.PathLike[str], *, dtype: Any = None) -> Network:
     """Read a network that `save` wrote, here or in `emroute.nn.torch`, onto the default device.
 
-    Float64 stays so only where JAX has it (``jax_enable_x64``).
+    It is in evaluation mode. Float64 stays so only where JAX has it (``jax_enable_x64``).
 
     Parameters
     ----------
@@ -118,7 +152,9 @@ def load(path: str | os.PathLike[str], *, dtype: Any = None) -> CapsNet | Matrix
     weights = nnx.to_flat_state(state)
     check_tensors(path, tensors, _shapes(weights))
     read = [(place, weight.replace(_turned(place, tensors[_name(place)], _FROM_TORCH))) for place, weight in weights]
-    return nnx.merge(structure, nnx.from_flat_state(read))
+    network = nnx.merge(structure, nnx.from_flat_state(read))
+    network.eval()
+    return network
 
 
 def _outline(make: Any, arguments: Mapping[str, Any], dtype: Any = None) -> Any:
@@ -131,8 +167,8 @@ def _modules(network: Any) -> dict[str, nnx.Module]:
 
 
 def _name(place: tuple[Any, ...]) -> str:
-    """Return what Torch calls a weight."""
-    return ".".join(map(str, (*place[:-1], "weight" if place[-1] == "kernel" else place[-1])))
+    """Return what Torch calls a weight, or a moment of batches."""
+    return ".".join(map(str, (*place[:-1], _IN_TORCH.get(place[-1], place[-1]))))
 
 
 def _turned(place: tuple[Any, ...], value: jax.Array, axes: dict[int, tuple[int, ...]]) -> jax.Array:

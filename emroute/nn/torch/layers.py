@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from emroute.capsule import conv_em_routing
-from emroute.nn import layer, matrix, vector
+from emroute.nn import efficient, layer, matrix, objects, sets, vector
 from emroute.nn.layer import complete
 from emroute.nn.sizes import Window
+from emroute.nn.ways import WAYS, routings
 
 __all__ = [
     "ClassCapsules",
     "ConvCapsules",
     "Decoder",
+    "DepthwisePrimaryCapsules",
     "DynamicRouting",
     "Layer",
     "MatrixPrimaryCapsules",
+    "ObjectCapsules",
     "PrimaryCapsules",
+    "SelfAttentionRouting",
+    "SetTransformer",
 ]
 
 
@@ -30,6 +35,7 @@ class Layer(layer.Layer, nn.Module):
 
     channel_axis = 1
     _functions: ClassVar = {"relu": torch.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh, "linear": lambda x: x}
+    _ones = staticmethod(nn.init.ones_)
     _told: ClassVar[tuple[str, ...]] = ()
     """Attributes that `repr` shows."""
 
@@ -64,8 +70,13 @@ class Layer(layer.Layer, nn.Module):
     def _einsum(self, equation: str, *arrays: Tensor) -> Tensor:
         return torch.einsum(equation, *arrays)
 
-    def _convolution(self, n_in: int, n_out: int, window: Window, bias: bool = True, **where: Any) -> nn.Conv2d:
-        return nn.Conv2d(n_in, n_out, *window, bias=bias, **where)
+    def _convolution(
+        self, n_in: int, n_out: int, window: Window, bias: bool = True, groups: int = 1, **where: Any
+    ) -> nn.Conv2d:
+        return nn.Conv2d(n_in, n_out, *window, groups=groups, bias=bias, **where)
+
+    def _batch_norm(self, n: int, **where: Any) -> nn.BatchNorm2d:
+        return nn.BatchNorm2d(n, eps=1e-3, momentum=0.01, **where)
 
     def _linears(self, sizes: Sequence[int], **where: Any) -> nn.ModuleList:
         return nn.ModuleList(nn.Linear(a, b, **where) for a, b in itertools.pairwise(sizes))
@@ -112,6 +123,58 @@ class DynamicRouting(vector.DynamicRouting, Layer):
 
 
 @complete
+class DepthwisePrimaryCapsules(efficient.DepthwisePrimaryCapsules, Layer):
+    """Features are ``(B, C, h, w)``; `device` and `dtype` are as of `torch.nn.Conv2d`.
+
+    Examples
+    --------
+    >>> DepthwisePrimaryCapsules(16, 8, 9)(torch.zeros(1, 128, 9, 9)).shape
+    torch.Size([1, 16, 8])
+    """
+
+    _told = ("out_capsules", "out_features")
+
+
+@complete
+class SelfAttentionRouting(efficient.SelfAttentionRouting, Layer):
+    """`device` and `dtype` are as of `torch.nn.Linear`.
+
+    Examples
+    --------
+    >>> found = SelfAttentionRouting(16, 10, 8, 16)(torch.zeros(2, 16, 8))
+    >>> found.poses.shape, found.activations.shape
+    (torch.Size([2, 10, 16]), torch.Size([2, 10]))
+    """
+
+    def extra_repr(self) -> str:
+        """Extra information for `repr`."""
+        i, j, d, h = self.transforms.shape
+        return f"{i}, {j}, in_features={d}, out_features={h}"
+
+
+@complete
+class SetTransformer(sets.SetTransformer, Layer):
+    """`device` and `dtype` are as of `torch.nn.Linear`.
+
+    Examples
+    --------
+    >>> SetTransformer(2, 8, 16, 3)(torch.zeros(5, 7, 2)).shape
+    torch.Size([5, 3, 16])
+    """
+
+
+@complete
+class ObjectCapsules(objects.ObjectCapsules, Layer):
+    """`device` and `dtype` are as of `torch.nn.Linear`.
+
+    Examples
+    --------
+    >>> ObjectCapsules(3, 4, 16)(torch.zeros(5, 3, 16)).votes.shape
+    torch.Size([5, 3, 4, 2, 3])
+    """
+
+
+@complete
 class Decoder(vector.Decoder, Layer):
     """Images are ``(B, C, h, w)``; `device` and `dtype` are as of `torch.nn.Linear`.
 
@@ -151,7 +214,7 @@ class ConvCapsules(matrix.ConvCapsules, Layer):
     """
 
     # the host tells which child is in which window, on which a compiled graph would break dozens of times
-    _routing: ClassVar = staticmethod(torch.compiler.disable(conv_em_routing))
+    _routings: ClassVar = {name: torch.compiler.disable(route) for name, route in routings("conv").items()}
 
     def extra_repr(self) -> str:
         """Extra information for `repr`."""
@@ -176,7 +239,9 @@ class ClassCapsules(matrix.ClassCapsules, Layer):
 
 
 def _routed(layer: ConvCapsules | ClassCapsules, kernel_size: str = "") -> str:
-    """Return what `repr` shows of layers routed by EM."""
+    """Return what `repr` shows of layers that route."""
     *_, i, j, p, _ = layer.transforms.shape
-    n_iter, cost = layer.options["n_iter"], layer.options["cost"]
-    return f"{i}, {j}{kernel_size}, pose_size={p}, n_iter={n_iter}, cost={cost!r}"
+    p = math.isqrt(p) if layer.routing == "self" else p
+    options = {name: layer.options[name] for name in ("n_iter", "cost") if name in WAYS[layer.routing].options}
+    told = {"routing": layer.routing, **options} if layer.routing != "em" else options
+    return f"{i}, {j}{kernel_size}, pose_size={p}, " + ", ".join(f"{name}={value!r}" for name, value in told.items())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 from torch.utils import _pytree
 
-from emroute.nn import networks
+from emroute.nn import constellations, networks
 from emroute.nn.layer import complete
 from emroute.nn.network import CapsuleNetwork
 from emroute.nn.outputs import CapsuleOutput
@@ -18,7 +18,7 @@ from emroute.nn.torch import layers
 from emroute.nn.torch.layers import Layer
 from emroute.nn.weights import build, check_tensors, describe_network, read_network, saved_arguments, write_network
 
-__all__ = ["CapsNet", "MatrixCapsNet", "load", "save"]
+__all__ = ["CapsNet", "ConstellationNet", "EfficientCapsNet", "MatrixCapsNet", "load", "save"]
 
 # an exported network can only be saved if what it returns has a name; Torch's error asks for this very call
 _pytree._register_namedtuple(CapsuleOutput, serialized_type_name="emroute.nn.CapsuleOutput")
@@ -59,10 +59,44 @@ class MatrixCapsNet(networks.MatrixCapsNet, _Network):
     """
 
 
-_NETWORKS: dict[str, type[CapsNet | MatrixCapsNet]] = {"CapsNet": CapsNet, "MatrixCapsNet": MatrixCapsNet}
+@complete
+class EfficientCapsNet(networks.EfficientCapsNet, _Network):
+    """Images are ``(B, C, h, w)``; `device` and `dtype` are as of `torch.nn.Conv2d`.
+
+    Examples
+    --------
+    >>> network = EfficientCapsNet(decoder=False)
+    >>> sum(parameter.numel() for parameter in network.parameters())
+    161824
+    >>> network.eval()(torch.zeros(1, 1, 28, 28)).poses.shape
+    torch.Size([1, 10, 16])
+    """
 
 
-def save(network: CapsNet | MatrixCapsNet, path: str | os.PathLike[str]) -> None:
+@complete
+class ConstellationNet(constellations.ConstellationNet, Layer):
+    """`device` and `dtype` are as of `torch.nn.Linear`.
+
+    Examples
+    --------
+    >>> ConstellationNet()(torch.zeros(5, 11, 2)).responsibilities.shape
+    torch.Size([5, 11, 3])
+    """
+
+    _layers = layers
+
+
+Network: TypeAlias = CapsNet | MatrixCapsNet | EfficientCapsNet | ConstellationNet
+
+_NETWORKS: dict[str, type[Network]] = {
+    "CapsNet": CapsNet,
+    "MatrixCapsNet": MatrixCapsNet,
+    "EfficientCapsNet": EfficientCapsNet,
+    "ConstellationNet": ConstellationNet,
+}
+
+
+def save(network: Network, path: str | os.PathLike[str]) -> None:
     """Write a network to a safetensors file, which `load` here and in `emroute.nn.flax` reads.
 
     The file holds what the network does now: settings of its layers that were changed since it was made, such as
@@ -92,13 +126,13 @@ def save(network: CapsNet | MatrixCapsNet, path: str | os.PathLike[str]) -> None
     fresh = type(network)(**arguments, device="meta")
     modules, expected = dict(network.named_modules()), dict(fresh.named_modules())
     settings = changed_settings(modules, expected)
-    tensors = {name: value.detach().contiguous() for name, value in network.state_dict().items()}
+    tensors = {name: value.detach().contiguous() for name, value in _weights(network).items()}
     check_tensors("the network to save", tensors, _shapes(fresh))
     check_kinds(modules, expected)
     write_network(path, describe_network(network, arguments, settings), tensors, "torch")
 
 
-def load(path: str | os.PathLike[str], *, device: Any = None) -> CapsNet | MatrixCapsNet:
+def load(path: str | os.PathLike[str], *, device: Any = None) -> Network:
     """Read a network that `save` wrote, here or in `emroute.nn.flax`, onto a device; it is in evaluation mode.
 
     Raises
@@ -115,9 +149,16 @@ def load(path: str | os.PathLike[str], *, device: Any = None) -> CapsNet | Matri
     check_tensors(path, tensors, _shapes(network))
     configure(path, dict(network.named_modules()), settings)
     device = torch.get_default_device() if device is None else device
-    network.load_state_dict({name: value.to(device, copy=True) for name, value in tensors.items()}, assign=True)
+    counted = {name: torch.zeros((), dtype=torch.int64) for name in network.state_dict().keys() - tensors.keys()}
+    read = {name: value.to(device, copy=True) for name, value in (tensors | counted).items()}
+    network.load_state_dict(read, assign=True)
     return network.eval()
 
 
 def _shapes(network: nn.Module) -> dict[str, torch.Size]:
-    return {name: value.shape for name, value in network.state_dict().items()}
+    return {name: value.shape for name, value in _weights(network).items()}
+
+
+def _weights(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return what a network's state is, but for counts of batches, which change nothing that it finds."""
+    return {name: value for name, value in network.state_dict().items() if value.is_floating_point()}
