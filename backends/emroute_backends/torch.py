@@ -14,7 +14,7 @@ import torch
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.utils.checkpoint import checkpoint
 
-from emroute_backends.kernels.tensors import on_host
+from emroute_backends.kernels.tensors import on_tensors
 from emroute_backends.portable import Array, compile, eigh, join, loop, replaced
 
 __all__ = [
@@ -187,7 +187,7 @@ def map_blocks(function: Callable[..., Any], arrays: Sequence[Array], size: int,
     return join(results)
 
 
-kernels = on_host()
+kernels = on_tensors()
 
 
 def devices() -> tuple[str, ...]:

@@ -1,0 +1,98 @@
+"""Forms for Torch tensors on CUDA: which there are, and when they pay. Triton is imported by the first that runs.
+
+Triton compiles a kernel for each dtype, and each range of sizes, in about a second, and keeps it on disk. With
+``TRITON_INTERPRET=1`` it runs kernels on tensors of the host instead, slowly: so they are tested without a GPU.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+__all__ = ["DeviceForm", "forms"]
+
+_WORTH = 2**16  # multiplications; the text of fewer takes no longer than a few launches
+_WIDE = 2**10  # features of a row that a program holds at once
+
+_broken: set[str] = set()
+"""Forms that have failed here."""
+
+
+@dataclass(frozen=True)
+class DeviceForm:
+    """A form whose kernels are in a module of their own."""
+
+    name: str
+    module: str
+    work: Callable[..., int]
+    """Multiplications, from the shapes of the arguments."""
+    held: Callable[..., bool] = lambda *shapes: True
+    """Whether registers hold what a program holds, from the shapes of the arguments."""
+
+    def takes(self, *args: Any) -> bool:
+        """Whether all tensors among the arguments are of one dtype that kernels are written for, or indices."""
+        tensors = [x for x in args if isinstance(x, torch.Tensor)]
+        alike = all(x.dtype in (args[0].dtype, torch.int64) and x.device == args[0].device for x in tensors)
+        fit = args[0].dtype in (torch.float32, torch.float64) and args[0].numel() > 0 and self.held(*_shapes(args))
+        return alike and fit and self.name not in _broken and args[0].device.type == kind()
+
+    def pays(self, *args: Any) -> bool:
+        """Whether there is enough to do."""
+        return self.work(*_shapes(args)) >= _WORTH
+
+    def __call__(self, *args: Any) -> Any:
+        """Do what the function of this name does."""
+        here = args[0].device
+        with torch.cuda.device(here) if here.type == "cuda" else nullcontext():
+            return getattr(import_module(self.module), self.name)(*args)
+
+    def run(self, text: Callable[..., Any], *args: Any) -> Any:
+        """The same; where that fails, as on a card that Triton does not compile for, the text, now and from then on."""
+        try:
+            return self(*args)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # compilers' errors have no base of their own
+            _broken.add(self.name)
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            told = f"emroute's fused {self.name} does not run here, and is done without from now on: {reason}"
+            warnings.warn(told, RuntimeWarning, stacklevel=2)
+            return text(*args)
+
+
+def kind() -> str:
+    """The kind of device whose tensors forms take."""
+    return "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
+
+
+def _shapes(args: tuple[Any, ...]) -> list[tuple[int, ...]]:
+    return [tuple(x.shape) for x in args if isinstance(x, torch.Tensor)]
+
+
+def _assignment(rows: tuple[int, ...], centroids: tuple[int, ...], *_: Any) -> int:
+    return math.prod(centroids) * rows[-2]
+
+
+def _narrow(rows: tuple[int, ...], *_: Any) -> bool:
+    return rows[-1] <= _WIDE
+
+
+_FORMS = (
+    DeviceForm("assign_rows", "emroute_backends.kernels.cuda.kmeans", _assignment, _narrow),
+    DeviceForm("label_rows", "emroute_backends.kernels.cuda.kmeans", _assignment, _narrow),
+)
+
+
+def forms() -> dict[str, DeviceForm]:
+    """Forms by the names of their functions; none without Triton, or where Torch was built without CUDA."""
+    usable = kind() == "cpu" or torch.backends.cuda.is_built()
+    return {form.name: form for form in _FORMS} if find_spec("triton") and usable else {}
