@@ -1,0 +1,176 @@
+"""EM routing: what `emroute.capsule.gaussians` does, a sample or a window a program, in two passes an iteration.
+
+The first casts votes, asks the parents of the last iteration how well they explain them, and adds up the new means; the
+second adds up squares about these. A program's votes come from memory once; the other passes find them in the cache, if
+not in that of the multiprocessor then in the device's. In registers are some children's votes for all parents at once,
+because the softmax is over these.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+__all__ = ["route"]
+
+
+@triton.jit
+def votes_of(
+    x, transforms, shift, base, child, there, j, h, n, n_parents, entries, P: tl.constexpr, MOVED: tl.constexpr
+):  # fmt: skip
+    """Votes ``(BI, J, H)`` of some children: rows `base` of votes, or, of P x P poses, cast by their transforms."""
+    inside = there[:, None, None] & (j < n_parents)[None, :, None] & (h < entries)[None, None, :]
+    if P == 0:
+        at = (base[:, None] * n_parents + j[None, :])[:, :, None] * entries + h[None, None, :]
+        return tl.load(x + at, inside, other=0)
+    votes = tl.zeros((there.shape[0], j.shape[0], h.shape[0]), x.dtype.element_ty)
+    row, column = h // P, h % P
+    pose = x + base[:, None, None] * P * P + row[None, None, :] * P
+    matrix = transforms + (child[:, None] * n_parents + j[None, :])[:, :, None] * P * P + column[None, None, :]
+    for r in tl.static_range(P):
+        part = tl.load(pose + r, there[:, None, None] & (h < entries)[None, None, :], other=0)
+        votes += part * tl.load(matrix + r * P, inside, other=0)
+    if MOVED:
+        moved = tl.load(shift + h[None, :] * n + child[:, None], there[:, None] & (h < entries)[None, :], other=0)
+        votes += moved[:, None, :]
+    return votes
+
+
+@triton.jit
+def weigh(square, total, beta_u, beta_a, settings, temperature, j, h, n_parents, entries, NORMALIZED: tl.constexpr):
+    """What log-densities are made of, one over variances and offsets, and log-activations."""
+    real, inside = j < n_parents, (j < n_parents)[:, None] & (h < entries)[None, :]
+    rounding, least = tl.load(settings + 1), tl.load(settings + 2)
+    if NORMALIZED:
+        variance = tl.maximum(square, least)
+        width = tl.where(inside, tl.log(tl.sqrt(variance) + 1e-9), 0)
+    else:
+        variance = square + tl.load(settings)
+        width = tl.where(inside, tl.log(variance) / 2, 0)
+    costs = tl.where(inside, (beta_u[:, None] + width) * total[:, None], 0)
+    cost = tl.sum(costs, axis=1)
+    if NORMALIZED:
+        size = tl.max(tl.sum(tl.abs(costs), axis=1), axis=0)
+        cost = tl.where(real, cost - tl.sum(tl.where(j == 0, cost, 0), axis=0), 0)  # equal costs stay exactly equal
+        cost = tl.where(real, cost - tl.sum(cost, axis=0) / n_parents, 0)
+        deviation = tl.sqrt(tl.sum(cost * cost, axis=0) / n_parents)
+        cost /= tl.where(deviation <= rounding * size, tl.maximum(size, 1), deviation + 1e-9)
+    logit = temperature * (beta_a - cost)
+    log_active = tl.minimum(logit, 0) - tl.log(1 + tl.exp(-tl.abs(logit)))
+    offset = -tl.sum(width, axis=1)
+    if NORMALIZED:
+        offset += tl.log(tl.exp(log_active) + 1e-9)
+    else:
+        offset += log_active - entries * tl.load(settings + 3)
+    return tl.where(inside, 1 / variance, 0), tl.where(real, offset, float("-inf")), log_active
+
+
+@triton.jit
+def explain(votes, mean, precision, offset):
+    """Log-activations and log-densities of votes, and their logsumexp over parents."""
+    gap = votes - mean[None]
+    logits = offset[None, :] - tl.sum(gap * gap * precision[None], axis=2) / 2
+    top = tl.max(logits, axis=1)
+    return logits, top + tl.log(tl.sum(tl.exp(logits - top[:, None]), axis=1))
+
+
+@triton.jit
+def route(
+    x, transforms, shift, index, activations, beta_u, beta_a, first, norm, settings, temperatures,
+    poses, active, log_assigned, logits, norms, n, per_place, n_parents, entries, n_iter, of_sample, of_parent, of_child,
+    BI: tl.constexpr, BJ: tl.constexpr, BH: tl.constexpr, P: tl.constexpr, MOVED: tl.constexpr,
+    WINDOWS: tl.constexpr, EXPLAIN: tl.constexpr, NORMALIZED: tl.constexpr,
+):  # fmt: skip
+    """Route the children of a sample, or of a window, to their parents."""
+    b = tl.program_id(0).to(tl.int64)
+    i, j, h = tl.arange(0, BI), tl.arange(0, BJ), tl.arange(0, BH)
+    dtype: tl.constexpr = x.dtype.element_ty
+    inside = (j < n_parents)[:, None] & (h < entries)[None, :]
+    u = tl.load(beta_u + b * n_parents + j, j < n_parents, other=0)
+    a = tl.load(beta_a + b * n_parents + j, j < n_parents, other=0)
+    least = tl.load(settings + 4)
+    brightest = tl.zeros((BI,), dtype)
+    for at in range(0, n, BI):
+        child = at + i
+        base = b * n + child
+        if WINDOWS:
+            place = tl.load(index + b * (n // per_place) + child // per_place, child < n, other=0)
+            base = place * per_place + child % per_place
+        brightest = tl.maximum(brightest, tl.load(activations + base, child < n, other=0))
+    bright = tl.max(brightest, axis=0)
+    bright = tl.where(bright > least, bright, 1)
+    # parents that explain nothing: all assignments are equal
+    mean, precision = tl.zeros((BJ, BH), dtype), tl.zeros((BJ, BH), dtype)
+    offset = tl.where(j < n_parents, tl.zeros((BJ,), dtype), float("-inf"))
+    log_active = tl.zeros((BJ,), dtype)
+    for t in range(n_iter):
+        top = tl.full((BJ,), float("-inf"), dtype)
+        some, sums = tl.zeros((BJ,), dtype), tl.zeros((BJ, BH), dtype)
+        for at in range(0, n, BI):
+            child = at + i
+            there = child < n
+            base = b * n + child
+            if WINDOWS:
+                place = tl.load(index + b * (n // per_place) + child // per_place, there, other=0)
+                base = place * per_place + child % per_place
+            votes = votes_of(x, transforms, shift, base, child, there, j, h, n, n_parents, entries, P, MOVED)
+            pair = there[:, None] & (j < n_parents)[None, :]
+            if WINDOWS:
+                given = first + b * of_sample + j[None, :] * of_parent + child[:, None] * of_child
+                before = tl.load(norm + b * n + child, there, other=0)
+                share = tl.load(given, pair, other=float("-inf")) - before[:, None]
+            else:
+                found, total = explain(votes, mean, precision, offset)
+                share = found - total[:, None]
+            tl.store(log_assigned + (b * n + child)[:, None] * n_parents + j[None, :], share, pair)
+            light = tl.load(activations + base, there, other=0) / bright
+            light = tl.where(light > least, light, 0)
+            seen = tl.where(pair & (light > 0)[:, None], share, float("-inf"))
+            faint = tl.log(tl.where(light > 0, light, 1))
+            higher = tl.maximum(top, tl.max(seen + faint[:, None], axis=0))
+            finite = tl.where(higher > float("-inf"), higher, 0)
+            scale = tl.exp(top - finite)
+            weight = tl.exp(seen - finite[None, :]) * light[:, None]
+            some = some * scale + tl.sum(weight, axis=0)
+            sums = sums * scale[:, None] + tl.sum(weight[:, :, None] * votes, axis=0)
+            top = higher
+        held = some > least
+        top = tl.where(top > float("-inf"), top, 0)
+        inverse = tl.where(held, 1 / tl.where(held, some, 1), 0)
+        mean = sums * inverse[:, None]
+        squares = tl.zeros((BJ, BH), dtype)
+        tl.debug_barrier()  # shares were written by other threads than those that read them
+        for at in range(0, n, BI):
+            child = at + i
+            there = child < n
+            base = b * n + child
+            if WINDOWS:
+                place = tl.load(index + b * (n // per_place) + child // per_place, there, other=0)
+                base = place * per_place + child % per_place
+            votes = votes_of(x, transforms, shift, base, child, there, j, h, n, n_parents, entries, P, MOVED)
+            pair = there[:, None] & (j < n_parents)[None, :]
+            share = tl.load(log_assigned + (b * n + child)[:, None] * n_parents + j[None, :], pair, other=0)
+            light = tl.load(activations + base, there, other=0) / bright
+            light = tl.where(light > least, light, 0)
+            seen = tl.where(pair & (light > 0)[:, None], share, float("-inf"))
+            gap = votes - mean[None]
+            squares += tl.sum((tl.exp(seen - top[None, :]) * light[:, None])[:, :, None] * gap * gap, axis=0)
+        total = tl.exp(top + tl.log(bright)) * some
+        temperature = tl.load(temperatures + t)
+        precision, offset, log_active = weigh(
+            squares * inverse[:, None], total, u, a, settings, temperature, j, h, n_parents, entries, NORMALIZED
+        )
+        tl.debug_barrier()
+    tl.store(poses + (b * n_parents + j)[:, None] * entries + h[None, :], mean, inside)
+    tl.store(active + b * n_parents + j, tl.exp(log_active), j < n_parents)
+    if EXPLAIN:
+        for at in range(0, n, BI):
+            child = at + i
+            there = child < n
+            place = tl.load(index + b * (n // per_place) + child // per_place, there, other=0)
+            base = place * per_place + child % per_place
+            votes = votes_of(x, transforms, shift, base, child, there, j, h, n, n_parents, entries, P, MOVED)
+            found, total = explain(votes, mean, precision, offset)
+            pair = there[:, None] & (j < n_parents)[None, :]
+            tl.store(logits + (b * n + child)[:, None] * n_parents + j[None, :], found, pair)
+            tl.store(norms + b * n + child, total, there)
