@@ -23,6 +23,8 @@ __all__ = ["DeviceForm", "forms"]
 _WORTH = 2**16  # multiplications; the text of fewer takes no longer than a few launches
 _WIDE = 2**10  # features of a row that a program holds at once
 
+_ONE_CHILD = 2**11  # numbers of one child's votes for all parents
+
 _broken: set[str] = set()
 """Forms that have failed here."""
 
@@ -86,9 +88,40 @@ def _narrow(rows: tuple[int, ...], *_: Any) -> bool:
     return rows[-1] <= _WIDE
 
 
+def _votes(votes: tuple[int, ...], *_: Any) -> int:
+    return math.prod(votes)
+
+
+def _poses(poses: tuple[int, ...], _: Any, costs: tuple[int, ...], *__: Any) -> int:
+    return math.prod(poses) * costs[-1]
+
+
+def _windows(_: Any, __: Any, index: tuple[int, ...], *shapes: tuple[int, ...]) -> int:
+    return index[0] * math.prod(shapes[-1])
+
+
+def _few_votes(votes: tuple[int, ...], *_: Any) -> bool:
+    return _padded(votes[-2]) * _padded(votes[-1]) <= _ONE_CHILD
+
+
+def _few_poses(poses: tuple[int, ...], _: Any, costs: tuple[int, ...], *__: Any) -> bool:
+    return _padded(costs[-1]) * _padded(poses[-1] ** 2) <= _ONE_CHILD
+
+
+def _few_in_windows(poses: tuple[int, ...], *shapes: tuple[int, ...]) -> bool:
+    return _few_poses(poses, (), shapes[-2])
+
+
+def _padded(n: int) -> int:
+    return 1 << (n - 1).bit_length()
+
+
 _FORMS = (
     DeviceForm("assign_rows", "emroute_backends.kernels.cuda.kmeans", _assignment, _narrow),
     DeviceForm("label_rows", "emroute_backends.kernels.cuda.kmeans", _assignment, _narrow),
+    DeviceForm("route_votes", "emroute_backends.kernels.cuda.routing", _votes, _few_votes),
+    DeviceForm("route_poses", "emroute_backends.kernels.cuda.routing", _poses, _few_poses),
+    DeviceForm("route_windows", "emroute_backends.kernels.cuda.routing", _windows, _few_in_windows),
 )
 
 

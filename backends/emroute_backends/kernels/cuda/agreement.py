@@ -1,9 +1,10 @@
-"""EM routing: what `emroute.capsule.gaussians` does, a sample or a window a program, in two passes an iteration.
+"""EM routing: what `emroute.capsule.gaussians` does, a sample or a window a program.
 
-The first casts votes, asks the parents of the last iteration how well they explain them, and adds up the new means; the
-second adds up squares about these. A program's votes come from memory once; the other passes find them in the cache, if
-not in that of the multiprocessor then in the device's. In registers are some children's votes for all parents at once,
-because the softmax is over these.
+An iteration passes over the votes once: it asks the parents of the last iteration how well they explain them, and adds
+up differences to the means of these, and their squares. Where a mean then moves by more than four deviations, squares
+about the old one lose digits, and a second pass takes them about the new one. Samples at work together fill more than
+the caches, so passes over memory are what routing costs. In registers are some children's votes for all parents at
+once, because the softmax is over these.
 """
 
 from __future__ import annotations
@@ -66,9 +67,8 @@ def weigh(square, total, beta_u, beta_a, settings, temperature, j, h, n_parents,
 
 
 @triton.jit
-def explain(votes, mean, precision, offset):
-    """Log-activations and log-densities of votes, and their logsumexp over parents."""
-    gap = votes - mean[None]
+def explain(gap, precision, offset):
+    """Log-activations and log-densities of votes, from differences to the means; and their logsumexp over parents."""
     logits = offset[None, :] - tl.sum(gap * gap * precision[None], axis=2) / 2
     top = tl.max(logits, axis=1)
     return logits, top + tl.log(tl.sum(tl.exp(logits - top[:, None]), axis=1))
@@ -105,7 +105,7 @@ def route(
     log_active = tl.zeros((BJ,), dtype)
     for t in range(n_iter):
         top = tl.full((BJ,), float("-inf"), dtype)
-        some, sums = tl.zeros((BJ,), dtype), tl.zeros((BJ, BH), dtype)
+        some, sums, squares = tl.zeros((BJ,), dtype), tl.zeros((BJ, BH), dtype), tl.zeros((BJ, BH), dtype)
         for at in range(0, n, BI):
             child = at + i
             there = child < n
@@ -114,13 +114,13 @@ def route(
                 place = tl.load(index + b * (n // per_place) + child // per_place, there, other=0)
                 base = place * per_place + child % per_place
             votes = votes_of(x, transforms, shift, base, child, there, j, h, n, n_parents, entries, P, MOVED)
-            pair = there[:, None] & (j < n_parents)[None, :]
+            pair, gap = there[:, None] & (j < n_parents)[None, :], votes - mean[None]
             if WINDOWS:
                 given = first + b * of_sample + j[None, :] * of_parent + child[:, None] * of_child
                 before = tl.load(norm + b * n + child, there, other=0)
                 share = tl.load(given, pair, other=float("-inf")) - before[:, None]
             else:
-                found, total = explain(votes, mean, precision, offset)
+                found, total = explain(gap, precision, offset)
                 share = found - total[:, None]
             tl.store(log_assigned + (b * n + child)[:, None] * n_parents + j[None, :], share, pair)
             light = tl.load(activations + base, there, other=0) / bright
@@ -132,35 +132,41 @@ def route(
             scale = tl.exp(top - finite)
             weight = tl.exp(seen - finite[None, :]) * light[:, None]
             some = some * scale + tl.sum(weight, axis=0)
-            sums = sums * scale[:, None] + tl.sum(weight[:, :, None] * votes, axis=0)
+            sums = sums * scale[:, None] + tl.sum(weight[:, :, None] * gap, axis=0)
+            squares = squares * scale[:, None] + tl.sum(weight[:, :, None] * gap * gap, axis=0)
             top = higher
         held = some > least
         top = tl.where(top > float("-inf"), top, 0)
         inverse = tl.where(held, 1 / tl.where(held, some, 1), 0)
-        mean = sums * inverse[:, None]
-        squares = tl.zeros((BJ, BH), dtype)
-        tl.debug_barrier()  # shares were written by other threads than those that read them
-        for at in range(0, n, BI):
-            child = at + i
-            there = child < n
-            base = b * n + child
-            if WINDOWS:
-                place = tl.load(index + b * (n // per_place) + child // per_place, there, other=0)
-                base = place * per_place + child % per_place
-            votes = votes_of(x, transforms, shift, base, child, there, j, h, n, n_parents, entries, P, MOVED)
-            pair = there[:, None] & (j < n_parents)[None, :]
-            share = tl.load(log_assigned + (b * n + child)[:, None] * n_parents + j[None, :], pair, other=0)
-            light = tl.load(activations + base, there, other=0) / bright
-            light = tl.where(light > least, light, 0)
-            seen = tl.where(pair & (light > 0)[:, None], share, float("-inf"))
-            gap = votes - mean[None]
-            squares += tl.sum((tl.exp(seen - top[None, :]) * light[:, None])[:, :, None] * gap * gap, axis=0)
+        step = sums * inverse[:, None]
+        square = squares * inverse[:, None] - step * step
+        # of a parent without weight the mean is 0, not the last one
+        mean = tl.where(held[:, None], mean + step, 0)
+        if tl.max(tl.where(inside & (step * step > 16 * square), 1, 0)) > 0:
+            squares = tl.zeros((BJ, BH), dtype)
+            tl.debug_barrier()  # shares were written by other threads than those that read them
+            for at in range(0, n, BI):
+                child = at + i
+                there = child < n
+                base = b * n + child
+                if WINDOWS:
+                    place = tl.load(index + b * (n // per_place) + child // per_place, there, other=0)
+                    base = place * per_place + child % per_place
+                votes = votes_of(x, transforms, shift, base, child, there, j, h, n, n_parents, entries, P, MOVED)
+                pair = there[:, None] & (j < n_parents)[None, :]
+                share = tl.load(log_assigned + (b * n + child)[:, None] * n_parents + j[None, :], pair, other=0)
+                light = tl.load(activations + base, there, other=0) / bright
+                light = tl.where(light > least, light, 0)
+                seen = tl.where(pair & (light > 0)[:, None], share, float("-inf"))
+                gap = votes - mean[None]
+                squares += tl.sum((tl.exp(seen - top[None, :]) * light[:, None])[:, :, None] * gap * gap, axis=0)
+            square = squares * inverse[:, None]
+            tl.debug_barrier()
         total = tl.exp(top + tl.log(bright)) * some
         temperature = tl.load(temperatures + t)
         precision, offset, log_active = weigh(
-            squares * inverse[:, None], total, u, a, settings, temperature, j, h, n_parents, entries, NORMALIZED
+            square, total, u, a, settings, temperature, j, h, n_parents, entries, NORMALIZED
         )
-        tl.debug_barrier()
     tl.store(poses + (b * n_parents + j)[:, None] * entries + h[None, :], mean, inside)
     tl.store(active + b * n_parents + j, tl.exp(log_active), j < n_parents)
     if EXPLAIN:
@@ -170,7 +176,7 @@ def route(
             place = tl.load(index + b * (n // per_place) + child // per_place, there, other=0)
             base = place * per_place + child % per_place
             votes = votes_of(x, transforms, shift, base, child, there, j, h, n, n_parents, entries, P, MOVED)
-            found, total = explain(votes, mean, precision, offset)
+            found, total = explain(votes - mean[None], precision, offset)
             pair = there[:, None] & (j < n_parents)[None, :]
             tl.store(logits + (b * n + child)[:, None] * n_parents + j[None, :], found, pair)
             tl.store(norms + b * n + child, total, there)

@@ -16,7 +16,7 @@ __all__ = ["route_poses", "route_votes", "route_windows"]
 
 Array = Any
 
-_HELD = 2**12  # votes at once in a program of 4 warps: 32 a thread, and as many squares
+_HELD = 2**14  # bytes of votes at once in a program of 4 warps: 32 registers a thread, of some 170; 3 programs fit
 
 
 def route_votes(votes: Array, activations: Array, beta_u: Array, beta_a: Array, options: Any) -> tuple[Array, ...]:
@@ -51,7 +51,8 @@ def _route(given: tuple[Array, ...], sizes: Any, options: Any, cast: Any = None,
     transforms, shift = (None if y is None else y.contiguous() for y in cast or (None, None))
     index, logits, norm, last = windows or (none, none, none, True)
     tiles = {"BJ": padded(j), "BH": padded(h)}
-    tiles["BI"] = max(1, min(_HELD // tiles["BJ"] // tiles["BH"], padded(n)))
+    held = _HELD // x.itemsize // (1 if transforms is None else 2)  # beside votes, the transforms that cast them
+    tiles["BI"] = max(1, min(held // tiles["BJ"] // tiles["BH"], padded(n)))
     poses, active, log_assigned = x.new_empty((b, j, h)), x.new_empty((b, j)), x.new_empty((b, n, j))
     further, norms = (none, none) if last else (x.new_empty((b, n, j)), x.new_empty((b, n)))
     settings = _settings(options.rule.epsilon, x.dtype, x.device)
