@@ -34,6 +34,10 @@ class Form(Protocol):
         """Return whether there is enough work."""
         ...
 
+    def cheap(self, *args: Any) -> bool:
+        """Whether it costs less than any other way to the same end, however wide the arrays are."""
+        ...
+
     def run(self, text: Callable[..., Any], *args: Any) -> Any:
         """Do the work of the function. The array code does what the form cannot, such as second derivatives."""
         ...

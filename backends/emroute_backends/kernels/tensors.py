@@ -35,6 +35,9 @@ class _OnHost:
     def pays(self, *args: Any) -> bool:
         return self.form.pays(*args)
 
+    def cheap(self, *args: Any) -> bool:
+        return self.form.cheap(*args)
+
     def run(self, _: Callable[..., Any], *args: Any) -> tuple[Array, ...]:
         with holding_threads(torch.get_num_threads()):
             return tuple(map(torch.from_numpy, self.form(*map(_shared, args))))
@@ -67,6 +70,9 @@ class _OnTensors:
 
     def pays(self, *args: Any) -> bool:
         return self._form(args).pays(*args)
+
+    def cheap(self, *args: Any) -> bool:
+        return self._form(args).cheap(*args)
 
     def run(self, text: Callable[..., Any], *args: Any) -> tuple[Array, ...]:
         form = self._form(args)

@@ -51,6 +51,10 @@ class DeviceForm:
         """Whether there is enough to do."""
         return self.work(*_shapes(args)) >= _WORTH
 
+    def cheap(self, *_: Any) -> bool:
+        """Yes: tensor cores multiply in less time than intermediate arrays take to be written."""
+        return True
+
     def __call__(self, *args: Any) -> Any:
         """Do what the function of this name does."""
         here = args[0].device
@@ -88,6 +92,14 @@ def _narrow(rows: tuple[int, ...], *_: Any) -> bool:
     return rows[-1] <= _WIDE
 
 
+def _differences(z: tuple[int, ...], means: tuple[int, ...], *_: Any) -> int:
+    return math.prod(means) * z[-1]
+
+
+def _joint(log_joint: tuple[int, ...], *_: Any) -> int:
+    return math.prod(log_joint)
+
+
 def _votes(votes: tuple[int, ...], *_: Any) -> int:
     return math.prod(votes)
 
@@ -119,6 +131,9 @@ def _padded(n: int) -> int:
 _FORMS = (
     DeviceForm("assign_rows", "emroute_backends.kernels.cuda.kmeans", _assignment, _narrow),
     DeviceForm("label_rows", "emroute_backends.kernels.cuda.kmeans", _assignment, _narrow),
+    DeviceForm("full_squares", "emroute_backends.kernels.cuda.gaussians", _differences),
+    DeviceForm("full_moments", "emroute_backends.kernels.cuda.gaussians", _differences),
+    DeviceForm("share_rows", "emroute_backends.kernels.cuda.posterior", _joint),
     DeviceForm("route_votes", "emroute_backends.kernels.cuda.routing", _votes, _few_votes),
     DeviceForm("route_poses", "emroute_backends.kernels.cuda.routing", _poses, _few_poses),
     DeviceForm("route_windows", "emroute_backends.kernels.cuda.routing", _windows, _few_in_windows),
