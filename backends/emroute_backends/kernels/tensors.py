@@ -122,10 +122,10 @@ def _shared(x: Any) -> Any:
 
 
 def on_tensors() -> dict[str, _OnTensors]:
-    """Forms by the names of their functions."""
+    """Forms by the names of their functions; where Triton's are for the host, they alone."""
     found: dict[str, dict[str, Any]] = {}
-    for name, form in numba.forms().items():
-        found.setdefault(name, {})["cpu"] = _OnHost(form)
+    if triton.kind() != "cpu":
+        found = {name: {"cpu": _OnHost(form)} for name, form in numba.forms().items()}
     for name, form in triton.forms().items():
         found.setdefault(name, {})[triton.kind()] = form
     return {name: _OnTensors(each) for name, each in found.items()}

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["DeviceForm", "forms"]
+__all__ = ["DeviceForm", "every", "forms", "kind"]
 
 _WORTH = 2**16  # multiplications; the text of fewer takes no longer than a few launches
 _WIDE = 2**10  # features of a row that a program holds at once
@@ -138,6 +138,11 @@ _FORMS = (
     DeviceForm("route_poses", "emroute_backends.kernels.cuda.routing", _poses, _few_poses),
     DeviceForm("route_windows", "emroute_backends.kernels.cuda.routing", _windows, _few_in_windows),
 )
+
+
+def every() -> tuple[DeviceForm, ...]:
+    """Return all forms, whether they can run here or not."""
+    return _FORMS
 
 
 def forms() -> dict[str, DeviceForm]:

@@ -20,7 +20,7 @@ __all__ = ["assign_rows", "label_rows"]
 
 Array = Any
 
-_HELD = 2**12  # numbers of rows in a program of 4 warps: 32 registers a thread for the rows, 32 for their sums
+_HELD = 2**14  # bytes of rows in a program of 4 warps: 32 registers a thread for the rows, 32 for their sums
 _PIECE = 2**10  # fewest rows a program sums: launching one costs as much as reading some hundred
 
 
@@ -123,7 +123,7 @@ def _sums(arrays: tuple[Array, ...], places: Any, labels: Array) -> tuple[Array,
     ends = torch.searchsorted(ordered, clusters, right=True)
     starts = torch.nn.functional.pad(ends[:, :-1], (1, 0))
     wide = padded(d, 16)
-    tile = max(1, min(512, _HELD // wide))
+    tile = max(1, min(128, _HELD // rows.itemsize // wide))
     length = max(_PIECE, 8 * tile)
     last = ((ends - starts + length - 1) // length).flatten().cumsum(0)  # pieces up to each cluster
     pieces = problems * n // length + problems * k  # no fewer, and known without asking the device
@@ -138,7 +138,7 @@ def _sums(arrays: tuple[Array, ...], places: Any, labels: Array) -> tuple[Array,
     inertia, where = torch.empty_like(counts, dtype=torch.float64), torch.empty_like(starts)
     results = sums, counts, inertia, distance, where
     add_pieces[(problems * k,)](
-        parts, single, rests, last, *results, n, d, pieces, BP=max(1, min(32, _HELD // wide)), BD=wide,
+        parts, single, rests, last, *results, n, d, pieces, BP=max(1, min(32, _HELD // 4 // wide)), BD=wide,
         num_warps=4, **options,
     )  # fmt: skip
     return counts, sums, inertia, distance, where
