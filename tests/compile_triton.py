@@ -20,7 +20,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
+from emroute.capsule.dynamic import Products
 from emroute.capsule.gaussians import em_options
+from emroute.capsule.routing import Options
 from emroute_backends.kernels.triton import DeviceForm, every
 
 SHARED = {80: 163 * 1024, 90: 227 * 1024}
@@ -55,6 +57,7 @@ def arguments(name: str, dtype: torch.dtype, small: bool) -> list[tuple[Any, ...
         "full_moments": [(x(n, d).mT, x(k, d), x(k, n))],
         "share_rows": [(x(k, n), x(n))],
         "route_votes": [(x(2, i, j, p * p), *routed, options)],
+        "route_products": [(x(2, i, j, p * p), x(2, j, p * p), Options(Products(), (1.0,), True, False))],
         "route_poses": [(x(2, i, p, p), *routed, x(i, j, p, p), None, options)],
         "route_windows": [(*windows, x(2, j), x(2, j), x(9 * i, j, p, p), options, False)],
     }[name]

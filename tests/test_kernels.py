@@ -63,7 +63,7 @@ def assert_same(found, expected, dtype):
 
 
 def test_every_form_has_a_text_of_its_name_and_cases():
-    assert set(HOMES) == set(KERNELS) == set(named("torch").kernels)
+    assert set(HOMES) == set(KERNELS) <= set(named("torch").kernels)
 
 
 floating = st.sampled_from([np.float32, np.float64])

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 import emroute
 from emroute.arrays.kernels import fused
+from emroute.capsule.dynamic import Products
+from emroute.capsule.routing import Options
 from emroute.testing.cases import ALGORITHMS
 from emroute.testing.check import run
 from emroute.testing.place import Place
@@ -25,6 +27,7 @@ from emroute_backends.kernels import tensors, triton  # noqa: E402 - only where 
 from tests import test_kernels as host  # noqa: E402
 
 HOMES = host.HOMES | {
+    "route_products": "emroute.capsule.dynamic",
     "share_rows": "emroute.mixtures.posterior",
 }
 """The module of each text."""
@@ -34,6 +37,7 @@ CASES = {
     "full_squares": ("gmm.GaussianMixture", "full"),
     "label_rows": ("kmeans.KMeans.predict", ""),
     "route_poses": ("capsule.em_routing_from_poses", ""),
+    "route_products": ("capsule.dynamic_routing", ""),
     "route_votes": ("capsule.em_routing", ""),
     "route_windows": ("capsule.conv_em_routing", ""),
     "share_rows": ("gmm.fit", "spherical"),
@@ -167,6 +171,15 @@ def test_poses_and_windows_are_routed_as_by_the_text(sizes, p, flag, dtype, rand
     rng = np.random.default_rng(random.randrange(1000))
     assert_as_text("route_poses", host._poses(rng, sizes, p, flag, dtype))
     assert_as_text("route_windows", host._windows(rng, sizes, p, flag, dtype))
+
+
+@few
+@given(host.sizes, st.booleans(), st.integers(1, 3), host.floating, st.sampled_from([1e-3, 1.0, 1e3]), st.randoms())
+def test_dynamic_routing_is_that_of_the_text(sizes, leaky, n_iter, dtype, scale, random):
+    rng, (b, _, j, h) = np.random.default_rng(random.randrange(1000)), sizes
+    votes, bias = scale * rng.normal(size=sizes), rng.normal(size=(b, j, h))
+    options = Options(Products(n_more=int(leaky)), (1.0,) * n_iter, True, False)
+    assert_as_text("route_products", (votes.astype(dtype), bias.astype(dtype), options))
 
 
 @pytest.mark.parametrize("faint", [0.0, 1e-30])

@@ -135,6 +135,7 @@ _FORMS = (
     DeviceForm("full_moments", "emroute_backends.kernels.cuda.gaussians", _differences),
     DeviceForm("share_rows", "emroute_backends.kernels.cuda.posterior", _joint),
     DeviceForm("route_votes", "emroute_backends.kernels.cuda.routing", _votes, _few_votes),
+    DeviceForm("route_products", "emroute_backends.kernels.cuda.dynamic", _votes, _few_votes),
     DeviceForm("route_poses", "emroute_backends.kernels.cuda.routing", _poses, _few_poses),
     DeviceForm("route_windows", "emroute_backends.kernels.cuda.routing", _windows, _few_in_windows),
 )
