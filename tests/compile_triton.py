@@ -53,6 +53,8 @@ def arguments(name: str, dtype: torch.dtype, small: bool) -> list[tuple[Any, ...
     return {
         "assign_rows": [(x(n, d), x(k, d), x(()), x(n))],
         "label_rows": [(x(n, d), x(k, d))],
+        "diagonal_squares": [(x(n, d).mT, x(k, d), x(k, d))],
+        "diagonal_moments": [(x(n, d).mT, x(k, d), x(k, n))],
         "full_squares": [(x(n, d).mT, x(k, d), x(k, d, d))],
         "full_moments": [(x(n, d).mT, x(k, d), x(k, n))],
         "share_rows": [(x(k, n), x(n))],

@@ -32,6 +32,8 @@ HOMES = host.HOMES | {
 }
 """The module of each text."""
 CASES = {
+    "diagonal_moments": ("gmm.fit", "diag"),
+    "diagonal_squares": ("gmm.GaussianMixture", "diag"),
     "assign_rows": ("kmeans.fit", "one problem"),
     "full_moments": ("gmm.fit", "tied"),
     "full_squares": ("gmm.GaussianMixture", "full"),
@@ -138,6 +140,8 @@ def test_lengths_moments_and_responsibilities_are_those_of_the_text(batch, n, k,
     factors = rng.normal(size=(*of_means, int(rng.choice([1, k])), d, d)).astype(dtype)
     assert_as_text("full_squares", (z, means, factors))
     assert_as_text("full_moments", (z, means, rng.uniform(size=(*joint, k, n)).astype(dtype)))
+    assert_as_text("diagonal_squares", (z, means, rng.normal(size=means.shape).astype(dtype)))
+    assert_as_text("diagonal_moments", (z, means, rng.uniform(size=(*joint, k, n)).astype(dtype)))
     scores = rng.normal(size=(*joint, k, n)) * 100
     assert_as_text("share_rows", (scores.astype(dtype), rng.uniform(size=(*of_weight, n)).astype(dtype)))
 
@@ -152,10 +156,11 @@ def test_responsibilities_are_right_where_no_component_can_give_a_row(forms):
 def test_moments_of_a_narrow_component_far_away_keep_their_digits(forms):
     gaps = np.random.default_rng(0).integers(-8, 9, size=(300, 5)) / np.float32(2**10)  # exact beside 1000
     z, means, shares = (1000 + gaps).astype(np.float32).T, np.full((1, 5), 1000, np.float32), np.ones((1, 300), "f4")
-    first, second = forms["full_moments"](*there([z, means, shares]))
     exact = np.einsum("ni,nj->ij", gaps, gaps, dtype=np.float64)
-    np.testing.assert_allclose(first[0].cpu(), gaps.sum(axis=0), atol=1e-5)
-    np.testing.assert_allclose(second[0].cpu(), exact, rtol=1e-5, atol=1e-8)
+    for name, expected in ("full_moments", exact), ("diagonal_moments", np.diag(exact)):
+        first, second = forms[name](*there([z, means, shares]))
+        np.testing.assert_allclose(first[0].cpu(), gaps.sum(axis=0), atol=1e-5)
+        np.testing.assert_allclose(second[0].cpu(), expected, rtol=1e-5, atol=1e-8)
 
 
 @few

@@ -29,6 +29,9 @@ class Diagonal(Covariance):
     def shape(self, k: int, d: int) -> tuple[int, ...]:
         return (k, d)
 
+    def fuses(self, spread: Spread, z: Array, means: Array) -> bool:
+        return _is_cheap(z, means)
+
     def monomials(self, z: Array) -> Array:
         return backends.namespace(z).concat([ones_and(z), z * z], axis=-2)
 
@@ -90,6 +93,9 @@ class Spherical(Covariance):
     def shape(self, k: int, d: int) -> tuple[int, ...]:
         return (k,)
 
+    def fuses(self, spread: Spread, z: Array, means: Array) -> bool:
+        return _is_cheap(z, means)
+
     def monomials(self, z: Array) -> Array:
         xp = backends.namespace(z)
         return xp.concat([ones_and(z), xp.sum(z * z, axis=-2, keepdims=True)], axis=-2)
@@ -141,6 +147,11 @@ class Spherical(Covariance):
 
     def dense(self, covariances: Array, k: int, d: int) -> Array:
         return covariances[..., None, None] * constant(np.eye(d), like=covariances)
+
+
+def _is_cheap(z: Array, means: Array) -> bool:
+    form = diagonal_squares.form(z, means, means)  # in place of the factors, which have this shape
+    return form is not None and form.cheap(z, means, means)
 
 
 def _raised(variances: Array, floor: Array) -> tuple[Array, Array]:

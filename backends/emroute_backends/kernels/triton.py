@@ -131,6 +131,8 @@ def _padded(n: int) -> int:
 _FORMS = (
     DeviceForm("assign_rows", "emroute_backends.kernels.cuda.kmeans", _assignment, _narrow),
     DeviceForm("label_rows", "emroute_backends.kernels.cuda.kmeans", _assignment, _narrow),
+    DeviceForm("diagonal_squares", "emroute_backends.kernels.cuda.diagonals", _differences),
+    DeviceForm("diagonal_moments", "emroute_backends.kernels.cuda.diagonals", _differences),
     DeviceForm("full_squares", "emroute_backends.kernels.cuda.gaussians", _differences),
     DeviceForm("full_moments", "emroute_backends.kernels.cuda.gaussians", _differences),
     DeviceForm("share_rows", "emroute_backends.kernels.cuda.posterior", _joint),
