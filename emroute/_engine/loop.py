@@ -24,7 +24,7 @@ from emroute._engine.reduce import Cut, e_step, expect, problems_at_once, reduce
 from emroute._progress import bar_of
 from emroute.arrays.creation import set_at
 from emroute.arrays.functions import eps
-from emroute.arrays.tracing import concrete
+from emroute.arrays.tracing import at_hand
 from emroute.arrays.trees import leaves, map_leaves
 from emroute.backend import Array, compiled, compiles, is_array
 from emroute.data import Block, Rows, Stream
@@ -150,7 +150,7 @@ class Steps(NamedTuple):
         still = change <= _ULPS * eps(objective) * xp.abs(objective)
         if not self.exact:
             still = still | (change <= slack)
-        elif concrete(xp.any(still)) is not False:
+        elif at_hand(xp.any(still)) is not False:
             still = still & unmoved(params, state.params, objective.ndim, _STILL * eps(objective))
         status = xp.where(accept, xp.where(still, int(Status.CONVERGED), state.status), int(Status.NON_FINITE))
         step = State(params, statistics, objective, state.n_iter + 1, status, state.lead)
@@ -219,7 +219,8 @@ def _step_by_step(steps: Steps, params: Any, source: Rows | Stream, options: Loo
 
     statistics = reduce(steps.model, partial(run, params), source)
     state, roster = steps.begin(statistics, params), _Roster(problems)
-    history = [backend.to_numpy(visible(state.objective))]
+    seen = _seen(visible(state.objective), state.status, state.n_iter)
+    history = [seen.objective]
 
     def so_far() -> Fit:
         trace = backend.from_numpy(np.stack(history, axis=-1), state.objective)
@@ -227,7 +228,7 @@ def _step_by_step(steps: Steps, params: Any, source: Rows | Stream, options: Loo
 
     with bar_of(options) as bar:
         for iteration in range(1, options.max_iter + 1):
-            running = np.asarray(backend.to_numpy(state.status) == _RUNNING)
+            running = seen.status == _RUNNING
             if not running.any():
                 break
             if not options.watched:
@@ -237,11 +238,30 @@ def _step_by_step(steps: Steps, params: Any, source: Rows | Stream, options: Loo
             statistics = reduce(steps.model, partial(run, params, index=roster.index), source)
             slack = float(options.tol) * source.total_weight(roster.index)
             state = compiled(backend, Steps.judge, steps, phase)(state, statistics, params, slack)
-            history.append(roster.places(state.objective, state.n_iter > before))
+            seen = _seen(state.objective, state.status, state.n_iter - before)
+            history.append(roster.places(seen))
             if options.callback is not None:
                 options.callback(iteration, so_far())
             bar(state.objective)
     return so_far()
+
+
+class _Seen(NamedTuple):
+    """What the host knows of an iteration."""
+
+    objective: np.ndarray
+    status: np.ndarray
+    steps: np.ndarray
+    """0 where a problem stood still."""
+
+
+def _seen(objective: Array, status: Array, steps: Array) -> _Seen:
+    """Read all three, at once where a device is waited for."""
+    backend, xp = backends.get(objective), backends.namespace(objective)
+    if getattr(backend, "at_hand", backends.is_array)(objective):
+        return _Seen(*map(backend.to_numpy, (objective, status, steps)))
+    together = xp.stack([objective, *(xp.astype(x, objective.dtype) for x in (status, steps))])
+    return _Seen(*backend.to_numpy(together))
 
 
 class _Roster:
@@ -280,10 +300,9 @@ class _Roster:
         order = backends.get(state.objective).from_numpy(np.argsort(np.concatenate(who)), state.objective)
         return rejoin(states, [len(each) for each in who], order)
 
-    def places(self, objective: Array, moved: Array) -> np.ndarray:
-        """Return the objectives of all problems on the host, NaN for those that did not move."""
-        backend = backends.get(objective)
-        here = np.where(backend.to_numpy(moved), backend.to_numpy(objective), np.nan)
+    def places(self, seen: _Seen) -> np.ndarray:
+        """Return the objectives of all problems, NaN for those that did not move."""
+        here = np.where(seen.steps > 0, seen.objective, np.nan)
         if not self._gone:
             return here
         n_problems = len(self._here) + sum(len(who) for who, _ in self._gone)

@@ -18,7 +18,7 @@ import numpy as np
 from emroute import backend as backends
 from emroute.arrays.creation import constant, itemsize, one_hot, swap
 from emroute.arrays.functions import eps, ratio, safe_log, softmax, tiny
-from emroute.arrays.tracing import concrete, either
+from emroute.arrays.tracing import at_hand, either
 from emroute.backend import Array
 from emroute.data import Rows
 from emroute.family import Statistics, posterior, share
@@ -284,7 +284,7 @@ def _hinted(log_joint: Array, hint: Array | None) -> Array:
 def _keep(held: Array, new: Spread, old: Spread) -> Spread:
     """`new` where components are held, else `old`."""
     xp = backends.namespace(held)
-    return new if concrete(xp.all(held)) else Spread(*(_chosen(held, a, b) for a, b in zip(new, old, strict=True)))
+    return new if at_hand(xp.all(held)) else Spread(*(_chosen(held, a, b) for a, b in zip(new, old, strict=True)))
 
 
 def _chosen(held: Array, new: Array, old: Array) -> Array:
