@@ -16,6 +16,7 @@ from unittest import mock
 
 import torch
 import triton
+from emroute_backends.kernels.triton import DeviceForm, every
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
@@ -23,7 +24,6 @@ from triton.runtime.jit import JITFunction
 from emroute.capsule.dynamic import Products
 from emroute.capsule.gaussians import em_options
 from emroute.capsule.routing import Options
-from emroute_backends.kernels.triton import DeviceForm, every
 
 SHARED = {80: 163 * 1024, 90: 227 * 1024}
 """Bytes of shared memory that a program may have."""

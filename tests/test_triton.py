@@ -1,4 +1,4 @@
-"""Triton forms give what the text gives: on a GPU where there is one, else by Triton's interpreter; and they compile."""
+"""Triton forms give what the text gives, on a GPU or, without one, by Triton's interpreter; and they compile."""
 
 import importlib
 import os
@@ -24,6 +24,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="Triton is not installed; Torch's builds for CUDA bring it")
 
 from emroute_backends.kernels import tensors, triton  # noqa: E402 - only where there is Triton
+
 from tests import test_kernels as host  # noqa: E402
 
 HOMES = host.HOMES | {
@@ -109,7 +110,9 @@ def test_a_cluster_of_many_rows_is_summed_in_pieces():
 
 def test_of_rows_equally_far_away_the_first_is_farthest(forms):
     z = there([np.asarray([[1.0], [-2.0], [5.0], [2.0], [-2.0]])])[0]
-    *_, farthest, distance = forms["assign_rows"](z, *there([np.zeros((1, 1)), np.zeros(()), np.asarray([1.0, 1, 0, 1, 1])]))
+    *_, farthest, distance = forms["assign_rows"](
+        z, *there([np.zeros((1, 1)), np.zeros(()), np.asarray([1.0, 1, 0, 1, 1])])
+    )
     assert (farthest.tolist(), distance.tolist()) == ([-2.0], 4.0)
 
 
@@ -243,7 +246,9 @@ def test_what_registers_do_not_hold_is_left_to_the_text(forms):
     wide = torch.zeros((2, 3, 2000), device=DEVICE)
     assert not forms["assign_rows"].takes(wide[0], wide[1])
     assert not forms["route_votes"].takes(torch.zeros((2, 3, 200, 16), device=DEVICE))
-    assert not forms["label_rows"].takes(torch.zeros((3, 2), device=DEVICE).half(), torch.zeros((3, 2), device=DEVICE).half())
+    assert not forms["label_rows"].takes(
+        torch.zeros((3, 2), device=DEVICE).half(), torch.zeros((3, 2), device=DEVICE).half()
+    )
 
 
 # Faults are found

@@ -105,7 +105,9 @@ class _Differentiated(torch.autograd.Function):
             own = tuple(x.view_as(x) if isinstance(x, torch.Tensor) else x for x in args)
             sources = [x for x, want in zip(own, wanted, strict=True) if want]
             results = ctx.text(*own)
-            found = iter(torch.autograd.grad(results, sources, of_results, create_graph=further, materialize_grads=True))
+            found = iter(
+                torch.autograd.grad(results, sources, of_results, create_graph=further, materialize_grads=True)
+            )
         return None, None, *(next(found) if want else None for want in wanted)
 
 

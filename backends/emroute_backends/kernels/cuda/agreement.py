@@ -16,6 +16,23 @@ __all__ = ["route"]
 
 
 @triton.jit
+def rows_of(index, b, child, n, per_place, WINDOWS: tl.constexpr):
+    """Rows of children of a sample, or, of a window, at the places that are in it; for any child."""
+    rows = b * n + child
+    if WINDOWS:
+        place = tl.load(index + b * (n // per_place) + child // per_place, child < n, other=0)
+        rows = place * per_place + child % per_place
+    return rows
+
+
+@triton.jit
+def light_of(activations, base, there, bright, least):
+    """Activations over the brightest; what is next to nothing is nothing."""
+    light = tl.load(activations + base, there, other=0) / bright
+    return tl.where(light > least, light, 0)
+
+
+@triton.jit
 def votes_of(
     x, transforms, shift, base, child, there, j, h, n, n_parents, entries, P: tl.constexpr, MOVED: tl.constexpr
 ):  # fmt: skip
@@ -77,7 +94,8 @@ def explain(gap, precision, offset):
 @triton.jit
 def route(
     x, transforms, shift, index, activations, beta_u, beta_a, first, norm, settings, temperatures,
-    poses, active, log_assigned, logits, norms, n, per_place, n_parents, entries, n_iter, of_sample, of_parent, of_child,
+    poses, active, log_assigned, logits, norms,
+    n, per_place, n_parents, entries, n_iter, of_sample, of_parent, of_child,
     BI: tl.constexpr, BJ: tl.constexpr, BH: tl.constexpr, P: tl.constexpr, MOVED: tl.constexpr,
     WINDOWS: tl.constexpr, EXPLAIN: tl.constexpr, NORMALIZED: tl.constexpr,
 ):  # fmt: skip
@@ -92,10 +110,7 @@ def route(
     brightest = tl.zeros((BI,), dtype)
     for at in range(0, n, BI):
         child = at + i
-        base = b * n + child
-        if WINDOWS:
-            place = tl.load(index + b * (n // per_place) + child // per_place, child < n, other=0)
-            base = place * per_place + child % per_place
+        base = rows_of(index, b, child, n, per_place, WINDOWS)
         brightest = tl.maximum(brightest, tl.load(activations + base, child < n, other=0))
     bright = tl.max(brightest, axis=0)
     bright = tl.where(bright > least, bright, 1)
@@ -109,10 +124,7 @@ def route(
         for at in range(0, n, BI):
             child = at + i
             there = child < n
-            base = b * n + child
-            if WINDOWS:
-                place = tl.load(index + b * (n // per_place) + child // per_place, there, other=0)
-                base = place * per_place + child % per_place
+            base = rows_of(index, b, child, n, per_place, WINDOWS)
             votes = votes_of(x, transforms, shift, base, child, there, j, h, n, n_parents, entries, P, MOVED)
             pair, gap = there[:, None] & (j < n_parents)[None, :], votes - mean[None]
             if WINDOWS:
@@ -123,8 +135,7 @@ def route(
                 found, total = explain(gap, precision, offset)
                 share = found - total[:, None]
             tl.store(log_assigned + (b * n + child)[:, None] * n_parents + j[None, :], share, pair)
-            light = tl.load(activations + base, there, other=0) / bright
-            light = tl.where(light > least, light, 0)
+            light = light_of(activations, base, there, bright, least)
             seen = tl.where(pair & (light > 0)[:, None], share, float("-inf"))
             faint = tl.log(tl.where(light > 0, light, 1))
             higher = tl.maximum(top, tl.max(seen + faint[:, None], axis=0))
@@ -148,15 +159,11 @@ def route(
             for at in range(0, n, BI):
                 child = at + i
                 there = child < n
-                base = b * n + child
-                if WINDOWS:
-                    place = tl.load(index + b * (n // per_place) + child // per_place, there, other=0)
-                    base = place * per_place + child % per_place
+                base = rows_of(index, b, child, n, per_place, WINDOWS)
                 votes = votes_of(x, transforms, shift, base, child, there, j, h, n, n_parents, entries, P, MOVED)
                 pair = there[:, None] & (j < n_parents)[None, :]
                 share = tl.load(log_assigned + (b * n + child)[:, None] * n_parents + j[None, :], pair, other=0)
-                light = tl.load(activations + base, there, other=0) / bright
-                light = tl.where(light > least, light, 0)
+                light = light_of(activations, base, there, bright, least)
                 seen = tl.where(pair & (light > 0)[:, None], share, float("-inf"))
                 gap = votes - mean[None]
                 squares += tl.sum((tl.exp(seen - top[None, :]) * light[:, None])[:, :, None] * gap * gap, axis=0)
@@ -173,8 +180,7 @@ def route(
         for at in range(0, n, BI):
             child = at + i
             there = child < n
-            place = tl.load(index + b * (n // per_place) + child // per_place, there, other=0)
-            base = place * per_place + child % per_place
+            base = rows_of(index, b, child, n, per_place, WINDOWS)
             votes = votes_of(x, transforms, shift, base, child, there, j, h, n, n_parents, entries, P, MOVED)
             found, total = explain(votes - mean[None], precision, offset)
             pair = there[:, None] & (j < n_parents)[None, :]

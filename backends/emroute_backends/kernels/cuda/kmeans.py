@@ -1,7 +1,7 @@
 """k-means' assignment and sums: products label the rows, then the rows of each cluster are summed together.
 
-Labels are sorted, stably, so that a program sums rows of one cluster alone: no atomics, one order, the same sums in
-every run. Rows are read twice, once as they lie and once by cluster; a row of 64 bytes or more costs the same in either.
+Labels are sorted, stably, so that a program sums rows of one cluster alone: no atomics, one order, the same sums every
+time. Rows are read twice, once as they lie and once by cluster; a row of 64 bytes or more costs the same in either.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ _PIECE = 2**10  # fewest rows a program sums: launching one costs as much as rea
 
 def assign_rows(z: Array, centroids: Array, alike: Array, weight: Array) -> tuple[Array, ...]:
     """As `emroute.kmeans.assignment.assign_rows`."""
-    batch, (k, d), n = centroids.shape[:-2], centroids.shape[-2:], z.shape[-2]
-    batch = torch.broadcast_shapes(z.shape[:-2], batch, weight.shape[:-1])
+    batch, n = torch.broadcast_shapes(z.shape[:-2], centroids.shape[:-2], weight.shape[:-1]), z.shape[-2]
     rows, means, w, close, *places = flat(batch, (z, 2), (centroids, 2), (weight, 1), (alike, 0))
     labels = _labels((rows, means, close), (places[0], places[1], places[3]))
     counts, sums, inertia, distance, where = _sums((rows, means, w), places, labels)
