@@ -30,7 +30,6 @@ def concrete(flag: Array) -> bool | None:
         return None
 
 
-@Capabilities(jit=True)
 def at_hand(flag: Array) -> bool | None:
     """Return a truth value if that is to be had at once: None while tracing, and where a device would be waited for.
 
