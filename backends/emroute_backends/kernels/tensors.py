@@ -27,6 +27,11 @@ class _OnHost:
 
     form: numba.HostForm
 
+    @property
+    def back(self) -> str:
+        """The name of its own way back, or nothing."""
+        return self.form.back
+
     def takes(self, *args: Any) -> bool:
         if _differentiated(args) and not self.form.back:
             return False
@@ -96,8 +101,8 @@ class _Differentiated(torch.autograd.Function):
     def backward(ctx: Any, *of_results: Array) -> tuple[Array | None, ...]:
         args = tuple(x if other is None else other for x, other in zip(ctx.saved_tensors, ctx.rest, strict=True))
         wanted = ctx.needs_input_grad[2:]
-        if hasattr(ctx.form, "gradients") and not torch.is_grad_enabled():
-            found = ctx.form.gradients(args, of_results)
+        found = ctx.form.gradients(args, of_results) if ctx.form.back and not torch.is_grad_enabled() else None
+        if found is not None:
             return None, None, *(x if want else None for x, want in zip(found, wanted, strict=True))
         further = torch.is_grad_enabled()
         with torch.enable_grad():

@@ -25,6 +25,8 @@ _WIDE = 2**10  # features of a row that a program holds at once
 
 _ONE_CHILD = 2**11  # numbers of one child's votes for all parents
 
+_BACK = "emroute_backends.kernels.cuda.tracing_back"
+
 _broken: set[str] = set()
 """Forms that have failed here."""
 
@@ -39,6 +41,8 @@ class DeviceForm:
     """Multiplications, from the shapes of the arguments."""
     held: Callable[..., bool] = lambda *shapes: True
     """Whether registers hold what a program holds, from the shapes of the arguments."""
+    back: str = ""
+    """The function that returns gradients, from the arguments and the gradients of the results; else the text does."""
 
     def takes(self, *args: Any) -> bool:
         """Whether all tensors among the arguments are of one dtype that kernels are written for, or indices."""
@@ -63,16 +67,26 @@ class DeviceForm:
 
     def run(self, text: Callable[..., Any], *args: Any) -> Any:
         """The same; where that fails, as on a card that Triton does not compile for, the text, now and from then on."""
+        found = self._tried(self, *args)
+        return text(*args) if found is None else found
+
+    def gradients(self, args: tuple[Any, ...], of_results: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Gradients of the arguments, None for those that have none; None instead of all where that fails."""
+        here = args[0].device
+        with torch.cuda.device(here) if here.type == "cuda" else nullcontext():
+            return self._tried(getattr(import_module(_BACK), self.back), args, of_results)
+
+    def _tried(self, function: Callable[..., Any], *args: Any) -> Any:
         try:
-            return self(*args)
+            return function(*args)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # compilers' errors have no base of their own
             _broken.add(self.name)
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
             told = f"emroute's fused {self.name} does not run here, and is done without from now on: {reason}"
-            warnings.warn(told, RuntimeWarning, stacklevel=2)
-            return text(*args)
+            warnings.warn(told, RuntimeWarning, stacklevel=3)
+            return None
 
 
 def kind() -> str:
@@ -136,10 +150,10 @@ _FORMS = (
     DeviceForm("full_squares", "emroute_backends.kernels.cuda.gaussians", _differences),
     DeviceForm("full_moments", "emroute_backends.kernels.cuda.gaussians", _differences),
     DeviceForm("share_rows", "emroute_backends.kernels.cuda.posterior", _joint),
-    DeviceForm("route_votes", "emroute_backends.kernels.cuda.routing", _votes, _few_votes),
+    DeviceForm("route_votes", "emroute_backends.kernels.cuda.routing", _votes, _few_votes, "votes_back"),
     DeviceForm("route_products", "emroute_backends.kernels.cuda.dynamic", _votes, _few_votes),
-    DeviceForm("route_poses", "emroute_backends.kernels.cuda.routing", _poses, _few_poses),
-    DeviceForm("route_windows", "emroute_backends.kernels.cuda.routing", _windows, _few_in_windows),
+    DeviceForm("route_poses", "emroute_backends.kernels.cuda.routing", _poses, _few_poses, "poses_back"),
+    DeviceForm("route_windows", "emroute_backends.kernels.cuda.routing", _windows, _few_in_windows, "windows_back"),
 )
 
 

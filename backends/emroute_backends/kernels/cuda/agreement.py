@@ -56,7 +56,7 @@ def votes_of(
 
 @triton.jit
 def weigh(square, total, beta_u, beta_a, settings, temperature, j, h, n_parents, entries, NORMALIZED: tl.constexpr):
-    """What log-densities are made of, one over variances and offsets, and log-activations."""
+    """What log-densities are made of, one over variances and offsets; log-activations, and their logits."""
     real, inside = j < n_parents, (j < n_parents)[:, None] & (h < entries)[None, :]
     rounding, least = tl.load(settings + 1), tl.load(settings + 2)
     if NORMALIZED:
@@ -80,7 +80,7 @@ def weigh(square, total, beta_u, beta_a, settings, temperature, j, h, n_parents,
         offset += tl.log(tl.exp(log_active) + 1e-9)
     else:
         offset += log_active - entries * tl.load(settings + 3)
-    return tl.where(inside, 1 / variance, 0), tl.where(real, offset, float("-inf")), log_active
+    return tl.where(inside, 1 / variance, 0), tl.where(real, offset, float("-inf")), log_active, logit
 
 
 @triton.jit
@@ -94,10 +94,10 @@ def explain(gap, precision, offset):
 @triton.jit
 def route(
     x, transforms, shift, index, activations, beta_u, beta_a, first, norm, settings, temperatures,
-    poses, active, log_assigned, logits, norms,
+    poses, active, log_assigned, logits, norms, means, squares_of, parents,
     n, per_place, n_parents, entries, n_iter, of_sample, of_parent, of_child,
     BI: tl.constexpr, BJ: tl.constexpr, BH: tl.constexpr, P: tl.constexpr, MOVED: tl.constexpr,
-    WINDOWS: tl.constexpr, EXPLAIN: tl.constexpr, NORMALIZED: tl.constexpr,
+    WINDOWS: tl.constexpr, EXPLAIN: tl.constexpr, NORMALIZED: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
     """Route the children of a sample, or of a window, to their parents."""
     b = tl.program_id(0).to(tl.int64)
@@ -107,6 +107,8 @@ def route(
     u = tl.load(beta_u + b * n_parents + j, j < n_parents, other=0)
     a = tl.load(beta_a + b * n_parents + j, j < n_parents, other=0)
     least = tl.load(settings + 4)
+    if KEEP:
+        log_assigned += b * (n_iter - 1) * n * n_parents
     brightest = tl.zeros((BI,), dtype)
     for at in range(0, n, BI):
         child = at + i
@@ -169,11 +171,21 @@ def route(
                 squares += tl.sum((tl.exp(seen - top[None, :]) * light[:, None])[:, :, None] * gap * gap, axis=0)
             square = squares * inverse[:, None]
             tl.debug_barrier()
+        if KEEP:
+            at = ((b * n_iter + t) * n_parents + j)[:, None] * entries + h[None, :]
+            tl.store(means + at, mean, inside)
+            tl.store(squares_of + at, square, inside)
+            log_assigned += n * n_parents
         total = tl.exp(top + tl.log(bright)) * some
         temperature = tl.load(temperatures + t)
-        precision, offset, log_active = weigh(
+        precision, offset, log_active, logit = weigh(
             square, total, u, a, settings, temperature, j, h, n_parents, entries, NORMALIZED
         )
+        if KEEP:
+            at = (b * n_iter + t) * 3 * n_parents + j
+            tl.store(parents + at, top, j < n_parents)
+            tl.store(parents + at + n_parents, some, j < n_parents)
+            tl.store(parents + at + 2 * n_parents, logit, j < n_parents)
     tl.store(poses + (b * n_parents + j)[:, None] * entries + h[None, :], mean, inside)
     tl.store(active + b * n_parents + j, tl.exp(log_active), j < n_parents)
     if EXPLAIN:
