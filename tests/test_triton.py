@@ -47,6 +47,7 @@ CASES = {
 }
 """A case of the equivalence kit that runs each form: the name and the variant."""
 NAMES = sorted(form.name for form in triton.every())
+BACK = sorted(form.name for form in triton.every() if form.back)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 few = settings(max_examples=4)
@@ -210,10 +211,13 @@ def test_votes_that_agree_lose_no_digits(forms, offset):
 
 
 @pytest.mark.parametrize("flag", [False, True])
-def test_gradients_are_those_of_the_text(flag):
-    args = there(host._routed(np.random.default_rng(0), "route_votes", flag))
-    sources = [x.requires_grad_() for x in args[:4]]
-    form, written = emroute.backend.named("torch").kernels["route_votes"], text("route_votes")
+@pytest.mark.parametrize("name", BACK)
+def test_gradients_are_those_of_the_text(name, flag):
+    args = there(host._routed(np.random.default_rng(0), name, flag))
+    sources = [x.requires_grad_() for x in args if isinstance(x, torch.Tensor) and x.is_floating_point()]
+    if name == "route_poses":
+        sources = sources[:5]  # the shift is no argument of a user's
+    form, written = emroute.backend.named("torch").kernels[name], text(name)
     weights = [torch.randn(x.shape, dtype=x.dtype, device=DEVICE) for x in written(*args)]
     mine, theirs = (
         torch.autograd.grad(sum((w * x).sum() for w, x in zip(weights, results, strict=True)), sources)
@@ -221,6 +225,28 @@ def test_gradients_are_those_of_the_text(flag):
     )
     for a, b in zip(mine, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-10 * max(1, float(b.abs().max())))
+
+
+def test_votes_of_poses_are_cast_a_block_at_a_time(monkeypatch):
+    args = there(host._poses(np.random.default_rng(0), (5, 3, 4, 4), 2, True, np.float64))
+    module = importlib.import_module("emroute_backends.kernels.cuda.tracing_back")
+    results = tuple(torch.ones_like(x) for x in text("route_poses")(*args))
+    whole = module.poses_back(tuple(args), results)
+    monkeypatch.setattr(module, "_BLOCK", 2 * args[4].numel())
+    for a, b in zip(module.poses_back(tuple(args), results)[:5], whole[:5], strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_second_derivatives_are_left_to_the_text():
+    votes, *rest = there(host._samples(np.random.default_rng(0), (1, 3, 2, 2), np.float64))
+    rest = [rest[0][0] + 0.1, *(x[0] for x in rest[1:])]
+
+    def curvature(wanted):
+        with fused(wanted):
+            one = emroute.capsule.em_routing
+            return torch.autograd.functional.hessian(lambda x: one(x, *rest, n_iter=2).poses.sum(), votes[0])
+
+    torch.testing.assert_close(curvature(True), curvature(False))
 
 
 # Where the text runs
@@ -240,6 +266,25 @@ def test_a_form_that_fails_is_warned_of_once_and_the_text_runs(monkeypatch):
         assert torch.equal(found.labels, emroute.kmeans.fit(x, 2, rng=0).labels)
     with fused(), warnings.catch_warnings(action="error"):
         emroute.kmeans.fit(x, 2, rng=0)
+
+
+def test_a_way_back_that_fails_is_warned_of_once_and_is_the_text_s(monkeypatch):
+    def refuse(*args):
+        raise RuntimeError("no such instruction")
+
+    monkeypatch.setattr("emroute_backends.kernels.cuda.tracing_back.votes_back", refuse)
+    monkeypatch.setattr(triton, "_broken", set())
+    args = there(host._samples(np.random.default_rng(0), (2, 3, 2, 2), np.float64))
+
+    def gradient():
+        own = args[0].clone().requires_grad_()
+        (found,) = torch.autograd.grad(emroute.capsule.em_routing(own, *args[1:]).poses.sin().sum(), own)
+        return found
+
+    with fused(), pytest.warns(RuntimeWarning, match="route_votes does not run here"):
+        found = gradient()
+    with fused(False):
+        torch.testing.assert_close(found, gradient())
 
 
 def test_what_registers_do_not_hold_is_left_to_the_text(forms):

@@ -172,9 +172,9 @@ def route(
             square = squares * inverse[:, None]
             tl.debug_barrier()
         if KEEP:
-            at = ((b * n_iter + t) * n_parents + j)[:, None] * entries + h[None, :]
-            tl.store(means + at, mean, inside)
-            tl.store(squares_of + at, square, inside)
+            own = ((b * n_iter + t) * n_parents + j)[:, None] * entries + h[None, :]
+            tl.store(means + own, mean, inside)
+            tl.store(squares_of + own, square, inside)
             log_assigned += n * n_parents
         total = tl.exp(top + tl.log(bright)) * some
         temperature = tl.load(temperatures + t)
@@ -182,10 +182,10 @@ def route(
             square, total, u, a, settings, temperature, j, h, n_parents, entries, NORMALIZED
         )
         if KEEP:
-            at = (b * n_iter + t) * 3 * n_parents + j
-            tl.store(parents + at, top, j < n_parents)
-            tl.store(parents + at + n_parents, some, j < n_parents)
-            tl.store(parents + at + 2 * n_parents, logit, j < n_parents)
+            of_parents = parents + (b * n_iter + t) * 3 * n_parents + j
+            tl.store(of_parents, top, j < n_parents)
+            tl.store(of_parents + n_parents, some, j < n_parents)
+            tl.store(of_parents + 2 * n_parents, logit, j < n_parents)
     tl.store(poses + (b * n_parents + j)[:, None] * entries + h[None, :], mean, inside)
     tl.store(active + b * n_parents + j, tl.exp(log_active), j < n_parents)
     if EXPLAIN:

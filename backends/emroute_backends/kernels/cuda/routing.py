@@ -87,9 +87,7 @@ def routed(
     tiles["BI"] = max(1, min(held // tiles["BJ"] // tiles["BH"], padded(n)))
     poses, active, log_assigned = x.new_empty((b, j, h)), x.new_empty((b, j)), x.new_empty((b, t, n, j))
     further, norms = (none, none) if last else (x.new_empty((b, n, j)), x.new_empty((b, n)))
-    means, squares, parents = x.new_empty((2, b, t, j, h) if keep else (2,)).unbind() + (
-        x.new_empty((b, t, 3, j) if keep else ()),
-    )
+    means, squares, parents = (x.new_empty((b, t, *rest)) if keep else x for rest in ((j, h), (j, h), (3, j)))
     route[(b,)](
         x, none if transforms is None else transforms, none if shift is None else shift,
         index.contiguous(), activations, beta_u, beta_a, logits, norm.contiguous(), *constants(options, x),
