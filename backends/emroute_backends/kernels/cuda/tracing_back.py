@@ -14,6 +14,7 @@ from emroute_backends.kernels.cuda.launching import options as launch
 from emroute_backends.kernels.cuda.launching import padded
 from emroute_backends.kernels.cuda.retracing import retrace
 from emroute_backends.kernels.cuda.routing import constants, routed
+from emroute_backends.torch import namespace
 
 __all__ = ["poses_back", "votes_back", "windows_back"]
 
@@ -79,15 +80,25 @@ def _in_blocks(block: Any, n: int, transforms: Array) -> tuple[Array, ...]:
 
 
 def _cast(poses: Array, transforms: Array) -> Array:
-    """Votes ``(b, I, J, H)``."""
-    return torch.einsum("bipr,ijrq->bijpq", poses, transforms).flatten(-2)
+    """Votes ``(b, I, J, H)``, by one product a child."""
+    (b, i, p, _), j = poses.shape, transforms.shape[1]
+    votes = namespace(poses).matmul(*_sides(poses, transforms)).reshape(i, b, p, j, p)
+    return votes.permute(1, 0, 3, 2, 4).reshape(b, i, j, p * p)
 
 
 def _uncast(of_votes: Array, poses: Array, transforms: Array) -> tuple[Array, Array]:
     """Gradients of poses and transforms."""
-    slopes = of_votes.unflatten(-1, poses.shape[-2:])
-    of_poses = torch.einsum("bijpq,ijrq->bipr", slopes, transforms)
-    return of_poses, torch.einsum("bipr,bijpq->ijrq", poses, slopes)
+    (b, i, p, _), j, matmul = poses.shape, transforms.shape[1], namespace(poses).matmul
+    slopes = of_votes.reshape(b, i, j, p, p).permute(1, 0, 3, 2, 4).reshape(i, b * p, j * p)
+    rows, columns = _sides(poses, transforms)
+    of_poses = matmul(slopes, columns.mT).reshape(i, b, p, p).permute(1, 0, 2, 3)
+    return of_poses, matmul(rows.mT, slopes).reshape(i, p, j, p).permute(0, 2, 1, 3)
+
+
+def _sides(poses: Array, transforms: Array) -> tuple[Array, Array]:
+    """All poses of a child, and all its transforms, as one matrix each."""
+    (b, i, p, _), j = poses.shape, transforms.shape[1]
+    return poses.transpose(0, 1).reshape(i, b * p, p), transforms.transpose(1, 2).reshape(i, p, j * p)
 
 
 def _back(
