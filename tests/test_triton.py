@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import emroute
 from emroute.arrays.kernels import fused
-from emroute.capsule.dynamic import Products
+from emroute.capsule.dynamic import Directions, Products
 from emroute.capsule.routing import Options
 from emroute.testing.cases import ALGORITHMS
 from emroute.testing.check import run
@@ -28,7 +28,6 @@ from emroute_backends.kernels import tensors, triton  # noqa: E402 - only where 
 from tests import test_kernels as host  # noqa: E402
 
 HOMES = host.HOMES | {
-    "route_products": "emroute.capsule.dynamic",
     "share_rows": "emroute.mixtures.posterior",
 }
 """The module of each text."""
@@ -184,10 +183,11 @@ def test_poses_and_windows_are_routed_as_by_the_text(sizes, p, flag, dtype, rand
 
 @few
 @given(host.sizes, st.booleans(), st.integers(1, 3), host.floating, st.sampled_from([1e-3, 1.0, 1e3]), st.randoms())
-def test_dynamic_routing_is_that_of_the_text(sizes, leaky, n_iter, dtype, scale, random):
+def test_dynamic_and_kmeans_routing_are_those_of_the_text(sizes, directions, n_iter, dtype, scale, random):
     rng, (b, _, j, h) = np.random.default_rng(random.randrange(1000)), sizes
     votes, bias = scale * rng.normal(size=sizes), rng.normal(size=(b, j, h))
-    options = Options(Products(n_more=int(leaky)), (1.0,) * n_iter, True, False)
+    rule = Directions(0.5) if directions else Products()
+    options = Options(rule, (1.0,) * n_iter, True, False)
     assert_as_text("route_products", (votes.astype(dtype), bias.astype(dtype), options))
 
 

@@ -1,7 +1,8 @@
-"""Dynamic routing: what `emroute.capsule.dynamic` does, a sample a program, with one pass over the votes an iteration.
+"""Dynamic and k-means routing: what `emroute.capsule.dynamic` does, a sample a program, a pass an iteration.
 
 Logits are sums of scalar products of a vote with the poses so far, so they are its product with the sum of these poses:
-nothing of the size of the logits is kept from one iteration to the next.
+nothing of the size of the logits is kept from one iteration to the next. A parent's sum of votes is held relative to
+its largest share, so that it has a direction however little it gets.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def route_products(votes: Array, bias: Array, options: Any) -> tuple[Array, ...]
     tiles["BI"] = max(1, min(_HELD // votes.itemsize // tiles["BJ"] // tiles["BH"], padded(n)))
     numbers, x = torch.finfo(votes.dtype), votes.contiguous()
     agree[(b,)](
-        x, bias.contiguous(), poses, active, assigned, n, j, h, len(options.schedule), **tiles, LEAKY=rule.n_more > 0,
+        x, bias.contiguous(), poses, active, assigned, n, j, h, len(options.schedule), **tiles, REPLACES=rule.replaces,
         CONSTANT=rule.constant, LEAST=numbers.tiny, MOST=1 - 4 * numbers.eps, num_warps=4, **launch,
     )  # fmt: skip
     return poses, active, assigned.mT
@@ -49,7 +50,7 @@ def lengths_of(s, LEAST: tl.constexpr):
 @triton.jit
 def agree(
     x, bias, poses, active, assigned, n, n_parents, entries, n_iter,
-    BI: tl.constexpr, BJ: tl.constexpr, BH: tl.constexpr, LEAKY: tl.constexpr,
+    BI: tl.constexpr, BJ: tl.constexpr, BH: tl.constexpr, REPLACES: tl.constexpr,
     CONSTANT: tl.constexpr, LEAST: tl.constexpr, MOST: tl.constexpr,
 ):  # fmt: skip
     """Route the children of a sample to their parents."""
@@ -59,32 +60,37 @@ def agree(
     inside = (j < n_parents)[:, None] & (h < entries)[None, :]
     of_parents = (b * n_parents + j)[:, None] * entries + h[None, :]
     start = tl.load(bias + of_parents, inside, other=0)
-    pose, so_far = tl.zeros((BJ, BH), dtype), tl.zeros((BJ, BH), dtype)
+    pose, guide = tl.zeros((BJ, BH), dtype), tl.zeros((BJ, BH), dtype)
     for t in range(n_iter):
-        so_far += pose
-        s = start
+        highest, sums = tl.full((BJ,), float("-inf"), dtype), tl.zeros((BJ, BH), dtype)
         for at in range(0, n, BI):
             child = at + i
             there, base = child < n, b * n + child
             votes = votes_of(x, x, x, base, child, there, j, h, n, n_parents, entries, 0, False)
-            logits = tl.sum(votes * so_far[None], axis=2)
+            logits = tl.sum(votes * guide[None], axis=2)
             logits = tl.where((j < n_parents)[None, :], logits, float("-inf"))
             top = tl.max(logits, axis=1)
-            if LEAKY:
-                top = tl.maximum(top, 0)
-            share = tl.exp(logits - top[:, None])
-            total = tl.sum(share, axis=1)
-            if LEAKY:
-                total += tl.exp(-top)
-            share /= total[:, None]
-            s += tl.sum(share[:, :, None] * votes, axis=0)
+            gap = logits - top[:, None]
+            share = gap - tl.log(tl.sum(tl.exp(gap), axis=1))[:, None]
+            pair = there[:, None] & (j < n_parents)[None, :]
             if t == n_iter - 1:
-                pair = there[:, None] & (j < n_parents)[None, :]
-                tl.store(assigned + base[:, None] * n_parents + j[None, :], share, pair)
+                tl.store(assigned + base[:, None] * n_parents + j[None, :], tl.exp(share), pair)
+            share = tl.where(pair, share, float("-inf"))
+            higher = tl.maximum(highest, tl.max(share, axis=0))
+            finite = tl.where(higher > float("-inf"), higher, 0)
+            sums *= tl.exp(highest - finite)[:, None]
+            sums += tl.sum(tl.exp(share - finite[None, :])[:, :, None] * votes, axis=0)
+            highest = higher
+        s = start + tl.exp(highest)[:, None] * sums
         length = lengths_of(s, LEAST)
         long = length > 1
         many, few = tl.where(long, length, 1), tl.where(long, 1, length)
         gain = tl.where(long, 1 / (CONSTANT / many + many), few / (CONSTANT + few * few))
         pose = s * (gain / tl.maximum(gain * length / MOST, 1))[:, None]
+        if REPLACES:
+            along = lengths_of(sums, LEAST)
+            guide = sums / tl.where(along > 0, along, 1)[:, None]
+        else:
+            guide += pose
     tl.store(poses + of_parents, pose, inside)
     tl.store(active + b * n_parents + j, tl.minimum(lengths_of(pose, LEAST), 1), j < n_parents)
