@@ -49,7 +49,7 @@ NAMES = sorted(form.name for form in triton.every())
 BACK = sorted(form.name for form in triton.every() if form.back)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
-few = settings(max_examples=4)
+few = settings(max_examples=3)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -88,7 +88,7 @@ def test_every_form_has_a_text_of_its_name_and_cases():
 
 @few
 @given(
-    host.batches, st.integers(1, 140), st.integers(1, 20), st.sampled_from([1, 5, 40]), host.floating, st.booleans(),
+    host.batches, st.integers(1, 140), st.integers(1, 20), st.sampled_from([1, 5, 33]), host.floating, st.booleans(),
     st.randoms(),
 )  # fmt: skip
 def test_rows_are_assigned_as_by_the_text(batch, n, k, d, dtype, close, random):
@@ -133,7 +133,7 @@ def test_two_runs_give_the_same_bits(forms):
 
 
 @few
-@given(host.batches, st.integers(1, 150), st.integers(1, 5), st.sampled_from([1, 5, 70]), host.floating, st.randoms())
+@given(host.batches, st.integers(1, 100), st.integers(1, 4), st.sampled_from([1, 5, 33]), host.floating, st.randoms())
 def test_lengths_moments_and_responsibilities_are_those_of_the_text(batch, n, k, d, dtype, random):
     rng = np.random.default_rng(random.randrange(1000))
     of_rows, of_means, of_weight = batch

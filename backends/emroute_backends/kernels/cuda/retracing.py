@@ -135,9 +135,10 @@ def retrace(
             held = pair[:, :, None] & (h < entries)[None, None, :]
             if back > 0:
                 of_votes += tl.load(of_x + place, held, other=0)
-            tl.store(of_x + place, of_votes, held)
             near, far = relative * part * inverse[None, :], share * of_total[None, :]
             of_light = tl.load(of_activations + base, there, other=0) + tl.sum(near / bright + far, axis=1)
+            tl.debug_barrier()  # of small tiles several threads hold an entry: all read before one of them writes
+            tl.store(of_x + place, of_votes, held)
             tl.store(of_activations + base, of_light, there)
             slope = light[:, None] * (near + bright * far)
             if back == 0:
