@@ -30,7 +30,7 @@ class Diagonal(Covariance):
         return (k, d)
 
     def fuses(self, spread: Spread, z: Array, means: Array) -> bool:
-        return _is_cheap(z, means)
+        return diagonal_squares.cheap(z, means, means)  # in place of the factors, which have this shape
 
     def monomials(self, z: Array) -> Array:
         return backends.namespace(z).concat([ones_and(z), z * z], axis=-2)
@@ -94,7 +94,7 @@ class Spherical(Covariance):
         return (k,)
 
     def fuses(self, spread: Spread, z: Array, means: Array) -> bool:
-        return _is_cheap(z, means)
+        return diagonal_squares.cheap(z, means, means)
 
     def monomials(self, z: Array) -> Array:
         xp = backends.namespace(z)
@@ -147,11 +147,6 @@ class Spherical(Covariance):
 
     def dense(self, covariances: Array, k: int, d: int) -> Array:
         return covariances[..., None, None] * constant(np.eye(d), like=covariances)
-
-
-def _is_cheap(z: Array, means: Array) -> bool:
-    form = diagonal_squares.form(z, means, means)  # in place of the factors, which have this shape
-    return form is not None and form.cheap(z, means, means)
 
 
 def _raised(variances: Array, floor: Array) -> tuple[Array, Array]:

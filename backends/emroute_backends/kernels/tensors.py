@@ -77,7 +77,7 @@ class _OnTensors:
         return self._form(args).pays(*args)
 
     def cheap(self, *args: Any) -> bool:
-        return self._form(args).cheap(*args)
+        return args[0].device.type in self.forms and self._form(args).cheap(*args)
 
     def run(self, text: Callable[..., Any], *args: Any) -> tuple[Array, ...]:
         form = self._form(args)
