@@ -20,6 +20,7 @@ from emroute._engine.nests import map_blocks, rejoin, take, unmoved, where_leadi
 from emroute._engine.options import LoopOptions
 from emroute._engine.problems import Problems
 from emroute._engine.protocol import Fit, Model, Status
+from emroute._engine.reading import Seen, read
 from emroute._engine.reduce import Cut, e_step, expect, problems_at_once, reduce
 from emroute._progress import bar_of
 from emroute.arrays.creation import set_at
@@ -219,7 +220,7 @@ def _step_by_step(steps: Steps, params: Any, source: Rows | Stream, options: Loo
 
     statistics = reduce(steps.model, partial(run, params), source)
     state, roster = steps.begin(statistics, params), _Roster(problems)
-    seen = _seen(visible(state.objective), state.status, state.n_iter)
+    seen = read(visible(state.objective), state.status, state.n_iter)
     history = [seen.objective]
 
     def so_far() -> Fit:
@@ -228,8 +229,7 @@ def _step_by_step(steps: Steps, params: Any, source: Rows | Stream, options: Loo
 
     with bar_of(options) as bar:
         for iteration in range(1, options.max_iter + 1):
-            running = seen.status == _RUNNING
-            if not running.any():
+            if not (running := seen.status == _RUNNING).any():
                 break
             if not options.watched:
                 state = roster.dismiss(state, running)
@@ -238,30 +238,11 @@ def _step_by_step(steps: Steps, params: Any, source: Rows | Stream, options: Loo
             statistics = reduce(steps.model, partial(run, params, index=roster.index), source)
             slack = float(options.tol) * source.total_weight(roster.index)
             state = compiled(backend, Steps.judge, steps, phase)(state, statistics, params, slack)
-            seen = _seen(state.objective, state.status, state.n_iter - before)
-            history.append(roster.places(seen))
+            history.append(roster.places(seen := read(state.objective, state.status, state.n_iter - before)))
             if options.callback is not None:
                 options.callback(iteration, so_far())
             bar(state.objective)
     return so_far()
-
-
-class _Seen(NamedTuple):
-    """What the host knows of an iteration."""
-
-    objective: np.ndarray
-    status: np.ndarray
-    steps: np.ndarray
-    """0 where a problem stood still."""
-
-
-def _seen(objective: Array, status: Array, steps: Array) -> _Seen:
-    """Read all three, at once where a device is waited for."""
-    backend, xp = backends.get(objective), backends.namespace(objective)
-    if getattr(backend, "at_hand", backends.is_array)(objective):
-        return _Seen(*map(backend.to_numpy, (objective, status, steps)))
-    together = xp.stack([objective, *(xp.astype(x, objective.dtype) for x in (status, steps))])
-    return _Seen(*backend.to_numpy(together))
 
 
 class _Roster:
@@ -300,7 +281,7 @@ class _Roster:
         order = backends.get(state.objective).from_numpy(np.argsort(np.concatenate(who)), state.objective)
         return rejoin(states, [len(each) for each in who], order)
 
-    def places(self, seen: _Seen) -> np.ndarray:
+    def places(self, seen: Seen) -> np.ndarray:
         """Return the objectives of all problems, NaN for those that did not move."""
         here = np.where(seen.steps > 0, seen.objective, np.nan)
         if not self._gone:
