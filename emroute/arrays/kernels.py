@@ -80,8 +80,16 @@ class Kernel:
 
     def form(self, *args: Any) -> Form | None:
         """Return the form that replaces the function for these arguments, or None."""
-        form = getattr(get(args[0]), "kernels", {}).get(self.text.__name__)
+        form = self._written(args[0])
         return None if form is None or traced(args[0]) or not _runs(form, args) else form
+
+    def cheap(self, *args: Any) -> bool:
+        """Return whether a form replaces the function for these arguments and is the cheapest way to its end."""
+        form = self._written(args[0])
+        return form is not None and form.cheap(*args) and self.form(*args) is not None
+
+    def _written(self, x: Any) -> Form | None:
+        return getattr(get(x), "kernels", {}).get(self.text.__name__)
 
     def __call__(self, *args: Any) -> Any:
         """Call the form, if there is one, or the function."""
