@@ -32,9 +32,10 @@ _GROUP = "emroute.backends"
 class Backend(Protocol):
     """What the standard lacks, or what must differ between libraries. `namespace` has everything else.
 
-    Further members are optional. Only the first affects the algorithms:
+    Further members are optional. Only the first affects results:
 
     - ``tracing()``: whether a compiler is tracing now, for libraries that allow ``bool(array)`` while tracing;
+    - ``at_hand(array)``: whether values can be read without waiting for a device; by default they can;
     - ``devices()``: the names of the devices that can be used here; by default only ``cpu``, the default device;
     - ``anchor(device, dtype)``: an array of one zero on the device of that name (None: the default), with dtype
       ``"float32"`` or ``"float64"``; by default, made by ``zeros`` of the library's module;

@@ -22,6 +22,20 @@ from tests.helpers import Library, library
 
 jax.config.update("jax_enable_x64", True)
 
+
+def _import_triton() -> None:
+    """Where there is no GPU, have Triton's interpreter run kernels: that is decided when Triton is first imported."""
+    import torch
+
+    if not torch.cuda.is_available():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TRITON_INTERPRET", "1")
+            importlib.import_module("triton.language")
+
+
+if importlib.util.find_spec("triton"):
+    _import_triton()
+
 collect_ignore = ["mutation.py"]  # a program, and Cosmic Ray may not be there
 
 PHASES = [Phase.explicit, Phase.generate, Phase.shrink]

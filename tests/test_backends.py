@@ -312,3 +312,59 @@ def test_fits_side_by_side_leave_blas_its_threads():
         [fit.start() for fit in fits]
         [fit.join() for fit in fits]
         assert blas() == before
+
+
+# Devices that are waited for
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Count how often Torch hands values to the host, as if its tensors were on a device."""
+    torch = pytest.importorskip("torch")
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    backend, found = backends.named("torch"), []
+
+    class Counting(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function is torch.ops.aten._local_scalar_dense.default:
+                found.append(function)
+            return function(*args, **(kwargs or {}))
+
+    def counted(x):
+        found.append(x)
+        return original(x)
+
+    original = backend.to_numpy
+    monkeypatch.setattr(backend, "to_numpy", counted)
+    monkeypatch.setattr(backend, "at_hand", lambda x: False)
+    with Counting():
+        yield found
+
+
+@pytest.mark.parametrize("tol", [0.0, 1e-12])
+def test_a_fit_waits_for_a_device_once_an_iteration(reads, tol):
+    import torch
+
+    x = torch.asarray(np.random.default_rng(0).normal(size=(200, 20)))
+    counts = []
+    for max_iter in (2, 5):
+        reads.clear()
+        gmm.fit(x, 2, rng=0, max_iter=max_iter, tol=tol)
+        counts.append(len(reads))
+    assert counts[1] - counts[0] == 3
+
+
+def test_matrices_of_a_device_are_decomposed_on_the_host_as_by_the_standard():
+    torch = pytest.importorskip("torch")
+    from emroute_backends import portable
+    from emroute_backends.torch import eigh_on_host
+
+    x = torch.asarray(np.random.default_rng(0).normal(size=(2, 5, 6, 6)))
+    x = x + x.mT
+    x[1, 2, 0, 0] = float("nan")
+    values, vectors = eigh_on_host(x)
+    torch.testing.assert_close(values, portable.eigh(x)[0], equal_nan=True)
+    whole = (vectors * values[..., None, :]) @ vectors.mT
+    torch.testing.assert_close(whole.isnan(), x.isnan().any(-1, keepdim=True).any(-2, keepdim=True).expand(x.shape))
+    torch.testing.assert_close(whole.nan_to_num(0), torch.where(whole.isnan(), 0, x))

@@ -9,6 +9,7 @@ from emroute_backends.portable import Array, compile, detach, eigh, loop, map_bl
 
 __all__ = [
     "anchor",
+    "at_hand",
     "chunk_size",
     "compile",
     "detach",
@@ -47,6 +48,10 @@ def segment_sum(values: Array, segments: Array, n_segments: int) -> Array:
     total = cp.zeros((flat.shape[0] * n_segments, d), cp.float64)
     cp.add.at(total, flat.ravel(), values.reshape(-1, d).astype(cp.float64))
     return total.reshape(*batch, n_segments, d).astype(values.dtype)
+
+
+def at_hand(x: Array, /) -> bool:
+    return False
 
 
 def to_numpy(x: Array, /) -> np.ndarray:

@@ -14,10 +14,14 @@ import torch
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.utils.checkpoint import checkpoint
 
-from emroute_backends.kernels.tensors import on_host
-from emroute_backends.portable import Array, compile, eigh, join, loop, replaced
+from emroute_backends import portable
+from emroute_backends.kernels.tensors import on_tensors
+from emroute_backends.numpy import holding_threads, threads
+from emroute_backends.numpy import map_blocks as map_blocks_of_numpy
+from emroute_backends.portable import Array, compile, join, loop, replaced
 
 __all__ = [
+    "at_hand",
     "chunk_size",
     "compile",
     "detach",
@@ -45,6 +49,8 @@ tracing = torch.compiler.is_compiling
 _CPU_BYTES = 2**24
 _CPU_ROWS = 2**13  # products add up rows one after another: more of them cost digits
 _DEVICE_BYTES = 2**28
+_DEVICE_SHARE = 64  # of a card's memory: 1.25 GiB of 80, which is few blocks, so that launches are few
+_HOST_ROWS, _BATCHED_ROWS, _FEW_MATRICES = 128, 32, 64  # of matrices to be decomposed
 _FULL = ("none", "ieee", "highest")
 
 
@@ -116,6 +122,10 @@ def segment_sum(values: Array, segments: Array, n_segments: int) -> Array:
     return wide.new_zeros(shape).scatter_add(-2, index, wide).to(values.dtype)
 
 
+def at_hand(x: Array, /) -> bool:
+    return x.device.type == "cpu"
+
+
 def detach(x: Array, /) -> Array:
     return x.detach()
 
@@ -130,7 +140,35 @@ def from_numpy(value: np.ndarray, like: Array) -> Array:
     return x.to(device=like.device, dtype=like.dtype if floating else x.dtype)
 
 
+def eigh(x: Array, /) -> tuple[Array, Array]:
+    if x.device.type != "cuda" or x.requires_grad or tracing() or not _belongs_on_host(x):
+        return portable.eigh(x)
+    return eigh_on_host(x)
+
+
+def _belongs_on_host(x: Array) -> bool:
+    """Whether a core is sooner done than the device, which takes matrices of more than 32 rows one after another.
+
+    Of up to 32 rows it takes all at once, which pays for many. Either way the host waits: for the results, or to hear
+    that the device has found them.
+    """
+    d = x.shape[-1]
+    return d <= _HOST_ROWS and (d > _BATCHED_ROWS or x.shape[:-2].numel() <= _FEW_MATRICES)
+
+
+def eigh_on_host(x: Array) -> tuple[Array, Array]:
+    """Decompose matrices of a device on the host, shared out among threads."""
+    matrices = to_numpy(x).reshape(-1, *x.shape[-2:])
+    with holding_threads(torch.get_num_threads()):
+        parts = -(-len(matrices) // threads())
+        values, vectors = map_blocks_of_numpy(portable.eigh, [matrices], max(1, parts))
+    return from_numpy(values, x).reshape(x.shape[:-1]), from_numpy(vectors, x).reshape(x.shape)
+
+
 def chunk_size(bytes_per_row: int) -> int:
+    if torch.cuda.is_available():
+        whole = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        return max(1024, whole // _DEVICE_SHARE // max(1, bytes_per_row))
     if torch.accelerator.is_available():
         return max(1024, _DEVICE_BYTES // max(1, bytes_per_row))
     return min(_CPU_ROWS, max(1024, _CPU_BYTES // max(1, bytes_per_row)))
@@ -187,7 +225,7 @@ def map_blocks(function: Callable[..., Any], arrays: Sequence[Array], size: int,
     return join(results)
 
 
-kernels = on_host()
+kernels = on_tensors()
 
 
 def devices() -> tuple[str, ...]:

@@ -20,11 +20,12 @@ from emroute._engine.nests import map_blocks, rejoin, take, unmoved, where_leadi
 from emroute._engine.options import LoopOptions
 from emroute._engine.problems import Problems
 from emroute._engine.protocol import Fit, Model, Status
+from emroute._engine.reading import Seen, read
 from emroute._engine.reduce import Cut, e_step, expect, problems_at_once, reduce
 from emroute._progress import bar_of
 from emroute.arrays.creation import set_at
 from emroute.arrays.functions import eps
-from emroute.arrays.tracing import concrete
+from emroute.arrays.tracing import at_hand
 from emroute.arrays.trees import leaves, map_leaves
 from emroute.backend import Array, compiled, compiles, is_array
 from emroute.data import Block, Rows, Stream
@@ -150,7 +151,7 @@ class Steps(NamedTuple):
         still = change <= _ULPS * eps(objective) * xp.abs(objective)
         if not self.exact:
             still = still | (change <= slack)
-        elif concrete(xp.any(still)) is not False:
+        elif at_hand(xp.any(still)) is not False:
             still = still & unmoved(params, state.params, objective.ndim, _STILL * eps(objective))
         status = xp.where(accept, xp.where(still, int(Status.CONVERGED), state.status), int(Status.NON_FINITE))
         step = State(params, statistics, objective, state.n_iter + 1, status, state.lead)
@@ -219,7 +220,8 @@ def _step_by_step(steps: Steps, params: Any, source: Rows | Stream, options: Loo
 
     statistics = reduce(steps.model, partial(run, params), source)
     state, roster = steps.begin(statistics, params), _Roster(problems)
-    history = [backend.to_numpy(visible(state.objective))]
+    seen = read(visible(state.objective), state.status, state.n_iter)
+    history = [seen.objective]
 
     def so_far() -> Fit:
         trace = backend.from_numpy(np.stack(history, axis=-1), state.objective)
@@ -227,8 +229,7 @@ def _step_by_step(steps: Steps, params: Any, source: Rows | Stream, options: Loo
 
     with bar_of(options) as bar:
         for iteration in range(1, options.max_iter + 1):
-            running = np.asarray(backend.to_numpy(state.status) == _RUNNING)
-            if not running.any():
+            if not (running := seen.status == _RUNNING).any():
                 break
             if not options.watched:
                 state = roster.dismiss(state, running)
@@ -237,7 +238,7 @@ def _step_by_step(steps: Steps, params: Any, source: Rows | Stream, options: Loo
             statistics = reduce(steps.model, partial(run, params, index=roster.index), source)
             slack = float(options.tol) * source.total_weight(roster.index)
             state = compiled(backend, Steps.judge, steps, phase)(state, statistics, params, slack)
-            history.append(roster.places(state.objective, state.n_iter > before))
+            history.append(roster.places(seen := read(state.objective, state.status, state.n_iter - before)))
             if options.callback is not None:
                 options.callback(iteration, so_far())
             bar(state.objective)
@@ -280,10 +281,9 @@ class _Roster:
         order = backends.get(state.objective).from_numpy(np.argsort(np.concatenate(who)), state.objective)
         return rejoin(states, [len(each) for each in who], order)
 
-    def places(self, objective: Array, moved: Array) -> np.ndarray:
-        """Return the objectives of all problems on the host, NaN for those that did not move."""
-        backend = backends.get(objective)
-        here = np.where(backend.to_numpy(moved), backend.to_numpy(objective), np.nan)
+    def places(self, seen: Seen) -> np.ndarray:
+        """Return the objectives of all problems, NaN for those that did not move."""
+        here = np.where(seen.steps > 0, seen.objective, np.nan)
         if not self._gone:
             return here
         n_problems = len(self._here) + sum(len(who) for who, _ in self._gone)

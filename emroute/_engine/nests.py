@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from emroute.arrays.tracing import concrete
+from emroute.arrays.tracing import at_hand
 from emroute.arrays.trees import leaves, map_leaves, rebuild
 from emroute.backend import Array, get, namespace
 
@@ -49,12 +49,12 @@ def where_leading(mask: Array, new: Any, old: Any) -> Any:
     [[1.0, 1.0], [0.0, 0.0]]
     """
     xp = namespace(mask)
-    everywhere = concrete(xp.all(mask))
+    everywhere = at_hand(xp.all(mask))
     if everywhere and not mask.ndim:
         return new
 
     def choose(a: Array, b: Array) -> Array:
-        if a.shape[: mask.ndim] != mask.shape:
+        if a is b or a.shape[: mask.ndim] != mask.shape:
             return b
         return a if everywhere else xp.where(xp.reshape(mask, (*mask.shape, *(1,) * (a.ndim - mask.ndim))), a, b)
 
@@ -87,6 +87,8 @@ def unmoved(new: Any, old: Any, n_batch: int, resolution: float) -> Array:
     """Whether no array of a problem moved by more than `resolution` of its largest entry."""
     still: Any = True
     for a, b in zip(leaves(new), leaves(old), strict=True):
+        if a is b:
+            continue
         xp, axes = namespace(a), tuple(range(n_batch, a.ndim))
         size, step = xp.abs(b), xp.abs(a - b)
         if axes:

@@ -34,6 +34,10 @@ class Form(Protocol):
         """Return whether there is enough work."""
         ...
 
+    def cheap(self, *args: Any) -> bool:
+        """Whether it costs less than any other way to the same end, however wide the arrays are."""
+        ...
+
     def run(self, text: Callable[..., Any], *args: Any) -> Any:
         """Do the work of the function. The array code does what the form cannot, such as second derivatives."""
         ...
@@ -76,8 +80,16 @@ class Kernel:
 
     def form(self, *args: Any) -> Form | None:
         """Return the form that replaces the function for these arguments, or None."""
-        form = getattr(get(args[0]), "kernels", {}).get(self.text.__name__)
+        form = self._written(args[0])
         return None if form is None or traced(args[0]) or not _runs(form, args) else form
+
+    def cheap(self, *args: Any) -> bool:
+        """Return whether a form replaces the function for these arguments and is the cheapest way to its end."""
+        form = self._written(args[0])
+        return form is not None and form.cheap(*args) and self.form(*args) is not None
+
+    def _written(self, x: Any) -> Form | None:
+        return getattr(get(x), "kernels", {}).get(self.text.__name__)
 
     def __call__(self, *args: Any) -> Any:
         """Call the form, if there is one, or the function."""

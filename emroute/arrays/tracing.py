@@ -10,7 +10,7 @@ import numpy as np
 from emroute.backend import Array, get, is_array, namespace
 from emroute.capability import Capabilities
 
-__all__ = ["concrete", "either", "on_host", "traced"]
+__all__ = ["at_hand", "concrete", "either", "on_host", "traced"]
 
 
 @Capabilities(jit=True)
@@ -28,6 +28,18 @@ def concrete(flag: Array) -> bool | None:
         return bool(flag)
     except (TypeError, RuntimeError):  # the two errors of jax and torch.func
         return None
+
+
+def at_hand(flag: Array) -> bool | None:
+    """Return a truth value if that is to be had at once: None while tracing, and where a device would be waited for.
+
+    For decisions that only save work: on a device, the work costs less than to wait.
+
+    >>> import numpy as np
+    >>> at_hand(np.asarray(True))
+    True
+    """
+    return concrete(flag) if getattr(get(flag), "at_hand", is_array)(flag) else None
 
 
 def on_host(x: Array) -> np.ndarray | None:

@@ -69,7 +69,8 @@ class Full(Covariance):
         return d >= max(_NARROW_ROWS, min(_PER_COMPONENT * k, _WIDE_ROWS))
 
     def fuses(self, spread: Spread, z: Array, means: Array) -> bool:
-        return means.shape[-1] >= _FUSED_ROWS and full_squares.form(z, means, spread.factors) is not None
+        args = z, means, spread.factors
+        return full_squares.cheap(*args) or (means.shape[-1] >= _FUSED_ROWS and full_squares.form(*args) is not None)
 
     def monomials(self, z: Array) -> Array:
         z = ones_and(z)

@@ -17,14 +17,15 @@ import numpy as np
 
 from emroute import backend as backends
 from emroute.arrays.creation import constant, itemsize, one_hot, swap
-from emroute.arrays.functions import eps, normalize, ratio, safe_log, softmax, tiny
-from emroute.arrays.tracing import concrete, either
+from emroute.arrays.functions import eps, ratio, safe_log, softmax, tiny
+from emroute.arrays.tracing import at_hand, either
 from emroute.backend import Array
 from emroute.data import Rows
 from emroute.family import Statistics, posterior, share
 from emroute.gmm.covariance import COVARIANCES, Covariance
 from emroute.gmm.params import Params, offset, standardize
 from emroute.gmm.spread import Spread
+from emroute.mixtures.posterior import share_rows
 from emroute.validate import check_floating, check_scored, check_width
 
 __all__ = ["FIXED", "MISSING", "GaussianModel", "log_known"]
@@ -98,15 +99,15 @@ class GaussianModel:
         xp, covariance = backends.namespace(z), self.covariance
         monomials = covariance.monomials(z)
         log_joint = _hinted(xp.matmul(params.natural, monomials), hint)
-        shares, log_norm = normalize(log_joint, axis=-2, weight=sample_weight[..., None, :])
-        log_prob = log_norm[..., 0, :] + covariance.common(params.spread, z)
+        shares, log_norm = share_rows(log_joint, sample_weight)
+        log_prob = log_norm + covariance.common(params.spread, z)
         sums = covariance.sums_about_centre(monomials, shares, z, sample_weight)
         return Statistics(sums, xp.sum(sample_weight * log_prob, axis=-1))
 
     def _about_means(self, params: Params, z: Array, sample_weight: Array, hint: Array | None) -> Statistics:
         xp = backends.namespace(z)
-        shares, log_norm = normalize(_hinted(self._joint(params, z), hint), axis=-2, weight=sample_weight[..., None, :])
-        return self._gather(params, z, shares, xp.sum(sample_weight * log_norm[..., 0, :], axis=-1))
+        shares, log_norm = share_rows(_hinted(self._joint(params, z), hint), sample_weight)
+        return self._gather(params, z, shares, xp.sum(sample_weight * log_norm, axis=-1))
 
     def _gather(self, params: Params, z: Array, shares: Array, log_likelihood: Array) -> Statistics:
         # in a batch, other problems may be the narrow ones
@@ -283,7 +284,7 @@ def _hinted(log_joint: Array, hint: Array | None) -> Array:
 def _keep(held: Array, new: Spread, old: Spread) -> Spread:
     """`new` where components are held, else `old`."""
     xp = backends.namespace(held)
-    return new if concrete(xp.all(held)) else Spread(*(_chosen(held, a, b) for a, b in zip(new, old, strict=True)))
+    return new if at_hand(xp.all(held)) else Spread(*(_chosen(held, a, b) for a, b in zip(new, old, strict=True)))
 
 
 def _chosen(held: Array, new: Array, old: Array) -> Array:

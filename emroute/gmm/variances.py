@@ -29,6 +29,9 @@ class Diagonal(Covariance):
     def shape(self, k: int, d: int) -> tuple[int, ...]:
         return (k, d)
 
+    def fuses(self, spread: Spread, z: Array, means: Array) -> bool:
+        return diagonal_squares.cheap(z, means, means)  # in place of the factors, which have this shape
+
     def monomials(self, z: Array) -> Array:
         return backends.namespace(z).concat([ones_and(z), z * z], axis=-2)
 
@@ -89,6 +92,9 @@ class Spherical(Covariance):
 
     def shape(self, k: int, d: int) -> tuple[int, ...]:
         return (k,)
+
+    def fuses(self, spread: Spread, z: Array, means: Array) -> bool:
+        return diagonal_squares.cheap(z, means, means)
 
     def monomials(self, z: Array) -> Array:
         xp = backends.namespace(z)

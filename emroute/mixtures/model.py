@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 from emroute import backend as backends
 from emroute.arrays.creation import itemsize, one_hot, swap
 from emroute.arrays.distances import nearest
-from emroute.arrays.functions import eps, normalize, safe_log
+from emroute.arrays.functions import eps, safe_log
 from emroute.arrays.tracing import concrete, either
 from emroute.backend import Array
 from emroute.mixtures.family import Family, open_part, products
-from emroute.mixtures.posterior import posterior, share
+from emroute.mixtures.posterior import posterior, share, share_rows
 from emroute.validate import check_rows
 
 __all__ = ["FamilyModel", "Nearest", "Statistics"]
@@ -86,8 +86,8 @@ class FamilyModel:
         """E-step."""
         xp = backends.namespace(sample_weight)
         log_joint = self.log_prob_of(params, data) + safe_log(params.weights)[..., None]
-        shares, log_norm = normalize(log_joint, axis=-2, weight=sample_weight[..., None, :])
-        counting = xp.where(sample_weight > 0, log_norm[..., 0, :], 0.0)  # 0 times −inf is 0
+        shares, log_norm = share_rows(log_joint, sample_weight)
+        counting = xp.where(sample_weight > 0, log_norm, 0.0)  # 0 times −inf is 0
         return self.gather(params, data, shares, xp.sum(sample_weight * counting, axis=-1))
 
     def maximize(self, statistics: Statistics, params: Any) -> Any:

@@ -6,12 +6,13 @@ import math
 
 from emroute import backend as backends
 from emroute.arrays.functions import normalize, safe_log, tiny
+from emroute.arrays.kernels import kernel
 from emroute.arrays.tracing import concrete
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.validate import check_floating
 
-__all__ = ["posterior", "share"]
+__all__ = ["posterior", "share", "share_rows"]
 
 
 @Capabilities(gradients=True, jit=True, batch=True)
@@ -36,6 +37,13 @@ def posterior(log_prob: Array, weights: Array) -> tuple[Array, Array]:
         total = xp.sum(extra, axis=-2, keepdims=True)
         shares, log_norm = shares + extra - shares * total, log_norm + total
     return xp.where(impossible, weights[..., None], shares), log_norm[..., 0, :]
+
+
+@kernel
+def share_rows(log_joint: Array, weight: Array) -> tuple[Array, Array]:
+    """Responsibilities ``(..., k, n)`` times the weight ``(..., n)`` of each row, and log p(x), of log w_k p(x | k)."""
+    shares, log_norm = normalize(log_joint, axis=-2, weight=weight[..., None, :])
+    return shares, log_norm[..., 0, :]
 
 
 def _odds(log_prob: Array, log_norm: Array, where: Array) -> Array:

@@ -109,7 +109,9 @@ def with_fused(chosen: Sequence[Place]) -> list[Place]:
     """
     found = []
     for place in chosen:
-        able = place.device == "cpu" and getattr(place.backend, "kernels", {})
+        kind = (place.device or "").partition(":")[0]
+        forms = getattr(place.backend, "kernels", {}).values()
+        able = any(kind in getattr(form, "devices", ("cpu",)) for form in forms)
         found += [place, replace(place, fused=True)] if able else [place]
     return found
 

@@ -43,6 +43,10 @@ class HostForm:
         """Whether there is enough to do."""
         return self.work(*(tuple(x.shape) for x in args if hasattr(x, "shape"))) >= _WORTH
 
+    def cheap(self, *_: Any) -> bool:
+        """No: a core multiplies as fast in products of matrices, which may need fewer multiplications."""
+        return False
+
     def __call__(self, *args: Any) -> Any:
         """Do what the function of this name does."""
         return getattr(import_module(self.module), self.name)(*args)

@@ -1,4 +1,4 @@
-"""The forms for NumPy arrays, for Torch's tensors of the host, which share their memory with such arrays."""
+"""The forms for Torch's tensors: those of the host share NumPy's forms, with which they share memory."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.autograd.forward_ad import unpack_dual
 
-from emroute_backends.kernels.numba import HostForm, forms
+from emroute_backends.kernels import numba, triton
 from emroute_backends.numpy import holding_threads
 
-__all__ = ["on_host"]
+__all__ = ["on_tensors"]
 
 Array = Any
 
@@ -25,26 +25,27 @@ _DTYPES = (torch.float32, torch.float64)
 class _OnHost:
     """A form for tensors of the host."""
 
-    form: HostForm
+    form: numba.HostForm
+
+    @property
+    def back(self) -> str:
+        """The name of its own way back, or nothing."""
+        return self.form.back
 
     def takes(self, *args: Any) -> bool:
-        tensors = _tensors(args)
-        plain = all(type(x) in _PLAIN and x.device.type == "cpu" and x.layout == torch.strided for x in tensors)
-        if not plain or retrieve_all_functorch_interpreters() or (_differentiated(args) and not self.form.back):
-            return False
-        if any(unpack_dual(x).tangent is not None for x in tensors):  # forward mode
+        if _differentiated(args) and not self.form.back:
             return False
         return args[0].dtype in _DTYPES and self.form.takes(*map(_shared, args))
 
     def pays(self, *args: Any) -> bool:
         return self.form.pays(*args)
 
-    def __call__(self, *args: Any) -> tuple[Array, ...]:
+    def cheap(self, *args: Any) -> bool:
+        return self.form.cheap(*args)
+
+    def run(self, _: Callable[..., Any], *args: Any) -> tuple[Array, ...]:
         with holding_threads(torch.get_num_threads()):
             return tuple(map(torch.from_numpy, self.form(*map(_shared, args))))
-
-    def run(self, text: Callable[..., Any], *args: Any) -> tuple[Array, ...]:
-        return _Differentiated.apply(self, text, *args) if _differentiated(args) else self(*args)
 
     def gradients(self, args: tuple[Any, ...], of_results: tuple[Array, ...]) -> tuple[Array | None, ...]:
         with holding_threads(torch.get_num_threads()):
@@ -52,28 +53,66 @@ class _OnHost:
         return tuple(None if x is None else torch.from_numpy(x) for x in found)
 
 
+@dataclass(frozen=True)
+class _OnTensors:
+    """Forms of one function, by the kind of device whose tensors they take."""
+
+    forms: dict[str, _OnHost | triton.DeviceForm]
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The kinds of devices."""
+        return tuple(self.forms)
+
+    def takes(self, *args: Any) -> bool:
+        tensors = _tensors(args)
+        plain = all(type(x) in _PLAIN and x.layout == torch.strided and x.device == args[0].device for x in tensors)
+        if not plain or args[0].device.type not in self.forms or retrieve_all_functorch_interpreters():
+            return False
+        if any(unpack_dual(x).tangent is not None for x in tensors):  # forward mode
+            return False
+        return self._form(args).takes(*args)
+
+    def pays(self, *args: Any) -> bool:
+        return self._form(args).pays(*args)
+
+    def cheap(self, *args: Any) -> bool:
+        return args[0].device.type in self.forms and self._form(args).cheap(*args)
+
+    def run(self, text: Callable[..., Any], *args: Any) -> tuple[Array, ...]:
+        form = self._form(args)
+        return _Differentiated.apply(form, text, *args) if _differentiated(args) else form.run(text, *args)
+
+    def _form(self, args: tuple[Any, ...]) -> Any:
+        return self.forms[args[0].device.type]
+
+
 class _Differentiated(torch.autograd.Function):
-    """A form with its own way back; a way back that is itself differentiated is the text's."""
+    """A form and its way back; without one, or where that is itself differentiated, the way back is the text's."""
 
     @staticmethod
-    def forward(ctx: Any, form: _OnHost, text: Callable[..., Any], *args: Any) -> tuple[Array, ...]:
+    def forward(ctx: Any, form: Any, text: Callable[..., Any], *args: Any) -> tuple[Array, ...]:
         ctx.form, ctx.text = form, text
         ctx.rest = [None if isinstance(x, torch.Tensor) else x for x in args]
         ctx.save_for_backward(*(x if isinstance(x, torch.Tensor) else None for x in args))
-        return form(*args)
+        return form.run(text, *args)
 
     @staticmethod
     def backward(ctx: Any, *of_results: Array) -> tuple[Array | None, ...]:
         args = tuple(x if other is None else other for x, other in zip(ctx.saved_tensors, ctx.rest, strict=True))
         wanted = ctx.needs_input_grad[2:]
-        if not torch.is_grad_enabled():
-            found = ctx.form.gradients(args, of_results)
+        found = ctx.form.gradients(args, of_results) if ctx.form.back and not torch.is_grad_enabled() else None
+        if found is not None:
             return None, None, *(x if want else None for x, want in zip(found, wanted, strict=True))
-        # one argument may be made of another; aliases are not, so that derivatives are partial
-        own = tuple(x.view_as(x) if isinstance(x, torch.Tensor) else x for x in args)
-        sources = [x for x, want in zip(own, wanted, strict=True) if want]
-        results = ctx.text(*own)
-        found = iter(torch.autograd.grad(results, sources, of_results, create_graph=True, materialize_grads=True))
+        further = torch.is_grad_enabled()
+        with torch.enable_grad():
+            # one argument may be made of another; aliases are not, so that derivatives are partial
+            own = tuple(x.view_as(x) if isinstance(x, torch.Tensor) else x for x in args)
+            sources = [x for x, want in zip(own, wanted, strict=True) if want]
+            results = ctx.text(*own)
+            found = iter(
+                torch.autograd.grad(results, sources, of_results, create_graph=further, materialize_grads=True)
+            )
         return None, None, *(next(found) if want else None for want in wanted)
 
 
@@ -89,6 +128,11 @@ def _shared(x: Any) -> Any:
     return x.detach().numpy() if isinstance(x, torch.Tensor) else x
 
 
-def on_host() -> dict[str, _OnHost]:
-    """Forms by the names of their functions."""
-    return {name: _OnHost(form) for name, form in forms().items()}
+def on_tensors() -> dict[str, _OnTensors]:
+    """Forms by the names of their functions; where Triton's are for the host, they alone."""
+    found: dict[str, dict[str, Any]] = {}
+    if triton.kind() != "cpu":
+        found = {name: {"cpu": _OnHost(form)} for name, form in numba.forms().items()}
+    for name, form in triton.forms().items():
+        found.setdefault(name, {})[triton.kind()] = form
+    return {name: _OnTensors(each) for name, each in found.items()}
