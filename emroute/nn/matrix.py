@@ -166,8 +166,8 @@ class ClassCapsules(_Routed):
     entries, coordinates
         Options of the coordinate addition, see `emroute.capsule.class_em_routing`.
     pose_size, routing, n_iter, cost, inverse_temperature, epsilon, recompute
-        As in `ConvCapsules`. Attention routing has no activations: the activation of a class is the softmax of a learned
-        score, which is linear in the pose and shared by all classes.
+        As in `ConvCapsules`. Attention routing has no activations: the activation of a class is then the softmax of a
+        learned score, which is linear in the pose and shared by all classes.
 
     References
     ----------
