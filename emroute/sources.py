@@ -2,47 +2,16 @@
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from emroute import backend as backends
+from emroute._frames import Paths, Source, chosen, files_of, is_number, of_frames, rows_of, told
 from emroute.backend import Array
 from emroute.errors import InputError, needed
 
 __all__ = ["Paths", "Source", "csv", "npy", "parquet"]
-
-Paths = str | Path | Sequence[str | Path]
-"""A file, several files, or a pattern such as ``"rows/*.parquet"``."""
-
-_BYTES = 2**23  # size of a chunk, if its number of rows is not given
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class Source:
-    """Rows of numbers in files, made by `parquet`, `csv` and `npy`. Each pass opens the files again."""
-
-    name: str
-    """The file, or the first of several."""
-    columns: tuple[str, ...]
-    """The names of the columns, in order."""
-    read: Callable[[], Iterator[np.ndarray]]
-    """A function that makes an iterator of chunks ``(rows, d)`` on the host."""
-    like: Array | None = None
-    """An array of the library and device to which chunks are copied; None for NumPy."""
-
-    def __iter__(self) -> Iterator[Any]:
-        for chunk in _ahead(self.read()):
-            yield chunk if self.like is None else backends.get(self.like).from_numpy(chunk, self.like)
-
-    def __repr__(self) -> str:
-        return f"Source({self.name}, {len(self.columns)} columns)"
 
 
 def parquet(
@@ -95,16 +64,16 @@ def parquet(
     ('eruptions', 'waiting') 2
     """
     pl = needed("polars", "cli", "a Parquet file")
-    files = _files(path)
-    with _told(files[0]):
+    files = files_of(path)
+    with told(files[0]):
         schema = pl.scan_parquet(files).collect_schema()
-        names = _chosen(columns, schema.names(), files[0])
+        names = chosen(columns, schema.names(), files[0])
         text = [name for name in names if not (schema[name].is_numeric() or schema[name] == pl.Boolean)]
         if text:
             raise InputError(f"{files[0]}: column {text[0]!r} does not hold numbers ({schema[text[0]]})")
         kind = pl.Float32 if all(schema[name] == pl.Float32 for name in names) else pl.Float64
-    numbers = pl.scan_parquet(files).select(pl.col(names).cast(kind))
-    return _of_frames(numbers, files[0], names, (chunk_rows, gaps, like), "row {}".format)
+    queries = {file: pl.scan_parquet(file).select(pl.col(names).cast(kind)) for file in files}
+    return of_frames(queries, names, (chunk_rows, gaps, like), "row {}".format)
 
 
 def csv(
@@ -159,16 +128,17 @@ def csv(
     [0, 0, 1]
     """
     pl = needed("polars", "cli", "a csv file")
-    files = _files(path)
-    with _told(files[0]):
+    files = files_of(path)
+    with told(files[0]):
         # as text, so that one bad entry says where it is
-        rows = pl.scan_csv(files, separator=separator, has_header=header, infer_schema=False)
-        known = {name: name.strip() for name in rows.collect_schema().names()}
-    if header and all(map(_is_number, known.values())):
+        tables = {file: pl.scan_csv(file, separator=separator, has_header=header, infer_schema=False) for file in files}
+        known = {name: name.strip() for name in tables[files[0]].collect_schema().names()}
+    if header and all(map(is_number, known.values())):
         raise InputError(f"{files[0]}: the first line holds numbers ({', '.join(known)}); pass header=False to read it")
-    names = _chosen(columns, [*known.values()], files[0])
-    numbers = rows.rename(known).select(pl.col(names).str.strip_chars().cast(pl.Float64, strict=False))
-    return _of_frames(numbers, files[0], names, (chunk_rows, gaps, like), lambda row: f"line {row + 1 + header}")
+    names = chosen(columns, [*known.values()], files[0])
+    numbers = pl.col(names).str.strip_chars().cast(pl.Float64, strict=False)
+    queries = {file: table.rename(str.strip).select(numbers) for file, table in tables.items()}
+    return of_frames(queries, names, (chunk_rows, gaps, like), lambda row: f"line {row + 1 + header}")
 
 
 def npy(
@@ -215,7 +185,7 @@ def npy(
     index = [*range(width)] if columns is None else [*columns]
     if unknown := [i for i in index if i not in range(width)]:
         raise InputError(f"{path}: no column {unknown[0]!r}; there are {width}, from 0 on")
-    step = _rows_of(chunk_rows, len(index))
+    step = rows_of(chunk_rows, len(index))
     dtype = np.float32 if rows.dtype == np.float32 else np.float64
 
     def read() -> Iterator[np.ndarray]:
@@ -224,77 +194,3 @@ def npy(
             yield np.asarray(part if columns is None else part[:, index], dtype)
 
     return Source(str(path), tuple(map(str, index)), read, like)
-
-
-def _of_frames(numbers: Any, file: str, names: list[str], options: tuple[Any, bool, Any], place: Any) -> Source:
-    """Return a source of the numbers that a query yields; `place` describes in words where a row is."""
-    chunk_rows, gaps, like = options
-    step = _rows_of(chunk_rows, len(names))
-
-    def read() -> Iterator[np.ndarray]:
-        start = 0
-        with _told(file):
-            for frame in numbers.collect_batches(chunk_size=step, maintain_order=True):
-                chunk = frame.to_numpy()
-                if not gaps and np.isnan(chunk.sum()) and (found := np.argwhere(np.isnan(chunk))).size:
-                    row, column = map(int, found[0])
-                    raise InputError(
-                        f"{file}: no number in column {names[column]!r} of {place(start + row)}; "
-                        "leave such rows out, or pass gaps=True to a model that takes NaN"
-                    )
-                yield chunk
-                start += len(chunk)
-
-    return Source(file, tuple(names), read, like)
-
-
-def _ahead(chunks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Read each chunk on another thread while the one before is in use."""
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(next, chunks, None)
-        while (chunk := coming.result()) is not None:
-            coming = reader.submit(next, chunks, None)
-            yield chunk
-
-
-def _files(path: Paths) -> list[str]:
-    """Return the files that a path, a pattern or several of them name, or raise `InputError` if there is none."""
-    given = [path] if isinstance(path, str | Path) else [*path]
-    files = [file for one in map(str, given) for file in ([one] if Path(one).exists() else sorted(glob.glob(one)))]
-    if not files:
-        raise InputError(f"no such file: {', '.join(map(str, given))}")
-    return files
-
-
-@contextmanager
-def _told(file: str) -> Iterator[None]:
-    """Raise an error of polars as an `InputError` that names the file."""
-    from polars.exceptions import PolarsError
-
-    try:
-        yield
-    except (PolarsError, OSError) as error:
-        raise InputError(f"{file}: cannot be read ({str(error).splitlines()[0]})") from None
-
-
-def _chosen(columns: Sequence[str] | None, known: list[str], file: str) -> list[str]:
-    """Return the columns to read, or raise `InputError` for one that does not exist."""
-    names = known if columns is None else [*columns]
-    if unknown := [name for name in names if name not in known]:
-        raise InputError(f"{file}: no column {unknown[0]!r}; the file has {', '.join(known)}")
-    return names
-
-
-def _rows_of(chunk_rows: int | None, width: int) -> int:
-    if chunk_rows is None:
-        return max(1, _BYTES // (8 * max(1, width)))
-    if not isinstance(chunk_rows, int) or chunk_rows < 1:
-        raise InputError(f"got chunk_rows={chunk_rows!r}, expected an integer of at least 1")
-    return chunk_rows
-
-
-def _is_number(text: str) -> bool:
-    with suppress(ValueError):
-        float(text)
-        return True
-    return False

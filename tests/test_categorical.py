@@ -1,5 +1,7 @@
 """Latent class models: published values, the equations written out, gaps, smoothing, and input that is refused."""
 
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp
 
 from emroute import categorical
-from emroute.errors import InputError
+from emroute.errors import FitWarning, InputError, InputTypeError
 from tests.helpers import NUMPY, rejected
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -150,6 +152,7 @@ def test_what_cannot_be_fitted_is_refused():
     rejected(lambda: fit(x, 2, n_categories=(2, 2, 2)), InputError, "out of its range")
     rejected(lambda: fit(x - 1, 2), InputError, "first in row")
     rejected(lambda: fit(x[:, 0], 2), InputError, "expected (..., n, d)")
+    rejected(lambda: fit(x.astype(str), 2), InputTypeError, "dtype")
     rejected(lambda: fit(x, 2, n_categories=0), InputError, "n_categories=0")
     rejected(lambda: fit(x, 2, smoothing=-1), InputError, "smoothing=-1")
     rejected(lambda: fit(x, 2, n_categories=CATEGORIES, init=START[1][:2]), InputError, "2 items", "expected 3")
@@ -160,6 +163,25 @@ def test_what_cannot_be_fitted_is_refused():
     rejected(
         lambda: categorical.CategoricalMixture.from_parameters(*START).log_prob(x[:, :2]), InputError, "2 features"
     )
+
+
+def test_data_numbered_from_one_are_told_of():
+    with pytest.warns(FitWarning, match=r"category 0 of items \[0, 1, 2, 3\]; subtract 1"):
+        categorical.fit(PATTERNS + 1, 2, sample_weight=COUNTS, rng=0)
+
+
+def test_chunks_are_not_kept_to_count_categories():
+    made = []
+
+    class Chunks:
+        def __iter__(self):
+            for _ in range(20):
+                chunk = PATTERNS.copy()
+                made.append(weakref.ref(chunk))
+                assert sum(chunk() is not None for chunk in made) <= 5
+                yield chunk
+
+    categorical.fit(Chunks(), 2, rng=0, max_iter=2, tol=1)
 
 
 def test_a_category_that_no_class_has_is_impossible(lib):

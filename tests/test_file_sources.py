@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from emroute import categorical, data, gmm, kmeans
+from emroute._frames import ahead
 from emroute.errors import InputError, MissingDependencyError
-from emroute.sources import _ahead
 from tests.helpers import clusters, rejected
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -78,6 +78,8 @@ def test_a_missing_entry_is_named_with_its_place_or_becomes_a_gap(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("a, b\n0, 1\n1, 0\n0,\n1, x\n")
     rejected(lambda: list(data.csv(path)), InputError, "rows.csv", "'b'", "line 4")
+    (tmp_path / "first.csv").write_text("a,b\n1,2\n1,2\n")
+    rejected(lambda: list(data.csv([tmp_path / "first.csv", path])), InputError, "rows.csv", "line 4")
     rejected(lambda: kmeans.fit(data.csv(path, chunk_rows=2), 2, rng=0), InputError, "line 4")
     pl.DataFrame({"a": [1.0, None], "b": [2.0, 3.0]}).write_parquet(tmp_path / "rows.parquet")
     rejected(lambda: list(data.parquet(tmp_path / "rows.parquet")), InputError, "'a'", "row 1")
@@ -88,6 +90,7 @@ def test_a_missing_entry_is_named_with_its_place_or_becomes_a_gap(tmp_path):
 
 def test_what_cannot_be_read_is_refused(files, monkeypatch):
     rejected(lambda: data.parquet(files / "none-*.parquet"), InputError, "no such file")
+    rejected(lambda: data.csv([files / "rows.csv", files / "typo.csv"]), InputError, "no such file", "typo.csv")
     rejected(lambda: data.parquet(files / "rows.csv"), InputError, "rows.csv", "cannot be read")
     rejected(lambda: data.parquet(files / "rows.parquet"), InputError, "'name'", "does not hold numbers")
     rejected(lambda: data.csv(files / "rows.csv", ["colour"]), InputError, "'colour'", "length, width, name")
@@ -109,7 +112,7 @@ def test_one_chunk_is_read_ahead_and_no_more():
             made.append(number)
             yield np.full(1, number)
 
-    reading = _ahead(chunks())
+    reading = ahead(chunks())
     assert next(reading) == 0
     assert next(reading) == 1
     assert len(made) <= 3
@@ -122,6 +125,6 @@ def test_an_error_while_reading_ahead_reaches_the_reader():
         yield np.zeros(1)
         raise InputError("bad row")
 
-    reading = _ahead(chunks())
+    reading = ahead(chunks())
     next(reading)
     rejected(lambda: list(reading), InputError, "bad row")

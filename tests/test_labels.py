@@ -120,11 +120,11 @@ def test_equal_weights_need_no_start(tmp_path):
     [
         ({"labels": LABELS[1:]}, "labels have shape"),
         ({"labels": LABELS + 3}, "0 to 2"),
-        ({"labels": SHARES - 1}, "must not be negative"),
-        ({"labels": 0 * SHARES}, "nor 0"),
+        ({"labels": SHARES - 1}, "not negative"),
+        ({"labels": 0 * SHARES}, "not all 0"),
         ({"labels": np.asarray(["a"] * 150)}, "probabilities|labels"),
-        ({"fixed": "means"}, "to keep"),
-        ({"fixed": ["covariances"], "init": IRIS[:3]}, "to keep"),
+        ({"fixed": "means"}, "needs values to hold"),
+        ({"fixed": ["covariances"], "init": IRIS[:3]}, "needs values to hold"),
         ({"fixed": "scales"}, "fixed='scales'"),
     ],
 )

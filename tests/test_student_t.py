@@ -168,6 +168,12 @@ def test_a_mixture_comes_back_from_a_file(tmp_path):
         assert again.n_parameters == fitted.n_parameters
 
 
+def test_degrees_of_freedom_may_be_given_for_each_component():
+    for dof in ([4.0, 9.0], np.asarray([4.0, 9.0]), np.asarray([4, 9])):
+        assert student_t.fit(FAITHFUL, 2, dof=dof, rng=0, tol=1e-3).dofs.tolist() == [4, 9]
+    assert student_t.fit(FAITHFUL, 2, dof=np.float32(4), rng=0, tol=1e-3).dofs.tolist() == [4, 4]
+
+
 def test_parameters_are_counted():
     fits = [student_t.fit(FAITHFUL, 2, dof=dof, rng=0, tol=1e-3) for dof in (None, "common", 5.0)]
     assert [fit.n_parameters for fit in fits] == [13, 12, 11]
@@ -176,6 +182,8 @@ def test_parameters_are_counted():
 def test_what_cannot_be_fitted_is_refused():
     fit, x = student_t.fit, FAITHFUL
     rejected(lambda: fit(x, 2, dof="each"), InputError, "dof='each'", "'common'")
+    rejected(lambda: fit(x, 2, dof=True), InputError, "dof=True")
+    rejected(lambda: fit(x, 2, dof=np.asarray([4.0, 5, 6])), InputError, "(..., 2)")
     rejected(lambda: fit(x, 2, dof=0.0), InputError, "must be positive")
     rejected(lambda: fit(x, 2, dof=-3), InputError, "must be positive")
     rejected(lambda: fit(x, 2, dof=np.nan), InputError, "degrees of freedom")

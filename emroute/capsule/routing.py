@@ -4,8 +4,7 @@
              assignments                <- softmax over parents of the logits
 
 Inside a block, votes are *views* ``(b, J, H, I)``: children last, so that sums over children and over pose entries are
-matrix products, as for the points of a Gaussian mixture (parents are its components, children its observations). In
-memory they are ``(b, J, I, H)``: the entries of a vote are next to each other.
+matrix products. In memory they are ``(b, J, I, H)``: the entries of a vote are next to each other.
 """
 
 from __future__ import annotations
@@ -116,10 +115,8 @@ class Rule(Protocol):
 class SoftmaxRule:
     """Children choose among all parents, from equal assignments. `step` takes the logarithms of assignments."""
 
-    n_more = 0
-    """The number of further choices, which are no parent."""
-    fused_windows = False
-    """Whether `route_windows`, for convolutions, has a fused form of this rule."""
+    n_more = 0  # further choices, which are no parent
+    fused_windows = False  # whether `route_windows`, for convolutions, has a fused form of this rule
 
     def start(self, children: Children) -> tuple[Array, Array]:
         """Return equal assignments, and logits of 0; one J stands for all."""

@@ -9,15 +9,15 @@ from typing import Any
 from emroute import backend as backends
 from emroute._engine.stream import as_arrays
 from emroute._keywords import knows_others
-from emroute.arrays.tracing import on_host
+from emroute.arrays.tracing import concrete, on_host
 from emroute.backend import Array, is_array
 from emroute.capability import Capabilities
 from emroute.categorical.family import Categorical
 from emroute.em import Fit
-from emroute.errors import InputError
+from emroute.errors import InputError, tell
 from emroute.fitting import Options, fit_counts
 from emroute.mixture import Mixture
-from emroute.validate import check_count, check_number
+from emroute.validate import check_count, check_number, check_real
 
 __all__ = ["CategoricalMixture", "fit"]
 
@@ -79,8 +79,9 @@ def fit(
     Parameters
     ----------
     x
-        Categories ``(..., n, items)``, whole numbers from 0 of any real dtype, or a source of such chunks. −1 (or NaN)
-        is a gap: the item is missing at random, and the likelihood is that of the others.
+        Categories ``(..., n, items)``, whole numbers from 0 of any real dtype, or a source of such chunks; subtract 1
+        from data that are numbered from 1. −1 (or NaN) is a gap: the item is missing at random, and the likelihood is
+        that of the others.
     n_components
         The number of latent classes, k.
     n_categories
@@ -156,7 +157,17 @@ def fit(
         rng=rng,
     )
     family = Categorical(_categories(x, n_categories), check_number("smoothing", smoothing))
-    return fit_counts(CategoricalMixture, family, x, n_components, options)
+    fitted = fit_counts(CategoricalMixture, family, x, n_components, options)
+    if n_categories is None:
+        tell(_unused(fitted))
+    return fitted
+
+
+def _unused(mixture: CategoricalMixture) -> list[str]:
+    """Return a remark if no row has the category 0 of some item, as in data that are numbered from 1."""
+    xp = backends.namespace(mixture.weights)
+    unused = [j for j, item in enumerate(mixture.probs) if concrete(xp.all(item[..., 0] == 0))]
+    return [f"no row has category 0 of items {unused}; subtract 1 if categories are numbered from 1"] if unused else []
 
 
 def _categories(x: Any, given: int | Sequence[int] | None) -> tuple[int, ...]:
@@ -165,19 +176,20 @@ def _categories(x: Any, given: int | Sequence[int] | None) -> tuple[int, ...]:
         return tuple(check_count("n_categories", c) for c in given)
     if isinstance(x, Iterator):
         return ()  # sources that can be read only once, and rows without items, are refused later
-    arrays = [as_arrays(chunk)[0] for chunk in ([x] if is_array(x) else x)]
-    if any(array.ndim < 2 for array in arrays):
-        return ()
+    chunks = (as_arrays(chunk)[0] for chunk in ([x] if is_array(x) else x))
     if given is not None:
-        return (check_count("n_categories", given),) * arrays[0].shape[-1]
-    return tuple(max(largest) + 1 for largest in zip(*map(_largest, arrays), strict=True))
+        shape = next(chunks).shape
+        return (check_count("n_categories", given),) * shape[-1] if len(shape) > 1 else ()
+    largest = [_largest(chunk) for chunk in chunks]
+    return tuple(max(tops) + 1 for tops in zip(*largest, strict=True))
 
 
 def _largest(x: Array) -> list[int]:
     """Return the largest entry of each item; 0 if there are only gaps."""
+    check_real("x", x)
     xp = backends.namespace(x)
-    if 0 in x.shape:
-        return [0] * x.shape[-1]
+    if x.ndim < 2 or 0 in x.shape:
+        return [0] * x.shape[-1] if x.ndim > 1 else []
     seen = xp.where(x == x, x, xp.zeros_like(x)) if xp.isdtype(x.dtype, "real floating") else x
     largest = on_host(xp.max(seen, axis=tuple(range(x.ndim - 1))))
     if largest is None:

@@ -196,13 +196,15 @@ def _check_fixed(fixed: Sequence[str], init: Any) -> tuple[str, ...]:
     for name in (fixed := (fixed,) if isinstance(fixed, str) else tuple(fixed)):
         check_choice("fixed", name, FIXED)
         if name not in (*given, "weights"):
-            raise InputError(f"got fixed={name!r} and none to keep; give them by init=(weights, means, covariances)")
+            raise InputError(f"fixed={name!r} needs values to hold; pass init=(weights, means, covariances)")
     return tuple(sorted(set(fixed)))
 
 
 def _gaps(x: Any) -> np.ndarray | None:
     if not is_array(x) or x.ndim < 2:
-        raise InputTypeError('missing="marginalize" takes one array (..., n, d); of a source of chunks pass the rows')
+        raise InputTypeError(
+            'missing="marginalize" takes an array (..., n, d), not a source; pass np.concatenate(list(source))'
+        )
     check_seen(x)
     return gaps_in(x)
 

@@ -37,16 +37,21 @@ def read_labels(labels: Any, source: Rows | Stream, k: int) -> Array | None:
     (x,), n, surplus = source.arrays, source.n, source.surplus or 0
     backend = backends.get(x, labels) if is_array(labels) else backends.get(x)
     host = np.asarray(backend.to_numpy(labels) if is_array(labels) else labels)
+    if host.dtype.kind not in "iuf":
+        raise InputError(f"labels have dtype {host.dtype}, expected integers, or probabilities in floating point")
     hard = host.dtype.kind in "iu"
     shape = (*source.batch, n) if hard else (*source.batch, n, k)
     try:
         host = np.broadcast_to(host, shape)
     except ValueError:
-        raise InputError(f"labels have shape {host.shape}, expected {(n,)} of integers or {(n, k)}") from None
+        raise InputError(
+            f"labels have shape {host.shape} and dtype {host.dtype}, expected integers {(n,)}, with -1 where they are "
+            f"unknown, or probabilities {(n, k)} in floating point"
+        ) from None
     if hard and not ((host >= -1) & (host < k)).all():
         raise InputError(f"labels must be 0 to {k - 1}, or -1 where they are unknown")
-    if not hard and not (host.dtype.kind == "f" and (host >= 0).all() and (host.sum(axis=-1) > 0).all()):
-        raise InputError("probabilities of components must not be negative, nor 0 for all components of a row")
+    if not hard and not ((host >= 0).all() and np.isfinite(host).all() and (host.sum(axis=-1) > 0).all()):
+        raise InputError("probabilities of components must be finite, not negative, and not all 0 in a row")
     width = [(0, surplus if axis == len(source.batch) else 0) for axis in range(host.ndim)]
     return backend.from_numpy(np.pad(host, width, "edge"), x)
 

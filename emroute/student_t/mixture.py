@@ -11,7 +11,6 @@ import numpy as np
 from emroute import backend as backends
 from emroute._engine.restarts import climb_restarts
 from emroute._keywords import knows_others
-from emroute.arrays.creation import full
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.em import Fit
@@ -135,7 +134,7 @@ def fit(
     n_components: int,
     *,
     covariance_type: str = "full",
-    dof: float | str | None = None,
+    dof: Any = None,
     sample_weight: Array | None = None,
     init: Any = "k-means++",
     n_init: int = 1,
@@ -159,15 +158,15 @@ def fit(
     covariance_type
         Of the scale matrices, as in `emroute.gmm.fit`.
     dof
-        Degrees of freedom: None fits those of each component, ``"common"`` fits one number for all, a number is kept.
-        Fitted ones lie between 0.001 and 200, above which a component is as good as Gaussian. Their likelihood is flat
-        where they are many, so they come to rest last: where they matter, lower `tol`, and let ``accelerate="squarem"``
-        save most of the iterations.
+        The degrees of freedom. With None, those of each component are fitted; with ``"common"``, one number for all. A
+        number, or one for each component, is kept. Fitted ones lie between 0.001 and 200; above that, a component is
+        nearly Gaussian. The likelihood hardly depends on large ones, so they converge last. If they matter, lower
+        `tol`, and use ``accelerate="squarem"``, which saves most of the iterations.
     sample_weight
         The weight of each row, ``(n,)`` or ``(..., n)``.
     init
-        As in `emroute.gmm.fit`; a tuple may have the degrees of freedom ``(..., k)`` as a fourth part. They begin at 10
-        where they are not given.
+        As in `emroute.gmm.fit`. A tuple may have the degrees of freedom ``(..., k)`` as a fourth part; by default they
+        start at 10.
     n_init
         The number of starts. They run in one batch, and the best fit is returned. Must be 1 if a start is given.
     tol
@@ -215,30 +214,36 @@ def fit(
     """
     check_choice("covariance_type", covariance_type, tuple(COVARIANCES))
     check_number("covariance_floor", covariance_floor)
-    if isinstance(dof, str):
-        check_choice("dof", dof, ("common",))
-    freedom = "own" if dof is None else "common" if dof == "common" else "fixed"
     given, init = (init[3], init[:3]) if isinstance(init, tuple) and len(init) == 4 else (None, init)
-    if given is not None and freedom == "fixed":
+    if dof is None:
+        freedom = "own"
+    elif isinstance(dof, str):
+        check_choice("dof", dof, ("common",))
+        freedom = "common"
+    elif given is not None:
         raise InputError("got degrees of freedom twice, as dof and in init; leave one out")
+    else:
+        freedom, given = "fixed", dof
     loop = tol, max_iter, chunk_size, callback, progress, accelerate
     options = Options(*loop, sample_weight=sample_weight, init=init, n_init=n_init, rng=rng)
     model = StudentTModel(covariance_type, freedom)
     source, gaussians, unit = prepare(model.gaussian, x, n_components, sample_weight, covariance_floor)
     source, gaussians = started(model.gaussian, gaussians, source, options)
-    dofs = _degrees(given if given is not None else dof if freedom == "fixed" else _START, gaussians.weights)
+    dofs = _degrees(_START if given is None else given, gaussians.weights)
     if freedom != "fixed":
         dofs = backends.namespace(dofs).clip(dofs, LEAST, MOST)
-    params = Params(gaussians, 0 * gaussians.weights + dofs)
+    params = Params(gaussians, 0 * gaussians.weights + dofs)  # in all their batch dimensions
     fitted = StudentTMixture(model, *climb_restarts(model, params, source, options, unit))
     tell(fitted.remarks(max_iter))
     return fitted
 
 
 def _degrees(value: Any, like: Array) -> Array:
-    """Return degrees of freedom, one or one a component, or raise `InputError`."""
-    if isinstance(value, int | float):
-        value = full((like.shape[-1],), value, like=like)
+    """Return degrees of freedom ``(..., k)`` from a number or one for each component, or raise `InputError`."""
+    if isinstance(value, bool):
+        raise InputError(f"got dof={value}, expected a number")
+    if isinstance(value, int | float | np.number):
+        value = [float(value)] * like.shape[-1]
     dofs = as_parameter("degrees of freedom", value, like, (like.shape[-1],))
     require(backends.namespace(dofs).all(dofs > 0), lambda: "degrees of freedom must be positive")
     return dofs

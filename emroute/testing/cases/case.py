@@ -74,7 +74,7 @@ def look_up(name: str) -> Any:
     """Return the object that a case names.
 
     >>> look_up("gmm.fit").__module__
-    'emroute.gmm.mixture'
+    'emroute.gmm.fitting'
     """
     value: Any = backend if name.startswith("Backend.") else None
     for part in name.split("."):
