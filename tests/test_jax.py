@@ -57,7 +57,7 @@ def test_what_is_still_traced_is_shown_without_figures():
         return fitted[0].means
 
     run(X)
-    assert seen == [f"GaussianMixture(n_components={K})", f"KMeans(n_clusters={K}, batch=())"]
+    assert seen == [f"GaussianMixture(n_components={K})", f"KMeans(n_clusters={K})"]
 
 
 @quick
