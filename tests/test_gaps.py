@@ -192,5 +192,5 @@ def test_what_cannot_be_taken_is_refused():
     ):
         with pytest.raises(InputError, match=words):
             run()
-    with pytest.raises(InputTypeError, match="chunks"):
+    with pytest.raises(InputTypeError, match="not a source"):
         gmm.fit([GAPPY[:70], GAPPY[70:]], 2, missing="marginalize")

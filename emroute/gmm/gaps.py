@@ -93,13 +93,13 @@ class GappyModel(GaussianModel):
         log_likelihood = xp.sum(weight * log_norm, axis=(-3, -2, -1))
         return Statistics(self.covariance.pack(*_filled(view, sums, reference)), log_likelihood)
 
-    def log_prob(self, params: Params, x: Tiles) -> Array:
+    def log_prob(self, params: Params, data: Tiles) -> Array:
         """log p(x), ``(..., t, m)``."""
-        return posterior(self._log_prob_of(params, x), params.weights[..., None, :])[1]
+        return posterior(self.log_prob_of(params, data), params.weights[..., None, :])[1]
 
-    def responsibilities(self, params: Params, x: Tiles) -> Array:
+    def responsibilities(self, params: Params, data: Tiles) -> Array:
         """p(k | x), ``(..., t, m, k)``."""
-        return swap(posterior(self._log_prob_of(params, x), params.weights[..., None, :])[0])
+        return swap(posterior(self.log_prob_of(params, data), params.weights[..., None, :])[0])
 
     def impute(self, params: Params, x: Tiles) -> Array:
         """Return rows whose gaps have the values expected of them, ``(..., t, m, d)``."""
@@ -109,8 +109,9 @@ class GappyModel(GaussianModel):
         filled = filled * params.scale[..., None, None, :] + params.centre[..., None, None, :]
         return xp.where(x.seen[..., None, :] > 0, x.x, filled)
 
-    def _joint_of(self, params: Params, x: Tiles) -> Array:
-        return _joint(_view(self, params, x.seen), _standardized(params, x))
+    def log_joint(self, params: Params, data: Tiles) -> Array:
+        """log w_k p(x | k) of the entries that are seen, ``(..., t, k, m)``."""
+        return _joint(_view(self, params, data.seen), _standardized(params, data))
 
 
 def gappy(model: GaussianModel, tiles: Rows) -> GappyModel:

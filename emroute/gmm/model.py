@@ -21,11 +21,11 @@ from emroute.arrays.functions import eps, ratio, safe_log, softmax, tiny
 from emroute.arrays.tracing import at_hand, either
 from emroute.backend import Array
 from emroute.data import Rows
-from emroute.family import Statistics, posterior, share
+from emroute.family import Statistics, share
 from emroute.gmm.covariance import COVARIANCES, Covariance
 from emroute.gmm.params import Params, offset, standardize
 from emroute.gmm.spread import Spread
-from emroute.mixtures.posterior import share_rows
+from emroute.mixtures.posterior import Scored, share_rows
 from emroute.validate import check_floating, check_scored, check_width
 
 __all__ = ["FIXED", "MISSING", "GaussianModel", "log_known"]
@@ -40,7 +40,7 @@ _TOLERATED = {4: 1e-3, 8: 1e-8}  # of float32 and float64: log-densities err by 
 
 
 @dataclass(frozen=True)
-class GaussianModel:
+class GaussianModel(Scored):
     """EM of a Gaussian mixture of one covariance type, for `emroute.em.fit`."""
 
     covariance_type: str = "full"
@@ -237,24 +237,15 @@ class GaussianModel:
         """Components at starting points, about which their first moments are taken."""
         return params._replace(means=points * params.reach[..., None, :], narrow=0 * params.narrow + 1)
 
-    def log_prob(self, params: Params, x: Array) -> Array:
-        """log p(x), ``(..., n)``."""
-        return posterior(self._log_prob_of(params, x), params.weights)[1]
-
-    def responsibilities(self, params: Params, x: Array) -> Array:
-        """p(k | x), ``(..., n, k)``."""
-        return swap(posterior(self._log_prob_of(params, x), params.weights)[0])
-
-    def predict(self, params: Params, x: Array) -> Array:
-        """Return the likeliest component, ``(..., n)``."""
-        return backends.namespace(params.weights).argmax(self._joint_of(params, x), axis=-2)
-
-    def _log_prob_of(self, params: Params, x: Array) -> Array:
+    def log_prob_of(self, params: Params, data: Any) -> Array:
         """log N(x | k), ``(..., k, n)``."""
-        return self._joint_of(params._replace(weights=backends.namespace(params.weights).ones_like(params.weights)), x)
+        return self.log_joint(
+            params._replace(weights=backends.namespace(params.weights).ones_like(params.weights)), data
+        )
 
-    def _joint_of(self, params: Params, x: Array) -> Array:
-        return self._joint(params, standardize(params, x))
+    def log_joint(self, params: Params, data: Any) -> Array:
+        """log w_k N(x | k), ``(..., k, n)``."""
+        return self._joint(params, standardize(params, data))
 
     def check(self, params: Params, rows: Rows) -> None:
         """Raise an error for data that cannot be scored."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from typing import Any
 
 from emroute import backend as backends
+from emroute.arrays.creation import swap
 from emroute.arrays.functions import normalize, safe_log, tiny
 from emroute.arrays.kernels import kernel
 from emroute.arrays.tracing import concrete
@@ -12,7 +15,7 @@ from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.validate import check_floating
 
-__all__ = ["posterior", "share", "share_rows"]
+__all__ = ["Scored", "posterior", "share", "share_rows"]
 
 
 @Capabilities(gradients=True, jit=True, batch=True)
@@ -37,6 +40,30 @@ def posterior(log_prob: Array, weights: Array) -> tuple[Array, Array]:
         total = xp.sum(extra, axis=-2, keepdims=True)
         shares, log_norm = shares + extra - shares * total, log_norm + total
     return xp.where(impossible, weights[..., None], shares), log_norm[..., 0, :]
+
+
+class Scored(ABC):
+    """A model of a mixture that scores rows by log p(x | k)."""
+
+    @abstractmethod
+    def log_joint(self, params: Any, data: Any) -> Array:
+        """log w_k p(x | k), ``(..., k, n)``."""
+
+    @abstractmethod
+    def log_prob_of(self, params: Any, data: Any) -> Array:
+        """log p(x | k), ``(..., k, n)``."""
+
+    def log_prob(self, params: Any, data: Any) -> Array:
+        """log p(x), ``(..., n)``."""
+        return posterior(self.log_prob_of(params, data), params.weights)[1]
+
+    def responsibilities(self, params: Any, data: Any) -> Array:
+        """p(k | x), ``(..., n, k)``."""
+        return swap(posterior(self.log_prob_of(params, data), params.weights)[0])
+
+    def predict(self, params: Any, data: Any) -> Array:
+        """Return the likeliest component, ``(..., n)``."""
+        return backends.namespace(params.weights).argmax(self.log_joint(params, data), axis=-2)
 
 
 @kernel

@@ -17,14 +17,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from emroute import backend as backends
-from emroute.arrays.creation import swap
-from emroute.arrays.functions import normalize, ratio
+from emroute.arrays.functions import ratio
 from emroute.backend import Array
 from emroute.data import Rows
-from emroute.family import posterior
 from emroute.gmm.model import GaussianModel
 from emroute.gmm.params import Params as Gaussians
 from emroute.gmm.params import offset, standardize
+from emroute.mixtures.posterior import Scored, share_rows
 
 __all__ = ["ByDifferences", "Params", "Statistics", "StudentTModel"]
 
@@ -61,14 +60,14 @@ class Statistics(NamedTuple):
     """Moments about the means, weighted by r u."""
     rows: Array
     """Sums of r, ``(..., k)``."""
-    surprise: Array
+    log_u_less_u: Array
     """Sums of r (log u − u), ``(..., k)``."""
     log_likelihood: Array
     """``(...,)``."""
 
 
 @dataclass(frozen=True)
-class StudentTModel:
+class StudentTModel(Scored):
     """EM of a Student-t mixture of one covariance type, for `emroute.em.fit`."""
 
     covariance_type: str = "full"
@@ -94,14 +93,13 @@ class StudentTModel:
         xp, g = backends.namespace(x), params.gaussians
         z, dofs, covariance = standardize(g, x), params.dofs[..., None], self.gaussian.covariance
         squares = covariance.squares(g.spread, z, g.means)
-        log_joint = self._joint(params, squares)
-        shares, log_norm = normalize(log_joint, axis=-2, weight=sample_weight[..., None, :])
+        shares, log_prob = share_rows(self._joint(params, squares), sample_weight)
         u = (dofs + z.shape[-2]) / (dofs + squares)
         return Statistics(
             covariance.sums_about_means(z, g.means, shares * u),
             xp.sum(shares, axis=-1),
             xp.sum(shares * (xp.log(u) - u), axis=-1),
-            xp.sum(sample_weight * log_norm[..., 0, :], axis=-1),
+            xp.sum(sample_weight * log_prob, axis=-1),
         )
 
     def maximize(self, statistics: Statistics, params: Params) -> Params:
@@ -110,13 +108,12 @@ class StudentTModel:
         if self.freedom == "fixed":
             return params._replace(gaussians=gaussians)
         xp, digamma, dofs = backends.namespace(params.dofs), backends.get(params.dofs).digamma, params.dofs
-        half = (dofs + gaussians.means.shape[-1]) / 2
-        of_rows = statistics.rows * (xp.log(half) - digamma(half) - 1) - statistics.surprise
-        rows = statistics.rows
+        h = (dofs + gaussians.means.shape[-1]) / 2
+        rows, parts = statistics.rows, statistics.rows * (xp.log(h) - digamma(h) - 1) - statistics.log_u_less_u
         if self.freedom == "common":
-            of_rows, rows = (xp.sum(part, axis=-1, keepdims=True) + 0 * part for part in (of_rows, rows))
-        found = solved(ratio(of_rows, rows, xp.zeros_like(rows)), dofs)
-        return Params(gaussians, xp.where(rows > 0, found, dofs))
+            rows, parts = (xp.sum(x, axis=-1, keepdims=True) + 0 * x for x in (rows, parts))
+        c = ratio(parts, rows, xp.zeros_like(rows))
+        return Params(gaussians, xp.where(rows > 0, solved(c, dofs), dofs))
 
     def pack(self, params: Params) -> tuple[Any, Array]:
         """Coordinates that may be extrapolated: those of the Gaussians, and log degrees of freedom."""
@@ -142,25 +139,15 @@ class StudentTModel:
         peak = offset(params.gaussians) + gammaln(half) - gammaln(dofs / 2) - d / 2 * xp.log(dofs / 2)
         return peak[..., None] - half[..., None] * xp.log1p(squares / dofs[..., None])
 
-    def _joint_of(self, params: Params, x: Array) -> Array:
+    def log_joint(self, params: Params, data: Array) -> Array:
+        """log w_k t(x | k), ``(..., k, n)``."""
         g = params.gaussians
-        return self._joint(params, self.gaussian.covariance.squares(g.spread, standardize(g, x), g.means))
+        return self._joint(params, self.gaussian.covariance.squares(g.spread, standardize(g, data), g.means))
 
-    def _log_prob_of(self, params: Params, x: Array) -> Array:
-        ones = backends.namespace(x).ones_like(params.weights)
-        return self._joint_of(params._replace(gaussians=params.gaussians._replace(weights=ones)), x)
-
-    def log_prob(self, params: Params, x: Array) -> Array:
-        """log p(x), ``(..., n)``."""
-        return posterior(self._log_prob_of(params, x), params.weights)[1]
-
-    def responsibilities(self, params: Params, x: Array) -> Array:
-        """p(k | x), ``(..., n, k)``."""
-        return swap(posterior(self._log_prob_of(params, x), params.weights)[0])
-
-    def predict(self, params: Params, x: Array) -> Array:
-        """Return the likeliest component, ``(..., n)``."""
-        return backends.namespace(x).argmax(self._joint_of(params, x), axis=-2)
+    def log_prob_of(self, params: Params, data: Array) -> Array:
+        """log t(x | k), ``(..., k, n)``."""
+        ones = backends.namespace(params.weights).ones_like(params.weights)
+        return self.log_joint(params._replace(gaussians=params.gaussians._replace(weights=ones)), data)
 
     def check(self, params: Params, rows: Rows) -> None:
         """Raise an error for data that cannot be scored."""
@@ -174,7 +161,8 @@ class StudentTModel:
 def solved(c: Array, v: Array) -> Array:
     """Solve log(v/2) − psi(v/2) = c, from `LEAST` to `MOST`, beginning at `v`.
 
-    The left side falls, from 2/v to 1/v: so v times its ratio to c is five times nearer to the solution.
+    The left side is about 2/v for small v and 1/v for large v, so multiplying v by its ratio to c divides the error by
+    about five.
     """
     xp, digamma = backends.namespace(c), backends.get(c).digamma
     c = xp.clip(c, 0.5 / MOST, None)  # below that there is no solution up to `MOST`

@@ -88,13 +88,14 @@ def log_bessel(order: float, square: Array) -> tuple[Array, Array]:
     z = square / high**2
     root = xp.sqrt(1 + z)
     beyond = z / (1 + root)  # of root beyond 1, with all its digits
-    u, v = (_series(polynomials, 1 / root, high) for polynomials in _debye())
-    s = both = high * (root * v / u - 1)
+    u_sum, v_sum = (_series(polynomials, 1 / root, high) for polynomials in _debye())
+    s = high * (root * v_sum / u_sum - 1)
+    denominator = 2 * high + s
     # each term of the logarithm is what it has grown since 0, where all of it is known
-    grown = high * (beyond - xp.log1p(beyond / 2)) - 0.5 * xp.log1p(beyond) + xp.log(u / _at_zero(high))
+    grown = high * (beyond - xp.log1p(beyond / 2)) - 0.5 * xp.log1p(beyond) + xp.log(u_sum / _at_zero(high))
     for twice in (2 * (high - step) for step in range(steps)):
-        both = twice + s
+        denominator = twice + s
         grown = grown + xp.log1p(s / twice)
-        s = square / both
+        s = square / denominator
     log_value = grown - order * math.log(2) - math.lgamma(order + 1)
-    return log_value, 1 / both
+    return log_value, 1 / denominator
