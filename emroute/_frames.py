@@ -79,6 +79,8 @@ def ahead(chunks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 
 def files_of(path: Paths) -> list[str]:
     """Return the files that a path, a pattern or several of them name, or raise `InputError` if one is missing."""
+    if not isinstance(path, str | Path | Sequence):
+        raise InputError(f"got a path of type {type(path).__qualname__}, expected a path, a pattern or several")
     given = [path] if isinstance(path, str | Path) else [*path]
     files = []
     for one in map(str, given):
@@ -103,6 +105,8 @@ def told(file: str) -> Iterator[None]:
 def chosen(columns: Sequence[str] | None, known: list[str], file: str) -> list[str]:
     """Return the columns to read, or raise `InputError` for one that does not exist."""
     names = known if columns is None else [columns] if isinstance(columns, str) else [*columns]
+    if not names:
+        raise InputError(f"{file}: got no columns to read; the file has {', '.join(known)}")
     if unknown := [name for name in names if name not in known]:
         raise InputError(f"{file}: no column {unknown[0]!r}; the file has {', '.join(known)}")
     return names

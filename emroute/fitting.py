@@ -66,6 +66,8 @@ def finite_moments(source: Rows | Stream) -> Moments:
 
 def unpack_init(init: Any, names: str) -> tuple[Any, Any]:
     """Return a start's ``(weights or None, parameters)``."""
+    if init is None:
+        raise InputError(f"got init=None, expected 'k-means++', 'random', {names} or (weights, {names})")
     given = init if isinstance(init, tuple) else (None, init)
     if len(given) != 2:
         raise InputError(f"got a start with {len(given)} parts, expected {names} or (weights, {names})")
@@ -73,7 +75,12 @@ def unpack_init(init: Any, names: str) -> tuple[Any, Any]:
 
 
 def at_points(
-    model: Any, params: Any, source: Rows | Stream, points: Array, options: Options
+    model: Any,
+    params: Any,
+    source: Rows | Stream,
+    points: Array,
+    options: Options,
+    kind: type[Nearest] = Nearest,
 ) -> tuple[Rows | Stream, Any]:
     """Start from points: assign each row to the nearest, then make one M-step.
 
@@ -108,7 +115,7 @@ def at_points(
     points = backend.namespace(points).broadcast_to(points, (*batch, *points.shape[-2:]))
     if hasattr(model, "around"):
         params = once(backend, type(model).around, model)(params, points)
-    nearest = Nearest(model)
+    nearest = kind(model)
     statistics = e_step_over(nearest, (params, points), source, batch, options.chunk_size)
     return source, once(backend, Nearest.maximize, nearest)(statistics, params)
 

@@ -177,13 +177,13 @@ def npy(
     """
     try:
         rows = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, TypeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype.kind not in "fiub":
         raise InputError(f"{path}: expected one array (n, d) of numbers")
     width = rows.shape[1]
-    index = [*range(width)] if columns is None else [*columns]
-    if unknown := [i for i in index if i not in range(width)]:
+    index = [*range(width)] if columns is None else [*columns] if isinstance(columns, Sequence) else [columns]
+    if unknown := [i for i in index if isinstance(i, bool) or not isinstance(i, int) or i not in range(width)]:
         raise InputError(f"{path}: no column {unknown[0]!r}; there are {width}, from 0 on")
     step = rows_of(chunk_rows, len(index))
     dtype = np.float32 if rows.dtype == np.float32 else np.float64

@@ -199,3 +199,14 @@ def test_inside_jit_the_categories_must_be_given():
     expected = categorical.fit(ANSWERS, 2, rng=0, max_iter=5, tol=0).log_likelihood
     assert float(found) == pytest.approx(float(expected), rel=1e-6)
     assert NUMPY.owns(expected)
+
+
+def test_counts_of_categories_that_cannot_be_are_refused():
+    x = ANSWERS
+    rejected(lambda: categorical.fit(np.full((9, 1), 2_000_000_000), 2), InputError, "identifier")
+    rejected(lambda: categorical.fit(x, 2, n_categories=[3, 3]), InputError, "2 entries", "3 items")
+    rejected(lambda: categorical.fit([x[:9], x[9:, :2]], 2), InputError, "[2, 3] items")
+    rejected(lambda: categorical.fit(x[:, :0], 2), InputError, "at least one item")
+    rejected(lambda: categorical.fit(x, 2, init=None), InputError, "init=None")
+    rejected(lambda: categorical.fit(None, 2), InputTypeError, "NoneType")
+    assert categorical.fit(x, 2, n_categories=np.int64(4), rng=0).probs[0].shape == (2, 4)

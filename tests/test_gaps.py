@@ -16,7 +16,7 @@ from emroute.gmm import GaussianMixture
 from emroute.gmm.covariance import CODES
 from emroute.gmm.gaps import gappy
 from emroute.gmm.tiles import tiled
-from tests.helpers import NUMPY, assert_monotone, for_all
+from tests.helpers import NUMPY, assert_monotone, for_all, rejected
 
 NAN = np.nan
 TINY = np.asarray([[1, 2], [2, NAN], [3, 5], [NAN, 1], [4, 6], [NAN, NAN]])
@@ -194,3 +194,16 @@ def test_what_cannot_be_taken_is_refused():
             run()
     with pytest.raises(InputTypeError, match="not a source"):
         gmm.fit([GAPPY[:70], GAPPY[70:]], 2, missing="marginalize")
+
+
+def test_rows_without_weight_fill_no_gaps():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(60, 2))
+    x[30:] += 4
+    x[::3, 0] = np.nan
+    options = {"missing": "marginalize", "init": [[0.0, 0], [4, 4]]}
+    weight = np.r_[0.0, np.ones(60)]
+    alone, beside = gmm.fit(x, 2, **options), gmm.fit(np.r_[[[1e6, 0.0]], x], 2, sample_weight=weight, **options)
+    assert float(beside.log_likelihood) == pytest.approx(float(alone.log_likelihood), rel=1e-9)
+    only = np.c_[np.r_[5.0, np.full(60, np.nan)], np.r_[0.0, x[:, 1]]]
+    rejected(lambda: gmm.fit(only, 2, sample_weight=weight, **options), InputError, "feature 0", "NaN in all rows")

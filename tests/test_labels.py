@@ -136,3 +136,17 @@ def test_what_cannot_be_kept_or_known_is_refused(options, words):
 def test_a_stream_has_no_labels():
     with pytest.raises(InputError, match="rows in memory"):
         gmm.fit([IRIS[:70], IRIS[70:]], 3, labels=LABELS)
+
+
+def test_labelled_rows_start_in_their_own_components():
+    """However far the nearest point is: rounded rows, a start that misses a component, probabilities on both sides."""
+    rng = np.random.default_rng(4)
+    x, labels = np.round(rng.normal(size=(60, 1))), rng.integers(0, 3, 60)
+    fitted = gmm.fit(x, 3, labels=labels)
+    assert bool(fitted.converged)
+    np.testing.assert_allclose(fitted.means[:, 0], [x[labels == k].mean() for k in range(3)], rtol=1e-9)
+    missed = gmm.fit(x, 2, labels=np.minimum(labels, 1), init=[[0.0], [50.0]])
+    np.testing.assert_allclose(missed.weights, [(labels == 0).mean(), (labels > 0).mean()], rtol=1e-9)
+    tied = np.asarray([[-1.0], [1], [-1], [1], [3], [-3]] * 3)
+    doubt = np.asarray([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.1, 0.9], [0.5, 0.5], [0.5, 0.5]] * 3)
+    assert float(gmm.fit(tied, 2, labels=doubt, rng=0).log_likelihood) == pytest.approx(-49.711, abs=1e-3)

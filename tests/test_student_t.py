@@ -190,3 +190,11 @@ def test_what_cannot_be_fitted_is_refused():
     rejected(lambda: fit(x, 2, dof=5.0, init=(*start(x, SHORT_LONG), [5.0, 5.0])), InputError, "twice")
     rejected(lambda: fit(np.where(x == x[3], np.nan, x), 2), InputError, "NaN", "row")
     rejected(lambda: fit(x, 2, covariance_type="round"), InputError, "covariance_type='round'")
+
+
+@pytest.mark.parametrize(("dtype", "dof"), [("float32", 1e4), ("float32", 1e8), ("float64", 1e15), ("float64", 1e200)])
+def test_many_degrees_of_freedom_are_a_gaussian(dtype, dof):
+    x = FAITHFUL.astype(dtype)
+    options = {"init": [[2.0, 50.0], [4.0, 80.0]], "max_iter": 5, "tol": 0}
+    heavy, gaussian = student_t.fit(x, 2, dof=dof, **options), gmm.fit(x, 2, **options)
+    assert float(heavy.log_likelihood) == pytest.approx(float(gaussian.log_likelihood), rel=1e-5)

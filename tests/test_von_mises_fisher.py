@@ -168,3 +168,18 @@ def test_a_mixture_comes_back_from_a_file(tmp_path):
     fitted.save(tmp_path / "directions.npz")
     np.testing.assert_array_equal(Mixture.load(tmp_path / "directions.npz").log_prob(CIRCLE), fitted.log_prob(CIRCLE))
     assert fitted.n_parameters == 1 + 2 * 2
+
+
+@pytest.mark.parametrize("x", [np.asarray([[1.0, 0], [-1, 0]]), np.r_[np.eye(3), -np.eye(3)]], ids=["circle", "sphere"])
+def test_balanced_directions_have_no_concentration(lib, x):
+    fitted = von_mises_fisher.fit(lib.asarray(x), 1)
+    assert bool(fitted.converged)
+    np.testing.assert_array_equal(lib.to_numpy(fitted.concentrations), [0])
+    np.testing.assert_array_equal(lib.to_numpy(fitted.means), np.zeros((1, x.shape[1])))
+    area = 2 * np.pi ** (x.shape[1] / 2) / special.gamma(x.shape[1] / 2)
+    assert float(fitted.log_likelihood) == pytest.approx(-len(x) * np.log(area), rel=1e-12)
+    assert np.all(np.isfinite(lib.to_numpy(fitted.sample(5, rng=0)[0])))
+
+
+def test_directions_have_two_entries_or_more():
+    rejected(lambda: von_mises_fisher.fit(np.ones((4, 1)), 1), InputError, "at least 2")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,9 @@ from emroute.mixture import Mixture
 from emroute.validate import check_count, check_number, check_real
 
 __all__ = ["CategoricalMixture", "fit"]
+
+_MOST = 2**14
+"""The most categories of an item: each needs a probability in every class."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -172,26 +176,39 @@ def _unused(mixture: CategoricalMixture) -> list[str]:
 
 def _categories(x: Any, given: int | Sequence[int] | None) -> tuple[int, ...]:
     """Return the number of categories of each item, as given or as found in the data."""
-    if given is not None and not isinstance(given, int):
-        return tuple(check_count("n_categories", c) for c in given)
-    if isinstance(x, Iterator):
-        return ()  # sources that can be read only once, and rows without items, are refused later
+    if isinstance(x, Iterator) or not (is_array(x) or isinstance(x, Iterable)):
+        return ()  # what can be read only once, or is no data, is refused later
     chunks = (as_arrays(chunk)[0] for chunk in ([x] if is_array(x) else x))
-    if given is not None:
-        shape = next(chunks).shape
-        return (check_count("n_categories", given),) * shape[-1] if len(shape) > 1 else ()
-    largest = [_largest(chunk) for chunk in chunks]
-    return tuple(max(tops) + 1 for tops in zip(*largest, strict=True))
+    if given is None:
+        tops = [_largest(chunk) for chunk in chunks]
+        if len(widths := sorted(set(map(len, tops)))) > 1:
+            raise InputError(f"the chunks have rows of {widths} items; make them alike")
+        return tuple(1 + max(top) for top in zip(*tops, strict=True))
+    width = next((chunk.shape[-1] for chunk in chunks if chunk.ndim > 1), 0)
+    if not isinstance(given, Iterable):
+        return (_checked_count(given),) * width
+    counts = tuple(map(_checked_count, given))
+    if len(counts) != width:
+        raise InputError(f"n_categories has {len(counts)} entries, expected one for each of {width} items")
+    return counts
+
+
+def _checked_count(value: Any) -> int:
+    if (count := check_count("n_categories", value)) > _MOST:
+        raise InputError(f"an item has {count} categories, expected at most {_MOST}; an identifier is no category")
+    return count
 
 
 def _largest(x: Array) -> list[int]:
     """Return the largest entry of each item; 0 if there are only gaps."""
     check_real("x", x)
     xp = backends.namespace(x)
+    if x.ndim > 1 and not x.shape[-1]:
+        raise InputError(f"x has shape {tuple(x.shape)}; expected at least one item")
     if x.ndim < 2 or 0 in x.shape:
         return [0] * x.shape[-1] if x.ndim > 1 else []
     seen = xp.where(x == x, x, xp.zeros_like(x)) if xp.isdtype(x.dtype, "real floating") else x
     largest = on_host(xp.max(seen, axis=tuple(range(x.ndim - 1))))
     if largest is None:
         raise InputError("inside jit the categories cannot be counted; give n_categories")
-    return [int(top) if 0 < top < 2**31 else 0 for top in largest]  # invalid categories are refused later
+    return [_checked_count(1 + int(top)) - 1 if 0 < top < math.inf else 0 for top in largest]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from emroute._engine.options import Options
 from emroute._engine.restarts import climb_restarts
 from emroute._engine.starts import draw_starts
 from emroute._engine.units import Unit
+from emroute._foreign import obstacle
 from emroute._keywords import knows_others
 from emroute.arrays.functions import eps
 from emroute.backend import Array, is_array
@@ -24,7 +25,7 @@ from emroute.errors import InputError, InputTypeError, tell
 from emroute.fitting import at_points, finite_moments, open_checked
 from emroute.gmm.covariance import COVARIANCES
 from emroute.gmm.gaps import gappy
-from emroute.gmm.labels import labelled, labelled_means, read_labels
+from emroute.gmm.labels import Informed, labelled, labelled_means, read_labels
 from emroute.gmm.mixture import GaussianMixture
 from emroute.gmm.model import FIXED, MISSING, GaussianModel
 from emroute.gmm.params import Params
@@ -167,7 +168,7 @@ def fit(
 def fit_model(model: GaussianModel, x: Any, n_components: int, floor: float, options: Options) -> GaussianMixture:
     """Return what `fit` does, for any model whose parameters are Gaussian."""
     gaps = _gaps(x) if model.missing == "marginalize" else None
-    x = x if gaps is None else without_gaps(x, gaps)
+    x = x if gaps is None else without_gaps(x, gaps, options.sample_weight)
     whole, params, unit = prepare(model, x, n_components, options.sample_weight, floor)
     known = read_labels(options.labels, whole, n_components)
     source, params = started(model, params, whole, options, known)
@@ -193,7 +194,10 @@ def _fit_others(model: GaussianModel, params: Params, rows: Rows, options: Optio
 
 def _check_fixed(fixed: Sequence[str], init: Any) -> tuple[str, ...]:
     given = () if isinstance(init, str) else FIXED if isinstance(init, tuple) else ("means",)
-    for name in (fixed := (fixed,) if isinstance(fixed, str) else tuple(fixed)):
+    if not isinstance(fixed, Iterable):
+        raise InputError(f"got fixed={fixed!r}, expected some of {', '.join(map(repr, FIXED))}")
+    fixed = (fixed,) if isinstance(fixed, str) else tuple(fixed)
+    for name in fixed:
         check_choice("fixed", name, FIXED)
         if name not in (*given, "weights"):
             raise InputError(f"fixed={name!r} needs values to hold; pass init=(weights, means, covariances)")
@@ -201,6 +205,8 @@ def _check_fixed(fixed: Sequence[str], init: Any) -> tuple[str, ...]:
 
 
 def _gaps(x: Any) -> np.ndarray | None:
+    if reason := obstacle(x):
+        raise InputTypeError(reason)
     if not is_array(x) or x.ndim < 2:
         raise InputTypeError(
             'missing="marginalize" takes an array (..., n, d), not a source; pass np.concatenate(list(source))'
@@ -219,9 +225,11 @@ def started(
     if isinstance(options.init, tuple):
         return source, from_init(model, params, options.init)
     points = _points(model, params, source, options)
-    if known is not None and options.draws and isinstance(source, Rows):
+    if known is None or not isinstance(source, Rows):
+        return at_points(model, params, source, points, options)
+    if options.draws:
         points = labelled_means(model, params, source, known, points)
-    return at_points(model, params, source, points, options)
+    return at_points(model, params, labelled(source, known), points, options, Informed)
 
 
 def prepare(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -207,6 +207,9 @@ class GaussianMixture(Mixture):
 
     def _places(self, features: Sequence[int]) -> list[int]:
         d = self.params.means.shape[-1]
+        features = [features] if isinstance(features, int) else features
+        if not isinstance(features, Iterable):
+            raise InputError(f"got features {features!r}, expected integers from 0 to {d - 1}")
         places = [check_count("a feature", feature, 0) for feature in features]
         if not places or len(set(places)) < len(places) or max(places) >= d:
             raise InputError(f"got features {list(features)!r}, expected one or more of 0 to {d - 1}, each once")

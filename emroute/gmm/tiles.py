@@ -7,13 +7,13 @@ rows that count nothing.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from emroute import backend as backends
 from emroute.arrays.tracing import on_host
-from emroute.backend import Array
+from emroute.backend import Array, is_array
 from emroute.data import Block, Rows
 from emroute.errors import InputError
 
@@ -47,8 +47,10 @@ def check_seen(x: Array) -> None:
         raise InputError("rows are grouped by their gaps, which inside jit or vmap are not known")
 
 
-def without_gaps(x: Array, gaps: np.ndarray) -> Array:
+def without_gaps(x: Array, gaps: np.ndarray, weight: Any = None) -> Array:
     """Return rows whose gaps are filled with the other values of the feature, in turn: they have its distribution.
+
+    Rows without weight fill no gaps.
 
     Raises
     ------
@@ -56,12 +58,16 @@ def without_gaps(x: Array, gaps: np.ndarray) -> Array:
         If a feature has no value.
     """
     host = np.array(on_host(x))
+    counts = np.ones(host.shape[:-1], dtype=bool)
+    if is_array(weight) and tuple(weight.shape) in (host.shape[-2:-1], host.shape[:-1]):  # others are refused later
+        counts = np.broadcast_to(np.asarray(on_host(weight)) > 0, counts.shape)
     rows, lack = (part.reshape(-1, *part.shape[-2:]) for part in (host, gaps))
-    if (empty := lack.all(axis=-2)).any():
+    counts = counts.reshape(-1, host.shape[-2])
+    if (empty := (lack | ~counts[..., None]).all(axis=-2)).any():
         raise InputError(f"feature {np.argwhere(empty)[0, -1]} of x is NaN in all rows; leave it out")
     for problem, feature in np.argwhere(lack.any(axis=-2)):
         column, missing = rows[problem, :, feature], lack[problem, :, feature]
-        column[missing] = np.resize(column[~missing], np.count_nonzero(missing))
+        column[missing] = np.resize(column[~missing & counts[problem]], np.count_nonzero(missing))
     return backends.get(x).from_numpy(rows.reshape(host.shape), x)
 
 

@@ -116,7 +116,7 @@ class StudentTMixture(Mixture):
         means = backends.get(self.weights).to_numpy(gaussians.means).astype(np.float64)
         means = np.take_along_axis(means, labels[..., None], axis=-2)
         dofs = np.take_along_axis(params.dofs.astype(np.float64), labels, axis=-1)
-        u = rng.chisquare(dofs) / dofs
+        u = np.maximum(rng.chisquare(dofs) / dofs, np.finfo(float).tiny)
         return means + (gaussians._draw(rng, params, labels) - means) / np.sqrt(u)[..., None]
 
     @classmethod

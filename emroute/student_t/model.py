@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from emroute import backend as backends
 from emroute.arrays.functions import ratio
 from emroute.backend import Array
+from emroute.counts import peak
 from emroute.data import Rows
 from emroute.gmm.model import GaussianModel
 from emroute.gmm.params import Params as Gaussians
@@ -132,12 +133,12 @@ class StudentTModel(Scored):
 
     def _joint(self, params: Params, squares: Array) -> Array:
         """log w_k t(x | k), ``(..., k, n)``."""
-        xp, gammaln = backends.namespace(squares), backends.get(squares).gammaln
-        dofs, d = params.dofs, params.gaussians.means.shape[-1]
-        half = (dofs + d) / 2
-        # the Gaussian's peak has (2 pi)^(-d/2) already
-        peak = offset(params.gaussians) + gammaln(half) - gammaln(dofs / 2) - d / 2 * xp.log(dofs / 2)
-        return peak[..., None] - half[..., None] * xp.log1p(squares / dofs[..., None])
+        xp, dofs, d = backends.namespace(squares), params.dofs, params.gaussians.means.shape[-1]
+        a, b = dofs / 2, d / 2
+        # log Gamma(a + b) - log Gamma(a) - b log a without cancellation; the Gaussian's peak has (2 pi)^(-b) already
+        beyond = (a + b - 1) * xp.log1p(b / a) - b + peak(a) - peak(a + b)
+        highest = offset(params.gaussians) + beyond
+        return highest[..., None] - (a + b)[..., None] * xp.log1p(squares / dofs[..., None])
 
     def log_joint(self, params: Params, data: Array) -> Array:
         """log w_k t(x | k), ``(..., k, n)``."""

@@ -19,6 +19,7 @@ from emroute import backend as backends
 from emroute.arrays.creation import as_real, itemsize, swap
 from emroute.arrays.functions import divide, eps, ratio, safe_norm
 from emroute.backend import Array
+from emroute.errors import InputError
 from emroute.family import Family
 from emroute.validate import as_parameter, check_width, require
 from emroute.von_mises_fisher.bessel import log_bessel
@@ -76,7 +77,7 @@ class VonMisesFisher(Family):
         weight, total = sums[..., :1], sums[..., 1:]
         length = safe_norm(total, keepdims=True)
         kappa = concentration(ratio(length, weight, 0 * length), total.shape[-1])
-        vectors = kappa * divide(total, length)
+        vectors = kappa * direction(total)
         return params._replace(vectors=backends.namespace(sums).where(weight > 0, vectors, params.vectors))
 
     def log_base_measure(self, params: Params, data: Array) -> Array:
@@ -89,7 +90,10 @@ class VonMisesFisher(Family):
 
     def neutral(self, *arrays: Array) -> np.ndarray:
         """Return a concentration of 0: all directions are equally likely."""
-        return np.zeros(arrays[0].shape[-1])
+        d = arrays[0].shape[-1]
+        if d < 2:
+            raise InputError(f"rows have {d} entries, expected at least 2: directions are unit vectors")
+        return np.zeros(d)
 
     def checked(self, value: Any, like: Array, shape: tuple[int, ...]) -> Array:
         """Return mean directions times concentrations, as a user gives them."""
@@ -123,7 +127,7 @@ class VonMisesFisher(Family):
         top = (1 - b) / (1 + b)
         bound = kappa * top + (d - 1) * np.log1p(-(top**2))
         along, open_ = np.zeros_like(kappa), np.ones(kappa.shape, dtype=bool)
-        while open_.any():
+        while open_.any() and np.isfinite(kappa).all():
             z = rng.beta((d - 1) / 2, (d - 1) / 2, kappa.shape)
             cosine = (1 - (1 + b) * z) / (1 - (1 - b) * z)
             height = kappa * cosine + (d - 1) * np.log1p(-top * cosine) - bound
@@ -135,6 +139,12 @@ class VonMisesFisher(Family):
         across -= np.sum(across * mean, axis=-1, keepdims=True) * mean
         across /= np.linalg.norm(across, axis=-1, keepdims=True)
         return along[..., None] * mean + np.sqrt(1 - along**2)[..., None] * across
+
+
+def direction(vectors: Array) -> Array:
+    """Return vectors divided by their lengths; 0 for those of length 0."""
+    xp, length = backends.namespace(vectors), safe_norm(vectors, keepdims=True)
+    return divide(vectors, xp.where(length > 0, length, xp.ones_like(length)))
 
 
 def concentration(mean_length: Array, d: int) -> Array:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emroute._keywords import knows_others
-from emroute.arrays.functions import divide, safe_norm
+from emroute.arrays.functions import safe_norm
 from emroute.backend import Array
 from emroute.capability import Capabilities
 from emroute.em import Fit
@@ -15,7 +15,7 @@ from emroute.family import FamilyModel
 from emroute.fitting import Options, fit_counts
 from emroute.mixture import Mixture
 from emroute.validate import check_floating
-from emroute.von_mises_fisher.family import VonMisesFisher, highest
+from emroute.von_mises_fisher.family import VonMisesFisher, direction, highest
 
 __all__ = ["VonMisesFisherMixture", "fit"]
 
@@ -41,7 +41,7 @@ class VonMisesFisherMixture(Mixture):
     @property
     def means(self) -> Array:
         """Mean directions, unit vectors ``(..., k, d)``; 0 if the concentration is 0."""
-        return divide(self.params.vectors, safe_norm(self.params.vectors, keepdims=True))
+        return direction(self.params.vectors)
 
     @property
     def concentrations(self) -> Array:
