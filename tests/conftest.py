@@ -36,7 +36,7 @@ def _import_triton() -> None:
 if importlib.util.find_spec("triton"):
     _import_triton()
 
-collect_ignore = ["mutation.py"]  # a program, and Cosmic Ray may not be there
+collect_ignore = ["mutation.py", "compile_triton.py"]  # programs; Cosmic Ray and Triton may not be there
 
 PHASES = [Phase.explicit, Phase.generate, Phase.shrink]
 settings.register_profile("emroute", derandomize=True, deadline=None, database=None, max_examples=10, phases=PHASES)

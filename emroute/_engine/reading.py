@@ -24,7 +24,8 @@ class Seen(NamedTuple):
 def read(objective: Array, status: Array, steps: Array) -> Seen:
     """Read all three, at once where a device is waited for."""
     backend, xp = backends.get(objective), backends.namespace(objective)
-    if getattr(backend, "at_hand", backends.is_array)(objective):
+    here = getattr(backend, "at_hand", None)
+    if here is None or here(objective):
         return Seen(*map(backend.to_numpy, (objective, status, steps)))
     together = xp.stack([objective, *(xp.astype(x, objective.dtype) for x in (status, steps))])
     return Seen(*backend.to_numpy(together))

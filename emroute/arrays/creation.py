@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import array_api_extra as xpx
@@ -13,9 +14,15 @@ from emroute.capability import Capabilities
 __all__ = ["as_integers", "as_real", "broadcast", "constant", "full", "itemsize", "one_hot", "set_at", "swap"]
 
 
+@cache
+def limits(xp: Any, dtype: Any) -> Any:
+    """Return what the standard's `finfo` says of a dtype; libraries make it anew each time."""
+    return xp.finfo(dtype)
+
+
 def itemsize(x: Array) -> int:
     """Return the number of bytes per entry of floating `x`."""
-    return namespace(x).finfo(x.dtype).bits // 8
+    return limits(namespace(x), x.dtype).bits // 8
 
 
 @Capabilities(jit=True, half=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from emroute.arrays.creation import limits
 from emroute.backend import Array, get, namespace
 from emroute.capability import Capabilities
 
@@ -24,12 +25,12 @@ __all__ = [
 
 def eps(x: Array) -> float:
     """Return the spacing of floating numbers at 1 in the dtype of `x`."""
-    return float(namespace(x).finfo(x.dtype).eps)
+    return float(limits(namespace(x), x.dtype).eps)
 
 
 def tiny(x: Array) -> float:
     """Return the smallest normal number in the dtype of `x`."""
-    return float(namespace(x).finfo(x.dtype).smallest_normal)
+    return float(limits(namespace(x), x.dtype).smallest_normal)
 
 
 @Capabilities(gradients=True, jit=True, batch=True, half=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from emroute.backend import Array, get, is_array, namespace
+from emroute.backend import Array, get, namespace
 from emroute.capability import Capabilities
 
 __all__ = ["at_hand", "concrete", "either", "on_host", "traced"]
@@ -22,7 +22,7 @@ def traced(x: Array) -> bool:
 @Capabilities(jit=True)
 def concrete(flag: Array) -> bool | None:
     """Return a truth value, or None if a compiler is tracing."""
-    if is_array(flag) and traced(flag):
+    if not isinstance(flag, bool) and traced(flag):
         return None
     try:
         return bool(flag)
@@ -39,7 +39,8 @@ def at_hand(flag: Array) -> bool | None:
     >>> at_hand(np.asarray(True))
     True
     """
-    return concrete(flag) if getattr(get(flag), "at_hand", is_array)(flag) else None
+    here = getattr(get(flag), "at_hand", None)
+    return concrete(flag) if here is None or here(flag) else None
 
 
 def on_host(x: Array) -> np.ndarray | None:

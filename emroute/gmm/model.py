@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ class GaussianModel(Scored):
         """Whether the weights are no parameters."""
         return "weights" in self.fixed
 
-    @property
+    @cached_property
     def covariance(self) -> Covariance:
         """What the covariance type makes of moments."""
         return COVARIANCES[self.covariance_type]

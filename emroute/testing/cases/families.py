@@ -52,11 +52,11 @@ def sampled(kind: Any, *trials: int, **options: Any) -> Callable[..., Any]:
 def _count_parameters(kind: Any, *data: Any) -> Callable[..., Any]:
     """Parameters and what they say of counts; shares are scaled to one, so that they have derivatives."""
 
-    def run(weights: Array, parameters: Array) -> Any:
+    def run(weights: Array, values: Array) -> Any:
         xp = namespace(weights)
         if kind is multinomial.MultinomialMixture:
-            parameters = parameters / xp.sum(parameters, axis=-1, keepdims=True)
-        mixture = kind.from_parameters(weights / xp.sum(weights, axis=-1, keepdims=True), parameters)
+            values = values / xp.sum(values, axis=-1, keepdims=True)
+        mixture = kind.from_parameters(weights / xp.sum(weights, axis=-1, keepdims=True), values)
         return mixture.weights, mixture.log_prob(*(get(weights).from_numpy(np.asarray(x), weights) for x in data))
 
     return run
