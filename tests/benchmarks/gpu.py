@@ -32,7 +32,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX would tak
 COMMAND = "python -m tests.benchmarks.gpu --write docs/gpu.md"
 LIBRARIES = ("torch", "cupy", "jax")
 ROUNDS, ITERATIONS = 5, 10
-WAITS = "The table waits for a GPU: on the machine that wrote this page there was none."
+WAITS = "There are no figures yet: the machine that wrote this page had no GPU."
 VERSIONS = ("emroute", "torch", "triton", "cupy-cuda12x", "jax")
 
 Call = Callable[[], object]
@@ -261,15 +261,15 @@ def page(found: str) -> str:
     """The page."""
     return f"""# Benchmarks on a GPU
 
-Milliseconds of ten iterations from given starts, or of one step, in float32 with TF32 off; medians of five. The bound
-is what the device takes to read the data once an iteration, or to multiply matrices in float32, whichever is more. *At
-most* is what Torch is meant to take on an H100. From a checkout, on a machine with CUDA,
+Times in milliseconds, for ten iterations from given starts or for one step, in float32 with TF32 off; medians of five.
+The bound is the time the device needs to read the data once per iteration, or to multiply matrices in float32,
+whichever is longer. *At most* is the goal for Torch on an H100. From a checkout, on a machine with CUDA,
 
 ```bash
 {COMMAND}
 ```
 
-measures all of it anew and writes this page.
+measures everything and writes this page.
 
 {found}
 """
