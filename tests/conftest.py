@@ -53,28 +53,37 @@ ON_JAX = {  # where the program that JAX traces is what is tested; elsewhere its
     *("test_capabilities.py", "test_capsule_gradients.py", "test_close_centroids.py", "test_gradients.py"),
     *("test_jax.py", "test_precision.py", "test_testing.py", "test_votes_precision.py"),
 }
-LONG = {  # networks that learn, export and pages around them: each takes ten seconds or more
+LONG = {  # networks that learn, export, pages around them, and the like: each takes five seconds or more
     "test_docs.py::test_keras_page_runs[jax]",
     "test_docs.py::test_keras_page_runs[torch]",
     "test_docs.py::test_page_runs[networks.md]",
     "test_docs.py::test_page_runs[howto/own-network.md]",
+    "test_capsule_gradients.py::test_torch_compiles_the_way_back_through_blocks",
     "test_models.py::test_a_trained_network_knows_its_images[matrix-capsnet-mnist]",
     "test_models.py::test_flax_reads_the_same_network[matrix-capsnet-mnist]",
     "test_figures.py::test_the_default_tolerance_finds_the_weights_of_an_unequal_mixture[torch]",
     "test_nn.py::test_both_frameworks_find_the_same[MatrixCapsNet]",
     "test_nn.py::test_both_frameworks_have_the_same_gradients[MatrixCapsNet]",
+    "test_nn.py::test_both_frameworks_learn_alike[CapsNet]",
     "test_nn.py::test_both_frameworks_learn_alike[MatrixCapsNet]",
     "test_nn.py::test_compiles[MatrixCapsNet]",
+    "test_nn.py::test_flax_learns_64_digits[MatrixCapsNet]",
     "test_nn.py::test_torch_learns_64_digits[MatrixCapsNet]",
+    "test_nn_objects.py::test_one_file_of_constellations_serves_both_frameworks",
+    "test_nn_routings.py::test_flax_keeps_moments_of_batches",
+    "test_nn_routings.py::test_one_file_of_efficient_capsnet_serves_both_frameworks",
     "test_nn_start.py::test_three_layers_learn_on_flax",
+    "test_onnx.py::test_onnxruntime_finds_the_same_in_any_batch[CapsNet]",
     "test_onnx.py::test_onnxruntime_finds_the_same_in_any_batch[MatrixCapsNet]",
     "test_sklearn.py::test_parts_of_scikit_learns_own_suite",
     "test_training.py::test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit[torch-train_matrix_capsnet]",
+    "test_training.py::test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit[jax-train_capsnet]",
     "test_training.py::test_a_run_that_is_killed_goes_on_where_it_was",
     "test_training.py::test_each_script_trains_and_says_what_is_wrong[train_cnn]",
     "test_training.py::test_each_script_trains_and_says_what_is_wrong[train_matrix_capsnet]",
     "test_training.py::test_what_was_trained_is_looked_into[train_capsnet]",
     "test_training.py::test_what_was_trained_is_looked_into[train_matrix_capsnet]",
+    "test_units.py::test_a_choice_by_weights_that_sum_to_one_is_told[torch]",
 }
 
 

@@ -28,7 +28,8 @@ class Learner(training.Learner):
         @jax.jit
         def step(parameters: Any, moments: Any, rest: Any, x: Any, y: Any, learning_rate: Any, margin: Any) -> Any:
             def of(parameters: Any) -> Any:
-                network = nnx.merge(self.graph, parameters, rest)
+                # flax changes moments of batches only in variables that were made while the gradient is traced
+                network = nnx.merge(self.graph, parameters, jax.tree.map(lambda leaf: leaf, rest))
                 output = network(x, y)
                 return loss(output, x, y, margin), (output.activations, nnx.split(network, nnx.Param, ...)[2])
 
