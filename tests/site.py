@@ -8,6 +8,7 @@ is in the inventory.
 
 import argparse
 import importlib
+import inspect
 import shutil
 import sys
 import zlib
@@ -87,19 +88,25 @@ def broken_links(site: Path) -> list[str]:
     return broken
 
 
-COMMANDS = {f"emroute.cli.{name}.{name}" for name in ("check", "demo", "fit")}
-"""Functions of the command line: a page has their options, for which their signatures are no reading."""
+ELSEWHERE = {
+    *(f"emroute.cli.{name}.{name}" for name in ("check", "demo", "fit")),  # a page has their options
+    *(f"emroute.nn.{framework}.layers.{name}" for framework in ("flax", "torch") for name in ("Layer", "complete")),
+    "emroute.capsule.self_routing.SelfRouting",  # on the page of a module that has the name of a function
+}
+"""Functions and classes that are told of without an entry of their own."""
 
 
 def unlisted_names(site: Path) -> list[str]:
-    """Public names that are on no page; those of one object stand for each other."""
+    """Public functions and classes that are on no page; names of one object stand for each other."""
     packed = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
     documented = {line.split()[0] for line in zlib.decompress(packed).decode().splitlines()}
     names = defaultdict(set)
     for module in map(importlib.import_module, public_modules()):
         for name in getattr(module, "__all__", ()):
-            names[id(getattr(module, name))].add(f"{module.__name__}.{name}")
-    known = documented | COMMANDS
+            value = getattr(module, name)
+            if inspect.isclass(value) or inspect.isfunction(value):
+                names[id(value)].add(f"{module.__name__}.{name}")
+    known = documented | ELSEWHERE
     return [f"objects.inv: nothing about {min(those)}" for those in names.values() if not those & known]
 
 
